@@ -1,0 +1,28 @@
+/* pack.h - packed weights: 16 output channels interleaved, so that one vector lane is one output.
+ * A matrix of n rows (channels) and k columns is ceil(n / 16) tiles that follow each other; missing channels are 0.
+ *
+ *   q4   k/32 blocks of 256 bytes, then k/32 x 16 f16 scales
+ *        byte (j*16 + c)*4 + i of a block, j, i < 4:  low nibble k = 4j + i, high nibble k = 16 + 4j + i, of channel c
+ *   q8   k/32 blocks of 512 bytes, then k/32 x 16 f16 scales
+ *        byte (j*16 + c)*4 + i of a block, j < 8, i < 4:  k = 4j + i of channel c, signed
+ *   f32, f16, bf16   [k][16]
+ *
+ * Tiles start on 64-byte boundaries when the first does: tile_bytes is rounded up to 64. */
+#ifndef PACK_H
+#define PACK_H
+
+#include "kernels.h"
+
+struct pack_format {
+    const struct quant_format *format;
+    size_t (*tile_bytes)(int k);
+    /* rows[c]: row of channel c in the file's layout, or NULL for a missing channel. */
+    void (*pack_tile)(void *dst, const void *const rows[TILE_N], int k);
+    /* Channel c of a tile in the file's layout again, for embedding look-ups and for copies that lose nothing. */
+    void (*unpack_row)(void *dst, const void *tile, int c, int k);
+};
+
+extern const struct pack_format pack_formats[]; /* one row per format that kernels know; a NULL format ends it */
+const struct pack_format *pack_format_of(const struct quant_format *f);         /* NULL: no kernel for it */
+
+#endif

@@ -1,0 +1,51 @@
+/* checkpoint.h - one face for model files: GGUF, and Hugging Face folders of safetensors.
+ * Open finds out what a path is by its content, checks all of its structure and reads no weights. */
+#ifndef CHECKPOINT_H
+#define CHECKPOINT_H
+
+#include "cursor.h"
+#include "tensor.h"
+
+/* Value types of metadata; the numbers are GGUF's. */
+enum meta_type { META_U8, META_I8, META_U16, META_I16, META_U32, META_I32, META_F32, META_BOOL, META_STRING, META_ARRAY,
+                 META_U64, META_I64, META_F64 };
+
+/* A key of a GGUF file, or a top-level field of config.json (null fields are absent; the first string of
+ * "architectures" stands under that name). */
+struct meta {
+    struct str key;
+    enum meta_type type;
+    union { uint64_t u; int64_t i; double f; bool b; struct str s; } v;         /* by type; all widths of a kind share a member */
+    enum meta_type item_type;                   /* META_ARRAY: type of the items ...      */
+    uint64_t n_items;                           /* ... their number ...                   */
+    struct str items;                           /* ... and their bytes as in a GGUF file  */
+    uint64_t offset;                            /* of the key in the file                 */
+};
+
+enum checkpoint_kind { CHECKPOINT_GGUF, CHECKPOINT_FOLDER };
+
+struct checkpoint {
+    enum checkpoint_kind kind;
+    const char *path;
+    struct tensor *tensors; size_t n_tensors;   /* in file order, names unique            */
+    struct meta *metas; size_t n_metas;
+    struct checkpoint_reader *reader;           /* private                                */
+};
+
+bool checkpoint_open(struct checkpoint **out, const char *path, struct unmask_err *err);
+void checkpoint_close(struct checkpoint *c);    /* NULL is fine; every tensor and str borrowed from it ends here */
+
+const struct tensor *checkpoint_tensor(const struct checkpoint *c, const char *name);  /* NULL: none; by hash */
+bool checkpoint_read(const struct tensor *t, uint64_t offset, void *dst, size_t n, struct unmask_err *err);
+
+const struct meta *checkpoint_meta(const struct checkpoint *c, const char *key);        /* NULL: none; by hash */
+/* Typed getters.  An absent key leaves *v alone and succeeds unless `required`; another type or a value outside
+ * [min, max] is an error that names key, offset, found and need. */
+bool meta_int(const struct checkpoint *c, const char *key, int64_t min, int64_t max, bool required, int64_t *v, struct unmask_err *err);
+bool meta_float(const struct checkpoint *c, const char *key, double min, double max, bool required, double *v, struct unmask_err *err);
+bool meta_bool(const struct checkpoint *c, const char *key, bool required, bool *v, struct unmask_err *err);
+bool meta_str(const struct checkpoint *c, const char *key, bool required, struct str *v, struct unmask_err *err);
+/* Items of an array of strings; start with *at = 0; false at the end. */
+bool meta_next_string(const struct meta *array, uint64_t *at, struct str *item);
+
+#endif

@@ -1,0 +1,105 @@
+/* err.c - see err.h. */
+#include "err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "utf8.h"
+
+static const struct { char id[16]; enum unmask_status status; const char *what; } rows[] = {
+#define X(name, id, status, what) { id, status, what },
+#include "errors.def"
+#undef X
+};
+
+const char *err_fmt(struct err_text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(t->s, sizeof t->s, fmt, ap);
+    va_end(ap);
+    return t->s;
+}
+
+const char *err_errno(struct err_text *t, int errnum)
+{
+    if (strerror_r(errnum, t->s, sizeof t->s) != 0) snprintf(t->s, sizeof t->s, "error %d", errnum);
+    return t->s;
+}
+
+void err_printable(char *dst, size_t size, const char *text, size_t n)
+{
+    const size_t most = size - 1 < 80 ? size - 1 : 80;
+    size_t used = 0;
+    for (size_t i = 0; i < n; ) {
+        uint32_t cp;
+        size_t len = utf8_decode(text + i, n - i, &cp);
+        const int plain = len > 0 && cp >= 0x20 && cp != 0x7F && !(cp >= 0x80 && cp < 0xA0) && !(cp >= 0x202A && cp <= 0x202E) && !(cp >= 0x2066 && cp <= 0x2069);
+        const size_t room = plain ? len : 4;
+        if (used + room + (i + (plain ? len : 1) < n ? 3 : 0) > most) {
+            memcpy(dst + used, "...", 3);
+            used += 3;
+            break;
+        }
+        if (plain) memcpy(dst + used, text + i, len);
+        else {
+            static const char hex[] = "0123456789abcdef";
+            const unsigned char b = (unsigned char)text[i];
+            const char esc[4] = { '\\', 'x', hex[b >> 4], hex[b & 15] };
+            memcpy(dst + used, esc, 4);
+            len = 1;
+        }
+        used += room;
+        i += len;
+    }
+    dst[used] = 0;
+}
+
+const char *err_quote(struct err_text *t, const char *p, size_t n)
+{
+    err_printable(t->s, sizeof t->s, p, n);
+    return t->s;
+}
+
+/* Copy a text that we composed, on one line; a path may hold anything. */
+static void put(char *dst, size_t size, const char *s)
+{
+    size_t used = 0;
+    for (; s && *s && used + 4 < size; s++) {
+        const unsigned char b = (unsigned char)*s;
+        if (b >= 0x20 && b != 0x7F) dst[used++] = *s;
+        else used += (size_t)snprintf(dst + used, size - used, "\\x%02x", b);
+    }
+    dst[used] = 0;
+}
+
+bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info)
+{
+    if (!err) return false;
+    memset(err, 0, sizeof *err);
+    err->status = rows[id].status;
+    memcpy(err->id, rows[id].id, sizeof err->id);
+    put(err->file, sizeof err->file, info->file);
+    put(err->what, sizeof err->what, info->what ? info->what : rows[id].what);
+    put(err->field, sizeof err->field, info->field);
+    put(err->found, sizeof err->found, info->found);
+    put(err->need, sizeof err->need, info->need);
+    put(err->hint, sizeof err->hint, info->hint);
+    err->has_offset = info->byte.known;
+    err->offset = info->byte.at;
+    return false;
+}
+
+const char *unmask_err_message(const struct unmask_err *e, char *buf, size_t size)
+{
+    char where[200] = "", values[540] = "", byte[40] = "";
+    if (e->has_offset) snprintf(byte, sizeof byte, "byte %llu", (unsigned long long)e->offset);
+    if (e->field[0] || byte[0])
+        snprintf(where, sizeof where, " (%s%s%s)", e->field, e->field[0] && byte[0] ? ", " : "", byte);
+    if (e->found[0] || e->need[0])
+        snprintf(values, sizeof values, ": %s%s%s%s%s", e->found[0] ? "found " : "", e->found, e->found[0] && e->need[0] ? ", " : "",
+                 e->need[0] ? "need " : "", e->need);
+    snprintf(buf, size, "%s%s%s%s%s%s%s [%s]", e->file, e->file[0] ? ": " : "", e->what, where, values, e->hint[0] ? ". " : "", e->hint, e->id);
+    return buf;
+}

@@ -1,0 +1,20 @@
+/* outfile.h - the only way this program writes a file: beside the target under a temporary name, then verified,
+ * synced and renamed, so that the target is always its old self or complete. */
+#ifndef OUTFILE_H
+#define OUTFILE_H
+
+#include "err.h"
+
+struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; };
+
+/* path must not exist unless force; bytes (0 = unknown) is compared with the free space first. */
+bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err);
+bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
+/* fsync, rename over the target, fsync of the folder.  The temporary name is gone either way. */
+bool outfile_commit(struct outfile *o, struct unmask_err *err);
+void outfile_abort(struct outfile *o);          /* removes the temporary file; a zeroed struct is fine */
+
+/* Remove the temporary files of all open outfiles; async-signal-safe, for SIGINT and SIGTERM handlers. */
+void outfile_abort_all(void);
+
+#endif
