@@ -9,10 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "err.h"
+#undef fail                     /* cmocka has a macro of that name too; tests need cmocka's */
+#include <cmocka.h>
 
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
