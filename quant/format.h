@@ -19,11 +19,13 @@ struct quant_format {
     const char *safetensors;            /* dtype name, or NULL                                        */
     uint32_t gguf_type, gguf_file_type; /* ggml tensor type id; general.file_type of a file mostly of it */
     int block, block_bytes;             /* values and bytes of a block                                */
-    void (*quantize_row)(void *dst, const float *src, size_t k);       /* k: a multiple of block      */
+    /* k: a multiple of block; src finite; rows may lie at any address.  What is too large for the format comes back from
+     * dequantize_row as an infinity or NaN: whoever writes files checks that. */
+    void (*quantize_row)(void *dst, const float *src, size_t k);
     void (*dequantize_row)(float *dst, const void *src, size_t k);
 };
 
-extern const struct quant_format quant_formats[];       /* ends with a NULL name */
+extern const struct quant_format *const quant_formats[];        /* ends with NULL; formats are compared by address */
 extern const struct quant_format format_f32, format_f16, format_bf16, format_q8_0, format_q4_0;
 
 const struct quant_format *quant_format_by_name(const char *name);      /* case is ignored; NULL: unknown */

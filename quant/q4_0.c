@@ -1,0 +1,60 @@
+/* q4_0.c - Q4_0 rows: blocks of 32 nibbles with one f16 scale, as ggml's reference makes them: the value of largest
+ * magnitude becomes nibble 0 (-8), so the scale carries its sign; the other side is clamped to 15 (+7). */
+#include "format.h"
+
+#include <math.h>
+#include "f16.h"
+
+_Static_assert(sizeof(struct block_q4_0) == 18, "a Q4_0 block is 18 bytes in files");
+
+static uint8_t nibble(float x)          /* x = value / scale, in [-8, 8] */
+{
+    const int q = (int)(x + 8.5f);
+    return (uint8_t)(q < 15 ? q : 15);
+}
+
+static struct block_q4_0 quantize_block(const float *x)
+{
+    enum { HALF = QBLOCK / 2 };
+    struct block_q4_0 b;
+    float amax = 0, extreme = 0;        /* the first value of largest magnitude, signed */
+    for (int i = 0; i < QBLOCK; i++)
+        if (fabsf(x[i]) > amax) {
+            amax = fabsf(x[i]);
+            extreme = x[i];
+        }
+    const float d = extreme / -8, inverse = 1 / d;
+    const float id = isfinite(inverse) ? inverse : 0;   /* d is 0, or so small that its f16 is 0 whatever q is */
+    b.d = f32_to_f16(d);
+    for (int i = 0; i < HALF; i++) b.q[i] = (uint8_t)(nibble(x[i] * id) | nibble(x[i + HALF] * id) << 4);
+    return b;
+}
+
+static void quantize_q4_0(void *dst, const float *src, size_t k)
+{
+    unsigned char *out = dst;
+    for (size_t i = 0; i < k; i += QBLOCK, out += sizeof(struct block_q4_0)) {
+        const struct block_q4_0 b = quantize_block(src + i);
+        memcpy(out, &b, sizeof b);
+    }
+}
+
+static void dequantize_q4_0(float *dst, const void *src, size_t k)
+{
+    enum { HALF = QBLOCK / 2 };
+    const unsigned char *in = src;
+    for (size_t i = 0; i < k; i += QBLOCK, in += sizeof(struct block_q4_0)) {
+        struct block_q4_0 b;
+        memcpy(&b, in, sizeof b);
+        const float d = f16_to_f32(b.d);
+        for (size_t j = 0; j < HALF; j++) {
+            dst[i + j] = d * (float)((b.q[j] & 15) - 8);
+            dst[i + j + HALF] = d * (float)((b.q[j] >> 4) - 8);
+        }
+    }
+}
+
+const struct quant_format format_q4_0 = {
+    .name = "q4_0", .gguf_type = 2, .gguf_file_type = 2, .block = QBLOCK, .block_bytes = sizeof(struct block_q4_0),
+    .quantize_row = quantize_q4_0, .dequantize_row = dequantize_q4_0,
+};
