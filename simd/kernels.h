@@ -24,13 +24,13 @@ enum {
 
 /* Activations in int8: rows of k values (k a multiple of 32), quantized per block of 32, in groups of 8
  * rows so that a kernel finds row r of the group at a constant distance:
- *     q     [group][k/32][8][32]        -127..127; -128 never occurs
- *     scale [group][k/32][8]            value = scale * q
- *     sum   [group][k/32][8]            sum of the 32 q, for unsigned weights with an offset
+ *     q      [group][k/32][8][32]       -127..127; -128 never occurs
+ *     scale  [group][k/32][8]           value = scale * q
+ *     offset [group][k/32][8]           -8 * (sum of the 32 q): where a sum over unsigned nibbles starts
  * Rows past the last one of the last group hold anything readable. */
-struct q8rows { int8_t *q; float *scale; int32_t *sum; int k; };
+struct q8rows { int8_t *q; float *scale; int32_t *offset; int k; };
 
-static inline size_t q8_index(const struct q8rows *x, int row, int block)      /* of scale and sum; of q in units of 32 */
+static inline size_t q8_index(const struct q8rows *x, int row, int block)      /* of scale and offset; of q in units of 32 */
 {
     return ((size_t)(row / ROW_GROUP) * (size_t)(x->k / QBLOCK) + (size_t)block) * ROW_GROUP + (size_t)(row % ROW_GROUP);
 }
@@ -54,7 +54,8 @@ struct gemm_float {
  * mask[j] == 0), running maximum m, 16 running sums l and acc[head_dim], a tile does
  *     m' = max(m, max_j s_j); skip the tile if m' = -inf;  c = exp(m - m'); l[i] *= c; acc[d] *= c;
  *     p_j = exp(s_j - m'); l[j % 16] += p_j; acc[d] = fmaf(p_j, v_j[d], acc[d])        j in order
- * and at the end y[d] = acc[d] / fold(l); zeros if every key is masked. */
+ * and at the end y[d] = acc[d] / fold(l); zeros if every key is masked.
+ * q, k, v and the scores are finite; where they are not, y is unspecified (and nothing else is touched). */
 struct attend_args {
     float *y; size_t ldy;       /* [n_rows][head_dim], rows ldy floats apart                        */
     const float *q; size_t ldq; /* [n_rows][head_dim], rows ldq floats apart, rotated               */

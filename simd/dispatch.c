@@ -1,0 +1,39 @@
+/* dispatch.c - the list of instruction sets and the choice among them. */
+#include "kernels.h"
+
+#include <string.h>
+
+#include "cpu.h"
+
+extern const struct kernels kernels_scalar;
+#if defined __aarch64__
+extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
+#endif
+
+const struct kernel_set kernel_sets[] = {
+    { "scalar",     0,                                      &kernels_scalar },
+#if defined __aarch64__
+    { "neon",       CPU_NEON,                               &kernels_neon },
+    { "dotprod",    CPU_NEON | CPU_DOTPROD,                 &kernels_neon_dotprod },
+    { "i8mm",       CPU_NEON | CPU_DOTPROD | CPU_I8MM,      &kernels_neon_i8mm },
+#endif
+    { NULL, 0, NULL }
+};
+
+static void overlay(struct kernels *k, const struct kernels *set)
+{
+#define TAKE(m) if (set->m) k->m = set->m;
+    KERNELS(TAKE)
+}
+
+const char *kernels_init(struct kernels *k, const char *isa)
+{
+    const unsigned cpu = cpu_detect();
+    const struct kernel_set *last = NULL;
+    for (const struct kernel_set *s = kernel_sets; s->name; s++)
+        if ((s->needs & cpu) == s->needs && (!isa || !strcmp(isa, "auto") || !strcmp(isa, s->name))) last = s;
+    if (!last) return NULL;
+    for (const struct kernel_set *s = kernel_sets; s <= last; s++)
+        if ((s->needs & cpu) == s->needs) overlay(k, s->kernels);
+    return last->name;
+}

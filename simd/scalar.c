@@ -1,0 +1,230 @@
+/* scalar.c - every kernel as its formula: the definition of the bits that the other sets return (kernels.h).
+ * Written to be read; speed is the other files' business. */
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "f16.h"
+#include "kernels.h"
+
+/* In sleef.h too, but only where the compiler's target has fused multiply-add; the library always has it. */
+float Sleef_finz_expf1_u10purecfma(float x);
+
+static float max_of(float a, float b) { return a > b ? a : b; }
+static float exp_of(float x) { return Sleef_finz_expf1_u10purecfma(x); }
+
+/* 16 running sums to one: 16 -> 8 -> 4 -> 2 -> 1. */
+static float fold(float s[LANES])
+{
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) s[i] += s[i + half];
+    return s[0];
+}
+
+/* ---- matrix products */
+
+static int q4_weight(const uint8_t *block, int c, int k)
+{
+    const uint8_t pair = block[(k % 16 / 4 * TILE_N + c) * 4 + k % 4];
+    return (k < 16 ? pair & 15 : pair >> 4) - 8;
+}
+
+static int q8_weight(const uint8_t *block, int c, int k)
+{
+    return (int8_t)block[(k / 4 * TILE_N + c) * 4 + k % 4];
+}
+
+/* One output: row r of x times channel c of a tile of block_bytes blocks with their f16 scales behind. */
+static float dot_blocks(const struct q8rows *x, int r, const uint8_t *tile, int c, int block_bytes,
+                        int (*weight)(const uint8_t *block, int c, int k))
+{
+    const int nb = x->k / QBLOCK;
+    const uint8_t *scales = tile + (size_t)nb * (size_t)block_bytes;
+    float acc = 0;
+    for (int b = 0; b < nb; b++) {
+        const size_t at = q8_index(x, r, b);
+        const int8_t *q = x->q + at * QBLOCK;
+        uint16_t scale;
+        memcpy(&scale, scales + 2 * (b * TILE_N + c), 2);
+        int32_t isum = 0;
+        for (int k = 0; k < QBLOCK; k++) isum += weight(tile + (size_t)b * (size_t)block_bytes, c, k) * q[k];
+        acc = fmaf((float)isum, f16_to_f32(scale) * x->scale[at], acc);
+    }
+    return acc;
+}
+
+static void gemm_blocks(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles,
+                        int block_bytes, int (*weight)(const uint8_t *block, int c, int k))
+{
+    const size_t tile_bytes = ((size_t)(x->k / QBLOCK) * (size_t)(block_bytes + 2 * TILE_N) + 63) & ~(size_t)63;
+    for (int t = 0; t < n_tiles; t++)
+        for (int r = row0; r < row1; r++)
+            for (int c = 0; c < TILE_N; c++)
+                y[(size_t)r * ldy + (size_t)(t * TILE_N + c)] =
+                    dot_blocks(x, r, w + (size_t)t * tile_bytes, c, block_bytes, weight);
+}
+
+static void gemm_q4_scalar(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
+{
+    gemm_blocks(y, ldy, x, row0, row1, w, n_tiles, QBLOCK / 2 * TILE_N, q4_weight);
+}
+
+static void gemm_q8_scalar(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
+{
+    gemm_blocks(y, ldy, x, row0, row1, w, n_tiles, QBLOCK * TILE_N, q8_weight);
+}
+
+static float load_f32(const uint8_t *p) { float v; memcpy(&v, p, 4); return v; }
+static float load_f16(const uint8_t *p) { uint16_t v; memcpy(&v, p, 2); return f16_to_f32(v); }
+static float load_bf16(const uint8_t *p) { uint16_t v; memcpy(&v, p, 2); return bf16_to_f32(v); }
+
+static void gemm_plain(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const uint8_t *w, int n_tiles,
+                       int k, size_t bytes, float (*load)(const uint8_t *p))
+{
+    const size_t tile_bytes = ((size_t)k * TILE_N * bytes + 63) & ~(size_t)63;
+    for (int t = 0; t < n_tiles; t++, w += tile_bytes)
+        for (int r = row0; r < row1; r++)
+            for (int c = 0; c < TILE_N; c++) {
+                float acc = 0;
+                for (int i = 0; i < k; i++)
+                    acc = fmaf(x[(size_t)r * ldx + (size_t)i], load(w + ((size_t)i * TILE_N + (size_t)c) * bytes), acc);
+                y[(size_t)r * ldy + (size_t)(t * TILE_N + c)] = acc;
+            }
+}
+
+static void gemm_f32_scalar(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k)
+{
+    gemm_plain(y, ldy, x, ldx, row0, row1, w, n_tiles, k, 4, load_f32);
+}
+static void gemm_f16_scalar(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k)
+{
+    gemm_plain(y, ldy, x, ldx, row0, row1, w, n_tiles, k, 2, load_f16);
+}
+static void gemm_bf16_scalar(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k)
+{
+    gemm_plain(y, ldy, x, ldx, row0, row1, w, n_tiles, k, 2, load_bf16);
+}
+
+/* ---- rows */
+
+/* What quantization takes a value for: NaN as 0, infinities as the largest number of their sign. */
+static float finite(float x) { return isnan(x) ? 0 : x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x; }
+
+static void quantize_q8_scalar(struct q8rows *y, int row, const float *x)
+{
+    for (int b = 0; b < y->k / QBLOCK; b++, x += QBLOCK) {
+        const size_t at = q8_index(y, row, b);
+        float amax = 0;
+        for (int i = 0; i < QBLOCK; i++) amax = max_of(fabsf(finite(x[i])), amax);
+        /* below 1e-30 the reciprocal nears infinity, and such a block adds nothing to any sum */
+        const bool tiny = amax < 1e-30f;
+        const float inv = tiny ? 0 : 127.0f / amax;
+        int sum = 0;
+        for (int i = 0; i < QBLOCK; i++) {
+            const int q = (int)rintf(finite(x[i]) * inv);               /* the default mode: to even */
+            y->q[at * QBLOCK + (size_t)i] = (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q);
+            sum += y->q[at * QBLOCK + (size_t)i];
+        }
+        y->scale[at] = tiny ? 0 : amax / 127.0f;
+        y->offset[at] = -8 * sum;
+    }
+}
+
+static void rms_norm_scalar(float *y, const float *x, const float *w, int n, float eps)
+{
+    float sum[LANES] = { 0 };
+    for (int i = 0; i < n; i++) sum[i % LANES] = fmaf(x[i], x[i], sum[i % LANES]);
+    const float r = 1.0f / sqrtf(fold(sum) / (float)n + eps);
+    for (int i = 0; i < n; i++) y[i] = (x[i] * r) * w[i];
+}
+
+static void rope_scalar(float *x, const float *cos, const float *sin, int half)
+{
+    for (int i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = fmaf(a, cos[i], -(b * sin[i]));
+        x[i + half] = fmaf(b, cos[i], a * sin[i]);
+    }
+}
+
+static void swiglu_scalar(float *y, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++) y[i] = gate[i] / (1.0f + exp_of(-gate[i])) * up[i];
+}
+
+static void add_scalar(float *y, const float *x, int n)
+{
+    for (int i = 0; i < n; i++) y[i] += x[i];
+}
+
+/* ---- attention */
+
+/* Scores of keys j0 .. j0+n-1 for query q; masked ones are -inf. */
+static void scores(float *s, const struct attend_args *a, const float *q, int j0, int n)
+{
+    for (int j = 0; j < n; j++) {
+        const float *k = a->k + (size_t)((j0 + j) / LANES) * (size_t)a->head_dim * LANES + (j0 + j) % LANES;
+        float dot = 0;
+        for (int d = 0; d < a->head_dim; d++) dot = fmaf(q[d], k[d * LANES], dot);
+        s[j] = a->mask && !a->mask[j0 + j] ? -INFINITY : a->scale * dot;
+    }
+}
+
+static void attend_row(float *y, const struct attend_args *a, const float *q)
+{
+    float m = -INFINITY, l[LANES] = { 0 }, acc[256] = { 0 };
+    for (int j0 = 0; j0 < a->n_keys; j0 += KEY_TILE) {
+        const int n = a->n_keys - j0 < KEY_TILE ? a->n_keys - j0 : KEY_TILE;
+        float s[KEY_TILE], m_new = m;
+        scores(s, a, q, j0, n);
+        for (int j = 0; j < n; j++) m_new = max_of(m_new, s[j]);
+        if (m_new == -INFINITY) continue;                               /* no key so far */
+        const float c = exp_of(m - m_new);
+        for (int i = 0; i < LANES; i++) l[i] *= c;
+        for (int d = 0; d < a->head_dim; d++) acc[d] *= c;
+        for (int j = 0; j < n; j++) {
+            const float p = exp_of(s[j] - m_new), *v = a->v + (size_t)(j0 + j) * (size_t)a->head_dim;
+            l[j % LANES] += p;
+            for (int d = 0; d < a->head_dim; d++) acc[d] = fmaf(p, v[d], acc[d]);
+        }
+        m = m_new;
+    }
+    const float sum = fold(l);
+    for (int d = 0; d < a->head_dim; d++) y[d] = m == -INFINITY ? 0 : acc[d] / sum;
+}
+
+static void attend_scalar(const struct attend_args *a)
+{
+    for (int r = 0; r < a->n_rows; r++) attend_row(a->y + (size_t)r * a->ldy, a, a->q + (size_t)r * a->ldq);
+}
+
+/* ---- logits */
+
+static float argmax_scalar(const float *x, int n, int32_t *index)
+{
+    float best = -INFINITY;
+    *index = -1;
+    for (int i = 0; i < n; i++)
+        if (x[i] > best) {
+            best = x[i];
+            *index = i;
+        }
+    return best;
+}
+
+static float sum_exp_scalar(const float *x, int n, float max)
+{
+    float sum[LANES] = { 0 };
+    for (int i = 0; i < n; i++) sum[i % LANES] += exp_of(x[i] - max);
+    return fold(sum);
+}
+
+static const struct gemm_int8 gemm_q4 = { gemm_q4_scalar }, gemm_q8 = { gemm_q8_scalar };
+static const struct gemm_float gemm_f32 = { gemm_f32_scalar }, gemm_f16 = { gemm_f16_scalar }, gemm_bf16 = { gemm_bf16_scalar };
+
+const struct kernels kernels_scalar = {
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .quantize_q8 = quantize_q8_scalar, .rms_norm = rms_norm_scalar, .rope = rope_scalar, .swiglu = swiglu_scalar,
+    .add = add_scalar, .attend = attend_scalar, .argmax = argmax_scalar, .sum_exp = sum_exp_scalar,
+};

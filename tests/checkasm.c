@@ -1,0 +1,644 @@
+/* checkasm.c - hold every kernel of every set that this CPU runs to the bits of the scalar one.
+ *
+ *     checkasm [--seed N] [--only PATTERN] [--bench] [--list]       PATTERN: set/kernel with * and ?, as in avx2/gemm_*
+ *
+ * Each array lies between two unreadable pages, first with its end at the upper one, then with its start at the lower
+ * one, and the rest of its page is watched; inputs are made read-only before a kernel runs; outputs start as poison, and all of
+ * them is compared, gaps between rows too.  Random numbers restart for each kernel, so one alone replays as in a full run.
+ * Last, a hash of the scalar outputs for a fixed seed: sets are compared on one machine, the hash compares machines.
+ * A NaN equals every NaN: which one an operation returns is the CPU's choice. */
+#define _GNU_SOURCE
+#include <fnmatch.h>
+#include <inttypes.h>
+#include <math.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sleef.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cpu.h"
+#include "f16.h"
+#include "kernels.h"
+#include "pack.h"
+
+#define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
+
+/* Scalar outputs for seed 1, made with SLEEF 3.5.1 (exp's bits may change between its versions). */
+static const uint64_t GOLDEN = 0x7E6D2A5D74B8E4D1ull;
+
+enum { POISON = 0x99, MAX_BUFFERS = 64, MAX_NAME = 64 };
+
+enum place { AT_END, AT_START, PLACES };        /* which unreadable page an array touches */
+
+struct buffer { uint8_t *map, *data; size_t body, bytes; bool output; };
+
+static struct {
+    uint64_t seed, rng, hash;
+    char name[MAX_NAME];                        /* "avx2/add" */
+    const char *only;
+    bool hashing, bench, failed_now;
+    enum place place;
+    int passed, failed;
+    struct buffer buffers[MAX_BUFFERS];
+    int n_buffers;
+    sigjmp_buf crash;
+    volatile sig_atomic_t armed;
+} T;
+
+/* ---- random numbers: integers only, so that every machine draws the same */
+
+static uint32_t rnd(void)
+{
+    T.rng ^= T.rng << 13;
+    T.rng ^= T.rng >> 7;
+    T.rng ^= T.rng << 17;
+    return (uint32_t)(T.rng >> 32);
+}
+static int below(int n) { return (int)(rnd() % (uint32_t)n); }
+static float uniform(void) { return (float)(rnd() >> 8) / 8388608.0f - 1.0f; }                  /* [-1, 1) */
+
+static const float specials[] = {
+    0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-45f, 1.17549435e-38f, 3.4028235e38f, -3.4028235e38f, 1.0f, -1.0f, 88.7f, -103.9f, 1e-30f
+};
+
+enum fill { ORDINARY, SPECIAL, TINY, HUGE_VALUES, TIES, SAME, FILLS };      /* TIES: halves, which quantization rounds to even */
+
+static float draw(enum fill f)
+{
+    switch (f) {
+    case SPECIAL:     return below(4) ? uniform() : specials[below(ARRAY_LEN(specials))];
+    case TINY:        return uniform() * 1e-38f;
+    case HUGE_VALUES: return uniform() * 3e38f;
+    case TIES:        return below(16) ? (float)(below(253) - 126) * 0.5f : 127.0f;
+    case SAME:        return 0.25f;
+    default:          return uniform() * 4;
+    }
+}
+
+/* ---- buffers */
+
+static void failure(const char *what)
+{
+    if (!T.failed_now) printf("FAIL %s: %s (rerun with --seed %" PRIu64 " --only %s)\n", T.name, what, T.seed, T.name);
+    T.failed_now = true;
+}
+
+static void *buffer(size_t bytes, bool output)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (bytes + page) / page * page;
+    if (T.n_buffers == MAX_BUFFERS) abort();
+    uint8_t *map = mmap(NULL, body + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || mprotect(map + page, body, PROT_READ | PROT_WRITE)) { perror("mmap"); exit(1); }
+    memset(map + page, POISON, body);
+    uint8_t *data = map + page + (T.place == AT_END ? body - bytes : 0);
+    T.buffers[T.n_buffers++] = (struct buffer){ map, data, body, bytes, output };
+    return data;
+}
+static void *input(size_t bytes) { return buffer(bytes, false); }
+static void *output(size_t bytes) { return buffer(bytes, true); }
+
+static float *floats(size_t n, enum fill f)
+{
+    float *x = input(n * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = draw(f);
+    return x;
+}
+
+/* A second array that holds the same, for what a kernel changes in place. */
+static float *copy(const float *x, size_t n)
+{
+    float *y = output(n * sizeof *y);
+    memcpy(y, x, n * sizeof *y);
+    return y;
+}
+
+/* All inputs are drawn: from here on a write to one is a crash. */
+static void freeze(void)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < T.n_buffers; i++)
+        if (!T.buffers[i].output && mprotect(T.buffers[i].map + page, T.buffers[i].body, PROT_READ)) exit(1);
+}
+
+/* Unmap everything; the part of each page beside its array must still be poison. */
+static void release(void)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < T.n_buffers; i++) {
+        const struct buffer *b = &T.buffers[i];
+        const uint8_t *body = b->map + page;
+        for (size_t at = 0; at < b->body; at++) {
+            if (body + at == b->data) at += b->bytes;                   /* over the array; bytes < body */
+            if (at < b->body && body[at] != POISON) { failure("writes beside an array"); break; }
+        }
+        munmap(b->map, b->body + 2 * page);
+    }
+    T.n_buffers = 0;
+}
+
+static void add_to_hash(uint32_t word)
+{
+    for (int i = 0; i < 4; i++) T.hash = (T.hash ^ (word >> (8 * i) & 255)) * 0x100000001B3ull;   /* FNV-1a */
+}
+
+/* Compare words; as floats any two NaN are the same. */
+static void same_words(const char *what, const void *ref, const void *got, size_t n, bool as_float)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t r, g;
+        memcpy(&r, (const uint8_t *)ref + 4 * i, 4);
+        memcpy(&g, (const uint8_t *)got + 4 * i, 4);
+        if (as_float && isnan(f32_from_bits(r))) r = 0x7FC00000;
+        if (as_float && isnan(f32_from_bits(g))) g = 0x7FC00000;
+        if (T.hashing) add_to_hash(r);
+        if (r == g) continue;
+        char s[160];
+        snprintf(s, sizeof s, "%s differs at element %zu of %zu: %08" PRIx32 " (%g) instead of %08" PRIx32 " (%g)", what, i, n,
+                 g, (double)f32_from_bits(g), r, (double)f32_from_bits(r));
+        failure(s);
+        return;
+    }
+}
+static void same_floats(const char *what, const float *ref, const float *got, size_t n) { same_words(what, ref, got, n, true); }
+
+/* ---- measuring */
+
+static double now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e9 * (double)t.tv_sec + (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median time of a call over 15 batches of about 2 ms, reference and kernel in turns, and what a unit of work costs. */
+#define BENCH(units, unit, ref_call, new_call) do { if (T.bench) {                                                        \
+        double t_[2][15];                                                                                                   \
+        int n_[2] = { 1, 1 };                                                                                               \
+        for (int r_ = -1; r_ < 15; r_++) {                                                                                  \
+            double a_ = now_ns();                                                                                           \
+            for (int i_ = 0; i_ < n_[0]; i_++) { ref_call; }                                                                \
+            double b_ = now_ns();                                                                                           \
+            for (int i_ = 0; i_ < n_[1]; i_++) { new_call; }                                                                \
+            double c_ = now_ns();                                                                                           \
+            if (r_ < 0) n_[0] = 1 + (int)(2e6 / (b_ - a_ + 1)), n_[1] = 1 + (int)(2e6 / (c_ - b_ + 1));                   \
+            else t_[0][r_] = (b_ - a_) / n_[0], t_[1][r_] = (c_ - b_) / n_[1];                                              \
+        }                                                                                                                   \
+        bench_line(t_[0], t_[1], (double)(units), unit);                                                                    \
+    } } while (0)
+
+static void bench_line(double ref[15], double new[15], double units, const char *unit)
+{
+    qsort(ref, 15, sizeof *ref, by_value);
+    qsort(new, 15, sizeof *new, by_value);
+    printf("     %-28s %10.0f ns  %8.3f ns per %s  %7.1f x scalar\n", T.name, new[7], new[7] / units, unit, ref[7] / new[7]);
+}
+
+/* ---- matrix products: packed weights of every byte value, at every tile edge */
+
+enum weights { ANY_BYTE, EXTREME, WILD_SCALES, WEIGHT_KINDS };          /* EXTREME: -128, 127 and activations of +-127 only */
+
+static uint16_t draw_scale(enum weights kind)
+{
+    static const uint16_t wild[] = { 0, 0x8000, 0x0001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0x7E00 };
+    if (kind == WILD_SCALES && below(3) == 0) return wild[below(ARRAY_LEN(wild))];
+    return (uint16_t)(0x2000 + below(0x1800)) ^ (uint16_t)(below(2) << 15);
+}
+
+static uint8_t *draw_weights(const struct quant_format *format, int k, int n_tiles, int block_bytes, enum weights kind)
+{
+    const size_t tile_bytes = pack_format_of(format)->tile_bytes(k), nb = (size_t)(k / QBLOCK);
+    uint8_t *w = input(tile_bytes * (size_t)n_tiles);
+    for (int t = 0; t < n_tiles; t++) {
+        uint8_t *tile = w + (size_t)t * tile_bytes;
+        for (size_t i = 0; i < nb * (size_t)block_bytes; i++)
+            tile[i] = kind == EXTREME ? (uint8_t)(below(2) ? 0x80 : block_bytes == 256 ? 0xFF : 0x7F) : (uint8_t)rnd();
+        for (size_t i = 0; i < nb * TILE_N; i++) {
+            const uint16_t s = draw_scale(kind);
+            memcpy(tile + nb * (size_t)block_bytes + 2 * i, &s, 2);
+        }
+    }
+    return w;
+}
+
+static struct q8rows draw_rows(int rows, int k, enum weights kind)
+{
+    const size_t n = (size_t)((rows + ROW_GROUP - 1) / ROW_GROUP) * (size_t)(k / QBLOCK) * ROW_GROUP;
+    struct q8rows x = { input(n * QBLOCK), input(n * 4), input(n * 4), k };
+    for (size_t b = 0; b < n; b++) {
+        int sum = 0;
+        for (size_t i = 0; i < QBLOCK; i++) {
+            const int q = kind == EXTREME ? below(2) * 254 - 127 : below(255) - 127;
+            x.q[b * QBLOCK + i] = (int8_t)q;
+            sum += q;
+        }
+        x.scale[b] = kind == WILD_SCALES && below(8) == 0 ? 0 : uniform();
+        x.offset[b] = -8 * sum;
+    }
+    return x;
+}
+
+static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 *new, const struct quant_format *format, int block_bytes)
+{
+    static const struct { int row0, row1, tiles, k; } shapes[] = {
+        { 0, 0, 1, 32 }, { 0, 1, 1, 32 }, { 0, 1, 2, 64 }, { 0, 2, 3, 96 }, { 0, 3, 1, 160 }, { 0, 4, 2, 128 }, { 0, 5, 1, 64 }, { 0, 6, 3, 32 },
+        { 0, 7, 1, 96 }, { 0, 8, 4, 256 }, { 0, 9, 1, 64 }, { 0, 12, 2, 96 }, { 0, 15, 3, 32 }, { 0, 16, 2, 64 }, { 0, 17, 1, 288 },
+        { 0, 24, 3, 32 }, { 0, 31, 1, 64 }, { 0, 33, 2, 32 }, { 8, 9, 2, 64 }, { 8, 16, 1, 96 }, { 8, 29, 3, 64 }, { 16, 20, 2, 1056 }, { 0, 40, 5, 2080 },
+    };
+    for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
+        for (enum weights kind = 0; kind < WEIGHT_KINDS; kind++) {
+            const int row1 = shapes[s].row1, tiles = shapes[s].tiles, k = shapes[s].k;
+            const size_t ldy = (size_t)(tiles * TILE_N + (s & 1 ? TILE_N : 0)), n = (size_t)row1 * ldy;
+            const uint8_t *w = draw_weights(format, k, tiles, block_bytes, kind);
+            const struct q8rows x = draw_rows(row1, k, kind);
+            float *a = output(n * 4), *b = output(n * 4);
+            freeze();
+            ref->run(a, ldy, &x, shapes[s].row0, row1, w, tiles);
+            new->run(b, ldy, &x, shapes[s].row0, row1, w, tiles);
+            same_floats("y", a, b, n);
+            release();
+        }
+    if (!T.bench) return;
+    const int rows = 32, k = 1024, tiles = 8;
+    const uint8_t *w = draw_weights(format, k, tiles, block_bytes, ANY_BYTE);
+    const struct q8rows x = draw_rows(rows, k, ANY_BYTE);
+    float *a = output((size_t)rows * (size_t)tiles * TILE_N * 4);
+    BENCH((double)rows * tiles * TILE_N * k * 1e-3, "1000 multiply-adds", ref->run(a, (size_t)tiles * TILE_N, &x, 0, rows, w, tiles),
+          new->run(a, (size_t)tiles * TILE_N, &x, 0, rows, w, tiles));
+    release();
+}
+
+static void check_gemm_q4(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_int8(ref->gemm_q4, new->gemm_q4, &format_q4_0, 256);
+}
+static void check_gemm_q8(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_int8(ref->gemm_q8, new->gemm_q8, &format_q8_0, 512);
+}
+
+static void check_gemm_float(const struct gemm_float *ref, const struct gemm_float *new, const struct quant_format *format)
+{
+    static const struct { int row0, row1, tiles, k; } shapes[] = {
+        { 0, 0, 1, 1 }, { 0, 1, 1, 1 }, { 0, 1, 2, 31 }, { 0, 2, 1, 33 }, { 0, 3, 2, 2 }, { 0, 4, 1, 16 }, { 0, 5, 3, 7 }, { 0, 6, 1, 17 }, { 0, 7, 2, 5 },
+        { 0, 8, 1, 64 }, { 0, 13, 1, 3 }, { 8, 16, 2, 31 }, { 8, 11, 1, 1 }, { 0, 17, 2, 9 }, { 0, 32, 1, 96 },
+    };
+    const size_t bytes = (size_t)format->block_bytes;
+    for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
+        for (enum fill f = 0; f <= HUGE_VALUES; f++) {
+            const int row1 = shapes[s].row1, tiles = shapes[s].tiles, k = shapes[s].k;
+            const size_t ldy = (size_t)(tiles * TILE_N), ldx = (size_t)k + s % 3, n = (size_t)row1 * ldy;
+            const size_t tile_bytes = pack_format_of(format)->tile_bytes(k);
+            uint8_t *w = input(tile_bytes * (size_t)tiles);
+            for (size_t i = 0; i < tile_bytes * (size_t)tiles; i += bytes) {
+                const float v = draw(f);
+                const uint32_t u = bytes == 4 ? f32_bits(v) : format == &format_f16 ? f32_to_f16(v) : f32_to_bf16(v);
+                memcpy(w + i, &u, bytes);                                /* low bytes first on every machine that we run on */
+            }
+            const float *x = floats(row1 > 0 ? (size_t)(row1 - 1) * ldx + (size_t)k : 0, f);
+            float *a = output(n * 4), *b = output(n * 4);
+            freeze();
+            ref->run(a, ldy, x, ldx, shapes[s].row0, row1, w, tiles, k);
+            new->run(b, ldy, x, ldx, shapes[s].row0, row1, w, tiles, k);
+            same_floats("y", a, b, n);
+            release();
+        }
+    if (!T.bench) return;
+    const int rows = 32, k = 512, tiles = 8;
+    const uint8_t *w = input(pack_format_of(format)->tile_bytes(k) * (size_t)tiles);
+    const float *x = floats((size_t)rows * (size_t)k, ORDINARY);
+    float *a = output((size_t)rows * (size_t)tiles * TILE_N * 4);
+    BENCH((double)rows * tiles * TILE_N * k * 1e-3, "1000 multiply-adds", ref->run(a, (size_t)tiles * TILE_N, x, (size_t)k, 0, rows, w, tiles, k),
+          new->run(a, (size_t)tiles * TILE_N, x, (size_t)k, 0, rows, w, tiles, k));
+    release();
+}
+
+static void check_gemm_f32(const struct kernels *ref, const struct kernels *new) { check_gemm_float(ref->gemm_f32, new->gemm_f32, &format_f32); }
+static void check_gemm_f16(const struct kernels *ref, const struct kernels *new) { check_gemm_float(ref->gemm_f16, new->gemm_f16, &format_f16); }
+static void check_gemm_bf16(const struct kernels *ref, const struct kernels *new) { check_gemm_float(ref->gemm_bf16, new->gemm_bf16, &format_bf16); }
+
+/* ---- rows */
+
+static void check_quantize_q8(const struct kernels *ref, const struct kernels *new)
+{
+    for (int k = 0; k <= 5 * QBLOCK; k += QBLOCK)
+        for (enum fill f = 0; f < FILLS; f++)
+            for (int row = 0; row <= 10; row += 5) {
+                const size_t n = (size_t)(row / ROW_GROUP + 1) * (size_t)(k / QBLOCK) * ROW_GROUP;
+                const float *x = floats((size_t)k, f);
+                struct q8rows a = { output(n * QBLOCK), output(n * 4), output(n * 4), k };
+                struct q8rows b = { output(n * QBLOCK), output(n * 4), output(n * 4), k };
+                freeze();
+                ref->quantize_q8(&a, row, x);
+                new->quantize_q8(&b, row, x);
+                same_words("q (in words)", a.q, b.q, n * QBLOCK / 4, false);
+                same_words("scale", a.scale, b.scale, n, true);
+                same_words("offset", a.offset, b.offset, n, false);
+                release();
+            }
+    if (!T.bench) return;
+    const int k = 4096;
+    const float *x = floats((size_t)k, ORDINARY);
+    struct q8rows a = { output((size_t)k * ROW_GROUP), output((size_t)k), output((size_t)k), k };
+    BENCH(k, "value", ref->quantize_q8(&a, 3, x), new->quantize_q8(&a, 3, x));
+    release();
+}
+
+/* Lengths around every lane count, and a long row. */
+static int next_length(int n) { return n < 70 ? n + 1 : n == 70 ? 1031 : 1032; }
+#define EACH_LENGTH(n) for (int n = 0; n < 1032; n = next_length(n))
+
+static void check_rms_norm(const struct kernels *ref, const struct kernels *new)
+{
+    EACH_LENGTH(n)
+        for (enum fill f = 0; f < FILLS; f++) {
+            const float *x = floats((size_t)n, f), *w = floats((size_t)n, f == SPECIAL ? SPECIAL : ORDINARY);
+            float *a = output((size_t)n * 4), *b = output((size_t)n * 4);
+            freeze();
+            ref->rms_norm(a, x, w, n, 1e-5f);
+            new->rms_norm(b, x, w, n, 1e-5f);
+            same_floats("y", a, b, (size_t)n);
+            release();
+        }
+    if (!T.bench) return;
+    const int n = 4096;
+    const float *x = floats((size_t)n, ORDINARY), *w = floats((size_t)n, ORDINARY);
+    float *a = output((size_t)n * 4);
+    BENCH(n, "value", ref->rms_norm(a, x, w, n, 1e-5f), new->rms_norm(a, x, w, n, 1e-5f));
+    release();
+}
+
+static void check_rope(const struct kernels *ref, const struct kernels *new)
+{
+    for (int half = 0; half <= 70; half++)
+        for (enum fill f = 0; f <= HUGE_VALUES; f++) {
+            const float *x = floats((size_t)(2 * half), f), *c = floats((size_t)half, ORDINARY), *s = floats((size_t)half, f == SPECIAL ? SPECIAL : ORDINARY);
+            float *a = copy(x, (size_t)(2 * half)), *b = copy(x, (size_t)(2 * half));
+            freeze();
+            ref->rope(a, c, s, half);
+            new->rope(b, c, s, half);
+            same_floats("x", a, b, (size_t)(2 * half));
+            release();
+        }
+    if (!T.bench) return;
+    const float *c = floats(64, SAME), *s = floats(64, SAME);
+    float *a = copy(floats(128, ORDINARY), 128);
+    BENCH(128, "value", ref->rope(a, c, s, 64), new->rope(a, c, s, 64));
+    release();
+}
+
+static void check_swiglu(const struct kernels *ref, const struct kernels *new)
+{
+    EACH_LENGTH(n)
+        for (enum fill f = 0; f < FILLS; f++)
+            for (int alias = 0; alias < 3; alias++) {                   /* y apart, y is gate, y is up */
+                const float *gate = floats((size_t)n, f), *up = floats((size_t)n, f);
+                float *a = alias ? copy(alias == 1 ? gate : up, (size_t)n) : output((size_t)n * 4);
+                float *b = alias ? copy(a, (size_t)n) : output((size_t)n * 4);
+                freeze();
+                ref->swiglu(a, alias == 1 ? a : gate, alias == 2 ? a : up, n);
+                new->swiglu(b, alias == 1 ? b : gate, alias == 2 ? b : up, n);
+                same_floats("y", a, b, (size_t)n);
+                release();
+            }
+    if (!T.bench) return;
+    const int n = 4096;
+    const float *gate = floats((size_t)n, ORDINARY), *up = floats((size_t)n, ORDINARY);
+    float *a = output((size_t)n * 4);
+    BENCH(n, "value", ref->swiglu(a, gate, up, n), new->swiglu(a, gate, up, n));
+    release();
+}
+
+static void check_add(const struct kernels *ref, const struct kernels *new)
+{
+    EACH_LENGTH(n)
+        for (enum fill f = 0; f < FILLS; f++) {
+            const float *x = floats((size_t)n, f), *y = floats((size_t)n, f);
+            float *a = copy(y, (size_t)n), *b = copy(y, (size_t)n);
+            freeze();
+            ref->add(a, x, n);
+            new->add(b, x, n);
+            same_floats("y", a, b, (size_t)n);
+            release();
+        }
+    if (!T.bench) return;
+    const int n = 4096;
+    const float *x = floats((size_t)n, TINY);
+    float *a = copy(x, (size_t)n);
+    BENCH(n, "value", ref->add(a, x, n), new->add(a, x, n));
+    release();
+}
+
+/* ---- attention */
+
+enum masks { NO_MASK, SOME, FIRST_TILE_OUT, NONE_ATTENDED, MASKS };
+
+static const uint8_t *draw_mask(enum masks kind, int n)
+{
+    if (kind == NO_MASK) return NULL;
+    uint8_t *mask = input((size_t)n);
+    for (int j = 0; j < n; j++)
+        mask[j] = (uint8_t)(kind == NONE_ATTENDED || (kind == FIRST_TILE_OUT && j < KEY_TILE) ? 0 : below(3) * below(200));
+    return mask;
+}
+
+static void one_attend(const struct kernels *ref, const struct kernels *new, int rows, int keys, int dim, enum masks kind, enum fill f)
+{
+    const size_t ldq = (size_t)dim + 3, ldy = (size_t)dim + 5, d = (size_t)dim;
+    struct attend_args a = {
+        .ldy = ldy, .q = floats((size_t)(rows - 1) * ldq + d, f), .ldq = ldq, .k = floats((size_t)((keys + 15) / 16) * d * LANES, f),
+        .v = floats((size_t)keys * d, f), .mask = draw_mask(kind, keys), .scale = 0.37f, .n_rows = rows, .n_keys = keys, .head_dim = dim
+    };
+    struct attend_args b = a;
+    const size_t n = (size_t)(rows - 1) * ldy + d;
+    a.y = output(n * 4);
+    b.y = output(n * 4);
+    freeze();
+    ref->attend(&a);
+    new->attend(&b);
+    same_floats("y", a.y, b.y, n);
+    release();
+}
+
+static void check_attend(const struct kernels *ref, const struct kernels *new)
+{
+    static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 48, 63, 64, 65, 79, 80, 81, 127, 128, 130, 200, 257 }, dims[] = { 8, 16, 24, 40, 64, 96, 128, 256 };
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        for (size_t d = 0; d < ARRAY_LEN(dims); d++) {
+            const int rows = 1 + below(11);
+            for (enum masks kind = 0; kind < MASKS; kind++) one_attend(ref, new, rows, keys[i], dims[d], kind, kind == SOME ? SAME : ORDINARY);
+        }
+    for (int rows = 1; rows < 20; rows++) one_attend(ref, new, rows, 70 + rows, 32, rows % MASKS, rows % 2 ? TINY : ORDINARY);
+    if (!T.bench) return;
+    const int rows = 32, n_keys = 512, dim = 128;
+    struct attend_args a = {
+        .ldy = (size_t)dim, .q = floats((size_t)(rows * dim), ORDINARY), .ldq = (size_t)dim, .k = floats((size_t)(n_keys * dim), ORDINARY),
+        .v = floats((size_t)(n_keys * dim), ORDINARY), .scale = 0.0884f, .n_rows = rows, .n_keys = n_keys, .head_dim = dim
+    };
+    a.y = output((size_t)(rows * dim) * 4);
+    BENCH(2e-3 * rows * n_keys * dim, "1000 multiply-adds", ref->attend(&a), new->attend(&a));
+    release();
+}
+
+/* ---- logits */
+
+static void one_argmax(const struct kernels *ref, const struct kernels *new, const float *x, int n)
+{
+    int32_t *i = output(4), *j = output(4);
+    float *a = output(4), *b = output(4);
+    freeze();
+    *a = ref->argmax(x, n, i);
+    *b = new->argmax(x, n, j);
+    same_words("the largest value", a, b, 1, false);
+    same_words("index", i, j, 1, false);
+    release();
+}
+
+static void check_argmax(const struct kernels *ref, const struct kernels *new)
+{
+    EACH_LENGTH(n)
+        for (enum fill f = 0; f < FILLS; f++) one_argmax(ref, new, floats((size_t)n, f), n);
+    for (int n = 1; n < 70; n++)                                        /* the largest value twice; only NaN and -inf */
+        for (int kind = 0; kind < 3; kind++) {
+            float *x = input((size_t)n * 4);
+            for (int i = 0; i < n; i++) x[i] = kind == 0 ? -uniform() * uniform() : below(2) ? NAN : -INFINITY;
+            if (kind < 2) x[below(n)] = x[below(n)] = 3;
+            one_argmax(ref, new, x, n);
+        }
+    if (!T.bench) return;
+    const int n = 8192;
+    const float *x = floats((size_t)n, ORDINARY);
+    int32_t at;
+    BENCH(n, "value", ref->argmax(x, n, &at), new->argmax(x, n, &at));
+    release();
+}
+
+static void check_sum_exp(const struct kernels *ref, const struct kernels *new)
+{
+    EACH_LENGTH(n)
+        for (enum fill f = 0; f < FILLS; f++) {
+            const float *x = floats((size_t)n, f), max = draw(f);
+            float *a = output(4), *b = output(4);
+            freeze();
+            *a = ref->sum_exp(x, n, max);
+            *b = new->sum_exp(x, n, max);
+            same_floats("the sum", a, b, 1);
+            release();
+        }
+    if (!T.bench) return;
+    const int n = 8192;
+    const float *x = floats((size_t)n, ORDINARY);
+    BENCH(n, "value", ref->sum_exp(x, n, 4), new->sum_exp(x, n, 4));
+    release();
+}
+
+/* ---- the walk over sets and kernels */
+
+static void on_signal(int sig)
+{
+    if (!T.armed) _exit(128 + sig);
+    siglongjmp(T.crash, sig);
+}
+
+static void check(void (*run)(const struct kernels *ref, const struct kernels *new), const struct kernels *ref, const struct kernels *new)
+{
+    const bool bench = T.bench;
+    T.failed_now = false;
+    for (T.place = 0; T.place < PLACES; T.place++) {
+        T.bench = bench && !T.failed_now && T.place == PLACES - 1;
+        T.rng = T.seed * 2654435761u + 88172645463325252ull;
+        const int sig = sigsetjmp(T.crash, 1);
+        if (sig) {
+            failure(strsignal(sig));
+        } else {
+            T.armed = 1;
+            run(ref, new);
+        }
+        T.armed = 0;
+        release();
+    }
+    T.bench = bench;
+}
+
+static void check_set(const struct kernel_set *set)
+{
+#define CHECK(m)                                                                                        \
+    snprintf(T.name, sizeof T.name, "%s/%s", set->name, #m);                                            \
+    if (set->kernels->m && fnmatch(T.only, T.name, 0) == 0) {                                           \
+        struct kernels ref = *kernel_sets[0].kernels, new = ref;                                        \
+        new.m = set->kernels->m;                                                                        \
+        check(check_##m, &ref, &new);                                                                   \
+        if (T.failed_now) T.failed++; else T.passed++;                                                  \
+        printf("%-4s %s\n", T.failed_now ? "FAIL" : "ok", T.name);                                      \
+    }
+    KERNELS(CHECK)
+}
+
+/* The scalar set once more, with a fixed seed, hashed. */
+static void check_hash(void)
+{
+    const struct kernels *scalar = kernel_sets[0].kernels;
+    T.seed = 1;
+    T.hash = 0xCBF29CE484222325ull;
+    T.hashing = true;
+    T.bench = false;
+    snprintf(T.name, sizeof T.name, "scalar/*");
+#define HASH(m) check(check_##m, scalar, scalar);
+    KERNELS(HASH)
+    const bool same_sleef = SLEEF_VERSION_MAJOR == 3 && SLEEF_VERSION_MINOR == 5;
+    if (T.hash == GOLDEN) {
+        T.passed++;
+        printf("ok   hash of the scalar outputs\n");
+    } else if (same_sleef) {
+        T.failed++;
+        printf("FAIL hash of the scalar outputs: %016" PRIx64 " instead of %016" PRIx64 "\n", T.hash, GOLDEN);
+    } else {
+        printf("note hash of the scalar outputs: %016" PRIx64 "; the stored one was made with SLEEF 3.5\n", T.hash);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const unsigned cpu = cpu_detect();
+    bool list = false;
+    T.seed = (uint64_t)time(NULL);
+    T.only = "*";
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--bench")) T.bench = true;
+        else if (!strcmp(argv[i], "--list")) list = true;
+        else if (!strcmp(argv[i], "--only") && i + 1 < argc) T.only = argv[++i];
+        else if (!strcmp(argv[i], "--seed") && i + 1 < argc) T.seed = strtoull(argv[++i], NULL, 0);
+        else return fprintf(stderr, "usage: checkasm [--seed N] [--only SET/KERNEL] [--bench] [--list]\n"), 2;
+    }
+#define LIST(m) if (s->kernels->m) printf("%s/%s\n", s->name, #m);
+    if (list) {
+        for (const struct kernel_set *s = kernel_sets; s->name; s++) { KERNELS(LIST) }
+        return 0;
+    }
+    struct sigaction act = { .sa_handler = on_signal };
+    const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE };
+    for (size_t i = 0; i < ARRAY_LEN(fatal); i++) sigaction(fatal[i], &act, NULL);
+    char model[64];
+    cpu_model_name(model, sizeof model);
+    printf("%s, seed %" PRIu64 "\n", model, T.seed);
+    for (const struct kernel_set *s = kernel_sets; s->name; s++)
+        if ((s->needs & cpu) == s->needs) check_set(s);
+    if (!strcmp(T.only, "*")) check_hash();
+    printf("%d passed, %d failed", T.passed, T.failed);
+    const char *lead = "; this CPU lacks ";
+    for (const struct kernel_set *s = kernel_sets; s->name; s++)
+        if ((s->needs & cpu) != s->needs) { printf("%s%s", lead, s->name); lead = ", "; }
+    putchar('\n');
+    return T.failed != 0;
+}
