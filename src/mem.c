@@ -2,9 +2,12 @@
 #define _GNU_SOURCE             /* madvise */
 #include "mem.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 bool size_mul(size_t a, size_t b, size_t *out)
 {
@@ -77,6 +80,41 @@ char *mem_strndup(const char *s, size_t n, struct unmask_err *err)
 }
 
 void mem_free(void *p) { free(p); }
+
+/* The first number after `label` in a small text file of the system; UINT64_MAX when there is none. */
+static uint64_t system_number(const char *path, const char *label)
+{
+    char text[4096];
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return UINT64_MAX;
+    const ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) return UINT64_MAX;
+    text[n] = 0;
+    const char *p = strstr(text, label);
+    if (!p) return UINT64_MAX;
+    for (p += strlen(label); *p == ' '; p++) { }
+    if (*p < '0' || *p > '9') return UINT64_MAX;        /* "max" */
+    uint64_t v = 0;
+    for (; *p >= '0' && *p <= '9'; p++)
+        if (!u64_mul(v, 10, &v) || !u64_add(v, (uint64_t)(*p - '0'), &v)) return UINT64_MAX;
+    return v;
+}
+
+static uint64_t room(uint64_t limit, uint64_t used) { return limit == UINT64_MAX ? limit : used == UINT64_MAX || used > limit ? 0 : limit - used; }
+
+uint64_t mem_available(void)
+{
+    const uint64_t kib = system_number("/proc/meminfo", "MemAvailable:");
+    const uint64_t v2 = system_number("/sys/fs/cgroup/memory.max", ""), v1 = system_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "");
+    uint64_t least = kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024, r;
+    if ((r = v2 == UINT64_MAX ? v2 : room(v2, system_number("/sys/fs/cgroup/memory.current", ""))) < least) least = r;
+    if ((r = v1 == UINT64_MAX ? v1 : room(v1, system_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", ""))) < least) least = r;
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_DATA, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur < least) least = lim.rlim_cur;
+    if (getrlimit(RLIMIT_AS, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur < least) least = lim.rlim_cur;
+    return least;
+}
 
 struct arena_block { struct arena_block *next; size_t used, size; _Alignas(16) unsigned char bytes[]; };
 

@@ -1,0 +1,286 @@
+/* model.c - see model.h.  Tensors are read a few rows at a time and packed at once, by all cores; no weight is ever held
+ * twice. */
+#include "model.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "mem.h"
+
+enum { READ_BYTES = 1 << 20 };                  /* what a worker reads at a time */
+
+/* A tensor to be packed (matrix) or converted to float32 (vector) to its place in the model's memory. */
+struct part {
+    const struct tensor *t;
+    const struct pack_format *pack;             /* NULL: a vector */
+    bool rotated;                               /* rows are permuted per head in the file */
+    uint64_t at;                                /* offset in memory */
+    int n, k;
+};
+
+struct loader {
+    struct unmask_model *m;
+    const struct checkpoint *c;
+    struct part *parts;                         /* [n_layer + 1][TENSOR_ROLES]; the last row: roles outside layers */
+    const struct part *now;                     /* the part that load_tiles works on */
+    int tiles_at_once;
+    uint8_t *scratch; size_t scratch_each;      /* per worker */
+    atomic_bool failed;
+    struct unmask_err err;                      /* of the first worker that failed */
+};
+
+static struct part *part_of(const struct loader *l, enum tensor_role role, int layer)
+{
+    const int row = l->m->arch->tensors[role].per_layer ? layer : l->m->h.n_layer;
+    return &l->parts[row * TENSOR_ROLES + (int)role];
+}
+
+/* Find every tensor, decide its place; *bytes: memory for all. */
+static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err)
+{
+    const struct hparams *h = &l->m->h;
+    uint64_t by_format[32] = { 0 }, most = 0;
+    *bytes = 0;
+    for (int role = 0; role < TENSOR_ROLES; role++) {
+        const struct arch_tensor *at = &l->m->arch->tensors[role];
+        for (int layer = 0; arch_has(h, role) && layer < (at->per_layer ? h->n_layer : 1); layer++) {
+            struct part *p = part_of(l, role, layer);
+            if (!(p->t = arch_tensor(l->m->arch, l->c, h, role, layer, err))) return false;
+            arch_shape(h, role, &p->n, &p->k);
+            p->rotated = at->rotated && l->c->kind == CHECKPOINT_GGUF;
+            p->at = *bytes;
+            uint64_t size = (uint64_t)p->n * sizeof(float);
+            if (at->matrix) {
+                if (!(p->pack = pack_format_of(p->t->format)))
+                    return fail(err, E_TENSOR_TYPE, .file = l->c->path, .field = p->t->name, .found = p->t->format->name,
+                                .need = "f32, f16, bf16, q8_0 or q4_0", .hint = "quantize the model to one of these");
+                size = (uint64_t)tiles_of(p->n) * p->pack->tile_bytes(p->k);
+                uint64_t *sum = &by_format[p->t->format - quant_formats];
+                *sum += size;
+                if (*sum > most) {
+                    most = *sum;
+                    l->m->weight_format = p->t->format->name;
+                }
+            }
+            *bytes += (size + 63) & ~(uint64_t)63;
+            l->m->parameters += (uint64_t)p->n * (uint64_t)(p->k ? p->k : 1);
+        }
+    }
+    return true;
+}
+
+static bool read_rows(const struct part *p, const struct hparams *h, int row0, int n_rows, uint8_t *dst, struct unmask_err *err)
+{
+    const size_t row_bytes = (size_t)(p->t->bytes / (uint64_t)p->n);
+    if (!p->rotated) return checkpoint_read(p->t, (uint64_t)row0 * row_bytes, dst, (size_t)n_rows * row_bytes, err);
+    for (int r = 0; r < n_rows; r++)
+        if (!checkpoint_read(p->t, (uint64_t)arch_rotated_row(row0 + r, h->head_dim) * row_bytes, dst + (size_t)r * row_bytes, row_bytes, err))
+            return false;
+    return true;
+}
+
+/* Pack tiles_at_once tiles of l->now. */
+static void load_tiles(void *arg, int item, int worker)
+{
+    struct loader *l = arg;
+    const struct part *p = l->now;
+    if (atomic_load(&l->failed)) return;
+    struct unmask_err err;
+    uint8_t *rows = l->scratch + (size_t)worker * l->scratch_each;
+    const int row0 = item * l->tiles_at_once * TILE_N, left = p->n - row0;
+    const int n_rows = left < l->tiles_at_once * TILE_N ? left : l->tiles_at_once * TILE_N;
+    const size_t row_bytes = (size_t)(p->t->bytes / (uint64_t)p->n), tile_bytes = p->pack->tile_bytes(p->k);
+    bool ok = read_rows(p, &l->m->h, row0, n_rows, rows, &err);
+    for (int r = 0; ok && r < n_rows; r += TILE_N) {
+        const void *source[TILE_N];
+        uint8_t *tile = l->m->memory + p->at + (size_t)((row0 + r) / TILE_N) * tile_bytes;
+        for (int c = 0; c < TILE_N; c++) source[c] = r + c < n_rows ? rows + (size_t)(r + c) * row_bytes : NULL;
+        p->pack->pack_tile(tile, source, p->k);
+        if (!p->pack->scales_finite(tile, p->k))
+            ok = fail(&err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = FMT("a scale in rows %d to %d", row0 + r, row0 + r + TILE_N - 1),
+                      .need = "finite numbers", .hint = "the file is damaged; fetch it again");
+    }
+    if (!ok && !atomic_exchange(&l->failed, true)) l->err = err;
+}
+
+static bool load_vector(struct loader *l, const struct part *p, struct unmask_err *err)
+{
+    const struct quant_format *f = p->t->format;
+    float *dst = (float *)(void *)(l->m->memory + p->at);
+    for (int i = 0; i < p->n; i++) {
+        uint8_t raw[8];
+        const int from = p->rotated ? arch_rotated_row(i, l->m->h.head_dim) : i;
+        if (!checkpoint_read(p->t, (uint64_t)from * (uint64_t)f->block_bytes, raw, (size_t)f->block_bytes, err)) return false;
+        f->dequantize_row(&dst[i], raw, 1);
+    }
+    return true;
+}
+
+static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *err)
+{
+    size_t most = 0;
+    const int n_parts = (l->m->h.n_layer + 1) * TENSOR_ROLES;
+    for (int i = 0; i < n_parts; i++) {
+        const struct part *p = &l->parts[i];
+        const size_t row_bytes = p->t ? (size_t)(p->t->bytes / (uint64_t)p->n) : 0;
+        if (p->pack && row_bytes * TILE_N > most) most = row_bytes * TILE_N;
+    }
+    l->scratch_each = most > READ_BYTES ? most : READ_BYTES;
+    if (!(l->scratch = mem_aligned((size_t)pool_threads(pool) * l->scratch_each, err))) return false;
+    for (int i = 0; i < n_parts; i++) {
+        const struct part *p = &l->parts[i];
+        if (!p->t) continue;
+        if (!p->pack) {
+            if (!load_vector(l, p, err)) return false;
+            continue;
+        }
+        l->now = p;
+        l->tiles_at_once = (int)(l->scratch_each / ((size_t)(p->t->bytes / (uint64_t)p->n) * TILE_N));
+        pool_run(pool, load_tiles, l, (tiles_of(p->n) + l->tiles_at_once - 1) / l->tiles_at_once);
+        if (atomic_load(&l->failed)) {
+            if (err) *err = l->err;
+            return false;
+        }
+    }
+    return true;
+}
+
+static struct weight weight_of(const struct loader *l, enum tensor_role role, int layer)
+{
+    const struct part *p = part_of(l, role, layer);
+    return (struct weight){ p->pack, l->m->memory + p->at, p->n, p->k };
+}
+
+static const float *vector_of(const struct loader *l, enum tensor_role role, int layer)
+{
+    return arch_has(&l->m->h, role) ? (const float *)(const void *)(l->m->memory + part_of(l, role, layer)->at) : NULL;
+}
+
+static void bind(struct loader *l)
+{
+    struct unmask_model *m = l->m;
+    m->embed = weight_of(l, T_EMBED, 0);
+    m->head = m->h.tied_head ? m->embed : weight_of(l, T_HEAD, 0);
+    m->out_norm = vector_of(l, T_OUT_NORM, 0);
+    for (int i = 0; i < m->h.n_layer; i++)
+        m->layers[i] = (struct layer){
+            .q = weight_of(l, T_Q, i), .k = weight_of(l, T_K, i), .v = weight_of(l, T_V, i), .o = weight_of(l, T_O, i),
+            .gate = weight_of(l, T_GATE, i), .up = weight_of(l, T_UP, i), .down = weight_of(l, T_DOWN, i),
+            .attn_norm = vector_of(l, T_ATTN_NORM, i), .ffn_norm = vector_of(l, T_FFN_NORM, i),
+            .q_bias = vector_of(l, T_Q_BIAS, i), .k_bias = vector_of(l, T_K_BIAS, i), .v_bias = vector_of(l, T_V_BIAS, i),
+        };
+}
+
+static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *err)
+{
+    const uint64_t available = mem_available();
+    if (bytes <= available) return true;
+    return fail(err, E_MODEL_MEMORY, .file = c->path, .found = FMT("%.1f GiB available", (double)available / 0x1p30),
+                .need = FMT("%.1f GiB for its weights", (double)bytes / 0x1p30),
+                .hint = FMT("Make it smaller: unmask quantize %.120s model-q4_0.gguf q4_0", c->path));
+}
+
+static bool load_weights(struct unmask_model *m, const struct checkpoint *c, int threads, struct unmask_err *err)
+{
+    struct loader l = { .m = m, .c = c };
+    struct pool *pool = NULL;
+    uint64_t bytes;
+    bool ok = (l.parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l.parts, err))
+        && (m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err)) && plan_parts(&l, &bytes, err) && fits(c, bytes, err)
+        && (m->memory = mem_aligned((size_t)bytes, err)) && pool_open(&pool, threads, err) && load_parts(&l, pool, err);
+    if (ok) bind(&l);
+    m->weight_bytes = ok ? bytes : 0;
+    pool_close(pool);
+    mem_free(l.scratch);
+    mem_free(l.parts);
+    return ok;
+}
+
+/* Ids that the file's metadata leaves open come from the tokenizer, the end of a turn from the chat template. */
+static bool settle_ids(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
+{
+    struct hparams *h = &m->h;
+    if (m->tokenizer) {
+        const struct token_ids ids = tokenizer_ids(m->tokenizer);
+        if (h->mask_id < 0) h->mask_id = ids.mask;
+        if (h->eos_id < 0) h->eos_id = ids.eos;
+        if (h->bos_id < 0) h->bos_id = ids.bos;
+        if (h->eot_id < 0) h->eot_id = ids.eot;
+        m->chat = chat_template_of(m->tokenizer, &m->chat_err);
+        if (m->chat && h->eot_id < 0) h->eot_id = chat_end_of_turn(m->chat, m->tokenizer);
+        if (tokenizer_size(m->tokenizer) > h->n_vocab)
+            return fail(err, E_TOKEN_ID, .file = c->path, .field = "tokenizer", .found = FMT("%d token ids", tokenizer_size(m->tokenizer)),
+                        .need = FMT("at most %d, the rows of the embedding", h->n_vocab));
+    }
+    if (h->mask_id < 0)
+        return fail(err, E_MASK_MISSING, .file = c->path, .need = c->kind == CHECKPOINT_GGUF ? "key tokenizer.ggml.mask_token_id" : "mask_token_id in config.json or a mask_token in the tokenizer files");
+    const int32_t ids[] = { h->mask_id, h->eos_id, h->bos_id, h->eot_id };
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (ids[i] >= h->n_vocab)
+            return fail(err, E_TOKEN_ID, .file = c->path, .field = "special token", .found = FMT("%d", ids[i]), .need = FMT("less than %d", h->n_vocab));
+    return true;
+}
+
+/* Optional keys of ours; those of the same meaning elsewhere keep it. */
+static bool read_defaults(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
+{
+    int64_t gen = 0, block = 0, steps = 0;
+    double threshold = 0;
+    if (!meta_int(c, "diffusion.gen_length", 1, m->h.n_ctx, false, &gen, err) || !meta_int(c, "diffusion.block_length", 1, m->h.n_ctx, false, &block, err)
+        || !meta_int(c, "diffusion.steps", 1, 1 << 20, false, &steps, err) || !meta_float(c, "diffusion.threshold", 0, 1, false, &threshold, err))
+        return false;
+    m->defaults = (struct unmask_options){
+        .gen_length = gen ? (int)gen : 128, .block_length = block ? (int)block : 32, .steps = (int)steps,
+        .threshold = threshold > 0 ? (float)threshold : steps ? 0 : 0.9f, .early_stop = true,
+    };
+    return true;
+}
+
+static bool read_name(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
+{
+    const char *slash = strrchr(c->path, '/'), *base = slash && slash[1] ? slash + 1 : c->path;
+    struct str name = { base, strlen(base) };
+    return (c->kind != CHECKPOINT_GGUF || meta_str(c, "general.name", false, &name, err)) && (m->name = mem_strndup(name.s, name.n, err));
+}
+
+bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
+{
+    static const struct unmask_open_options none;
+    if (!opts) opts = &none;
+    struct checkpoint *c = NULL;
+    struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
+    bool ok = m && checkpoint_open(&c, path, err);
+    if (ok && !(m->isa = kernels_init(&m->kernels, opts->isa)))
+        ok = fail(err, E_GEN_VALUE, .field = "isa", .found = opts->isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
+    ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
+        && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && load_weights(m, c, opts->threads, err);
+    checkpoint_close(c);
+    if (ok) *out = m;
+    else model_close(m);
+    return ok;
+}
+
+void model_close(struct unmask_model *m)
+{
+    if (!m) return;
+    tokenizer_close(m->tokenizer);
+    mem_free(m->layers);
+    mem_free(m->memory);
+    mem_free(m->name);
+    mem_free(m);
+}
+
+size_t model_embed_scratch(const struct unmask_model *m)
+{
+    const struct quant_format *f = m->embed.pack->format;
+    return (size_t)(m->embed.k / f->block) * (size_t)f->block_bytes;
+}
+
+void model_embed(const struct unmask_model *m, int32_t id, float *out, void *scratch)
+{
+    const struct weight *w = &m->embed;
+    const uint8_t *tile = w->tiles + (size_t)(id / TILE_N) * w->pack->tile_bytes(w->k);
+    w->pack->unpack_row(scratch, tile, id % TILE_N, w->k);
+    w->pack->format->dequantize_row(out, scratch, (size_t)w->k);
+}

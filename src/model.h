@@ -1,0 +1,48 @@
+/* model.h - weights in memory, packed for the kernels, with what is needed to run them.  Immutable after model_open. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include "arch.h"
+#include "chat.h"
+#include "kernels.h"
+#include "pack.h"
+#include "pool.h"
+#include "tokenizer.h"
+
+/* A matrix of n output channels by k inputs as packed tiles (pack.h), borrowed from the model's one block of memory. */
+struct weight { const struct pack_format *pack; const uint8_t *tiles; int n, k; };
+
+struct layer {
+    struct weight q, k, v, o, gate, up, down;
+    const float *attn_norm, *ffn_norm;          /* [n_embd]              */
+    const float *q_bias, *k_bias, *v_bias;      /* [n], or NULL for none */
+};
+
+struct unmask_model {
+    const struct arch *arch;
+    struct hparams h;                           /* mask_id is always set here; eos and eot where anything names them */
+    struct kernels kernels;
+    const char *isa;
+    struct weight embed, head;                  /* the same tiles where the head is tied */
+    const float *out_norm;                      /* [n_embd] */
+    struct layer *layers;                       /* [n_layer] */
+    struct tokenizer *tokenizer;                /* NULL when opened without */
+    const struct chat_template *chat;           /* NULL: the model has no known template ...             */
+    struct unmask_err chat_err;                 /* ... and this says why, to whoever asks for a chat     */
+    struct unmask_options defaults;             /* diffusion.* keys of the file over our own             */
+    char *name;
+    const char *weight_format;                  /* format of most of the weight bytes */
+    uint64_t parameters, weight_bytes;
+    uint8_t *memory;                            /* all weights */
+};
+
+bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
+void model_close(struct unmask_model *m);
+
+/* Row `id` of the embedding as float32: out[n_embd].  scratch: model_embed_scratch() bytes. */
+void model_embed(const struct unmask_model *m, int32_t id, float *out, void *scratch);
+size_t model_embed_scratch(const struct unmask_model *m);
+
+static inline int tiles_of(int n) { return (n + TILE_N - 1) / TILE_N; }
+
+#endif
