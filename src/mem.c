@@ -69,6 +69,13 @@ void *mem_aligned(size_t bytes, struct unmask_err *err)
     return p;
 }
 
+void *mem_lay(uint8_t *base, size_t *used, size_t bytes)
+{
+    void *p = base ? base + *used : NULL;
+    *used += (bytes + 63) & ~(size_t)63;
+    return p;
+}
+
 char *mem_strndup(const char *s, size_t n, struct unmask_err *err)
 {
     char *d = n < SIZE_MAX ? mem_resize(NULL, n + 1, 1, err) : no_memory(1, n, err);

@@ -16,6 +16,9 @@ void *mem_zalloc(size_t n, size_t size, struct unmask_err *err);
 void *mem_resize(void *p, size_t n, size_t size, struct unmask_err *err);
 /* Uninitialised bytes on a 64-byte boundary, in huge pages where the system offers them; for weights and work space. */
 void *mem_aligned(size_t bytes, struct unmask_err *err);
+/* Take the next `bytes` (rounded up to 64) of a block that is being laid out; with base NULL only *used is counted, so that
+ * one function serves to size a block and to divide it. */
+void *mem_lay(uint8_t *base, size_t *used, size_t bytes);
 char *mem_strndup(const char *s, size_t n, struct unmask_err *err);
 void mem_free(void *p);                         /* for all of the above; NULL is fine */
 

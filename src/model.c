@@ -8,7 +8,7 @@
 
 #include "mem.h"
 
-enum { READ_BYTES = 1 << 20 };                  /* what a worker reads at a time */
+enum { READ_BYTES = 1 << 20, MAX_FORMATS = 32 };       /* what a worker reads at a time; rows of pack_formats[] */
 
 /* A tensor to be packed (matrix) or converted to float32 (vector) to its place in the model's memory. */
 struct part {
@@ -40,7 +40,7 @@ static struct part *part_of(const struct loader *l, enum tensor_role role, int l
 static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err)
 {
     const struct hparams *h = &l->m->h;
-    uint64_t by_format[32] = { 0 }, most = 0;
+    uint64_t by_format[MAX_FORMATS] = { 0 }, most = 0;
     *bytes = 0;
     for (int role = 0; role < TENSOR_ROLES; role++) {
         const struct arch_tensor *at = &l->m->arch->tensors[role];
@@ -56,7 +56,7 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
                     return fail(err, E_TENSOR_TYPE, .file = l->c->path, .field = p->t->name, .found = p->t->format->name,
                                 .need = "f32, f16, bf16, q8_0 or q4_0", .hint = "quantize the model to one of these");
                 size = (uint64_t)tiles_of(p->n) * p->pack->tile_bytes(p->k);
-                uint64_t *sum = &by_format[p->t->format - quant_formats];
+                uint64_t *sum = &by_format[p->pack - pack_formats];
                 *sum += size;
                 if (*sum > most) {
                     most = *sum;

@@ -1,0 +1,245 @@
+/* denoise.c - see denoise.h. */
+#include "denoise.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "commit.h"
+#include "mem.h"
+#include "rng.h"
+#include "sleef_scalar.h"
+
+struct denoise_work {
+    float *x, *x_uncond;        /* [max_tokens][n_embd]; x_uncond only with guidance                */
+    float *logits, *uncond;     /* [LOGIT_ROWS][logits_stride]                                      */
+    struct candidate *candidates;               /* [max_tokens]                                     */
+    int *rows, *committed;      /* [max_tokens]                                                     */
+    float *confidence;          /* [max_tokens]                                                     */
+    int32_t *unprompted;        /* [max_tokens]: the canvas with its prompt masked, for guidance    */
+    bool *was_mask;             /* [max_tokens]: masks of the start canvas                          */
+    uint8_t *memory;
+};
+
+static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask_model *m, int max_tokens, bool cfg)
+{
+    const size_t n = (size_t)max_tokens, x = n * (size_t)m->h.n_embd * sizeof(float), l = LOGIT_ROWS * logits_stride(m) * sizeof(float);
+    size_t used = 0;
+    w->x = mem_lay(base, &used, x);
+    w->x_uncond = cfg ? mem_lay(base, &used, x) : NULL;
+    w->logits = mem_lay(base, &used, l);
+    w->uncond = cfg ? mem_lay(base, &used, l) : NULL;
+    w->candidates = mem_lay(base, &used, n * sizeof *w->candidates);
+    w->rows = mem_lay(base, &used, n * sizeof *w->rows);
+    w->committed = mem_lay(base, &used, n * sizeof *w->committed);
+    w->confidence = mem_lay(base, &used, n * sizeof *w->confidence);
+    w->unprompted = mem_lay(base, &used, n * sizeof *w->unprompted);
+    w->was_mask = mem_lay(base, &used, n * sizeof *w->was_mask);
+    return used;
+}
+
+bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, bool cfg, struct unmask_err *err)
+{
+    struct denoise_work *w = mem_zalloc(1, sizeof *w, err);
+    if (!w) return false;
+    if (!(w->memory = mem_aligned(lay_out(w, NULL, m, max_tokens, cfg), err))) {
+        mem_free(w);
+        return false;
+    }
+    lay_out(w, w->memory, m, max_tokens, cfg);
+    *out = w;
+    return true;
+}
+
+void denoise_work_close(struct denoise_work *w)
+{
+    if (!w) return;
+    mem_free(w->memory);
+    mem_free(w);
+}
+
+int denoise_end(const struct unmask_model *m, const int32_t *canvas, int n_prompt, int n_canvas)
+{
+    for (int i = n_prompt; i < n_canvas && canvas[i] != m->h.mask_id; i++)
+        if (canvas[i] == m->h.eos_id || canvas[i] == m->h.eot_id) return i;
+    return -1;
+}
+
+/* ---- choice of a token and its confidence, from one row of logits ---- */
+
+struct gumbel { uint64_t prefix; double temperature; };
+
+static double noisy_score(const struct gumbel *g, float logit, int32_t token)
+{
+    const double u = noise_f64(noise_bits(g->prefix, (uint64_t)token));
+    return (double)logit - g->temperature * Sleef_finz_logd1_u10purecfma(-Sleef_finz_logd1_u10purecfma(u));
+}
+
+/* Token with the best score l - T log(-log u), u uniform per vocabulary entry, in float64: the log form of Gumbel-max
+ * sampling, whose argmax is that of generate.py's exp(l) / (-log u)^T but cannot overflow.  Ties go to the lowest id. */
+static int32_t choose_noisy(const struct denoise *d, const float *l, int32_t greedy, int position)
+{
+    const struct gumbel g = { noise_prefix(d->o->seed, NOISE_GUMBEL, (uint64_t)d->steps, (uint64_t)d->row, (uint64_t)position),
+                              (double)d->o->temperature };
+    /* u <= 1 - 2^-53, so the noise never exceeds T * 36.74: most tokens are too far below the best score to win. */
+    const double most = g.temperature * 36.75;
+    int32_t token = greedy;
+    double best = noisy_score(&g, l[greedy], greedy);
+    for (int32_t i = 0; i < d->m->h.n_vocab; i++) {
+        if ((double)l[i] + most < best || i == greedy) continue;
+        const double score = noisy_score(&g, l[i], i);
+        if (score > best || (score == best && i < token)) {
+            best = score;
+            token = i;
+        }
+    }
+    return token;
+}
+
+/* Probability of `token` under softmax(l). */
+static float probability(const struct kernels *k, const float *l, int n, int32_t token)
+{
+    int32_t at;
+    const float max = k->argmax(l, n, &at);
+    return Sleef_finz_expf1_u10purecfma(l[token] - max) / k->sum_exp(l, n, max);
+}
+
+/* Fill token and confidence of a candidate; l is its row of logits and is used up.  The mask takes part in the softmax but
+ * is never chosen. */
+static void choose(const struct denoise *d, float *l, struct candidate *c)
+{
+    const struct hparams *h = &d->m->h;
+    const struct kernels *k = &d->m->kernels;
+    if (d->o->logits_eos_inf) l[h->eos_id] = -INFINITY;
+    const float mask_logit = l[h->mask_id];
+    l[h->mask_id] = -INFINITY;
+    k->argmax(l, h->n_vocab, &c->token);
+    if (d->o->temperature > 0 && c->token >= 0) c->token = choose_noisy(d, l, c->token, c->position);
+    l[h->mask_id] = mask_logit;
+    if (d->o->remasking == UNMASK_RANDOM) {
+        c->confidence = noise_f32(noise_bits(noise_prefix(d->o->seed, NOISE_REMASK, (uint64_t)d->steps, (uint64_t)d->row, (uint64_t)c->position), 0));
+        return;
+    }
+    if (d->o->confidence_eos_eot_inf) {
+        /* generate.py overwrites logits after the choice, those of EOS only where its noisy array is the same object */
+        if (h->eot_id >= 0) l[h->eot_id] = -INFINITY;
+        if (d->o->temperature == 0) l[h->eos_id] = -INFINITY;
+    }
+    c->confidence = c->token < 0 ? NAN : probability(k, l, h->n_vocab, c->token);
+}
+
+/* ---- one evaluation ---- */
+
+struct choose_job { const struct denoise *d; struct candidate *c; size_t stride; };
+
+static void choose_item(void *arg, int i, int worker)
+{
+    (void)worker;
+    const struct choose_job *j = arg;
+    const struct denoise_work *w = j->d->work;
+    float *l = w->logits + (size_t)i * j->stride;
+    if (w->uncond) {                            /* guidance: l = u + (s + 1) (l - u), generate.py */
+        const float *u = w->uncond + (size_t)i * j->stride, s = j->d->o->cfg_scale + 1;
+        for (int t = 0; t < j->d->m->h.n_vocab; t++) l[t] = u[t] + s * (l[t] - u[t]);
+    }
+    choose(j->d, l, &j->c[i]);
+}
+
+/* Candidates for every masked position before `end`: a pass (two with guidance), then logits LOGIT_ROWS rows at a time. */
+static bool evaluate(struct denoise *d, int end, int *n_candidates, struct unmask_err *err)
+{
+    struct denoise_work *w = d->work;
+    const size_t stride = logits_stride(d->m);
+    int n = 0;
+    for (int i = 0; i < end; i++)
+        if (d->canvas[i] == d->m->h.mask_id) w->candidates[n++].position = i;
+    if (w->x_uncond) {
+        for (int i = 0; i < d->n_canvas; i++) w->unprompted[i] = w->was_mask[i] ? d->canvas[i] : d->m->h.mask_id;
+        forward_pass(d->f, w->unprompted, d->n_canvas, d->key_mask, w->x_uncond, NULL, NULL);
+    }
+    forward_pass(d->f, d->canvas, d->n_canvas, d->key_mask, w->x, NULL, NULL);
+    d->passes += w->x_uncond ? 2 : 1;
+    for (int i = 0; i < n; i += LOGIT_ROWS) {
+        const int rows = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
+        for (int r = 0; r < rows; r++) w->rows[r] = w->candidates[i + r].position;
+        if (w->x_uncond) forward_logits(d->f, w->x_uncond, w->rows, rows, w->uncond, stride);
+        forward_logits(d->f, w->x, w->rows, rows, w->logits, stride);
+        pool_run(d->pool, choose_item, &(struct choose_job){ d, w->candidates + i, stride }, rows);
+    }
+    for (int i = 0; i < n; i++)
+        if (isnan(w->candidates[i].confidence) || w->candidates[i].token < 0)
+            return fail(err, E_MODEL_OUTPUT, .field = FMT("logits of position %d", w->candidates[i].position), .need = "finite numbers",
+                        .hint = "the weights are damaged; fetch the file again");
+    *n_candidates = n;
+    return true;
+}
+
+/* ---- the loop ---- */
+
+static int count_masks(const struct denoise *d, int from, int to)
+{
+    int n = 0;
+    for (int i = from; i < to; i++) n += d->canvas[i] == d->m->h.mask_id;
+    return n;
+}
+
+static bool report(const struct denoise *d, int block, int n_committed)
+{
+    return !d->on_step || d->on_step(d->user, &(struct unmask_step){
+        .step = d->steps, .block = block, .n_blocks = d->n_blocks, .canvas = d->canvas, .n_canvas = d->n_canvas, .n_prompt = d->n_prompt,
+        .committed = d->work->committed, .confidence = d->work->confidence, .n_committed = n_committed, .n_masked = count_masks(d, 0, d->n_canvas) });
+}
+
+/* One step of a block that ends at `end`: evaluate and commit, or only count it where the quota is 0. */
+static bool step(struct denoise *d, const struct commit_rule *rule, float parameter, int quota, int end, int *n_committed, struct unmask_err *err)
+{
+    struct denoise_work *w = d->work;
+    int n = 0;
+    if (quota > 0 && !evaluate(d, end, &n, err)) return false;
+    const int k = quota > 0 ? rule->select(w->candidates, n, quota, parameter) : 0;
+    for (int i = 0; i < k; i++) {
+        const struct candidate *c = &w->candidates[i];
+        d->canvas[c->position] = c->token;
+        w->committed[i] = c->position;
+        w->confidence[i] = c->confidence;
+        if (d->confidence) d->confidence[c->position] = c->confidence;
+    }
+    *n_committed = k;
+    d->steps++;
+    return true;
+}
+
+/* Steps of block b out of o->steps: in proportion to the masks, at least one; equal blocks get equal shares as in
+ * generate.py.  before, in_block, total: masks of the start canvas. */
+static int block_steps(int steps, int before, int in_block, int total)
+{
+    const int64_t s = steps, share = s * (before + in_block) / total - s * before / total;
+    return share > 0 ? (int)share : 1;
+}
+
+bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err)
+{
+    float parameter;
+    const struct commit_rule *rule = commit_rule_of(d->o, &parameter);
+    const bool scheduled = rule == &commit_fixed;
+    const int total = count_masks(d, d->block_start, d->n_canvas);
+    *finish = UNMASK_FINISH_LENGTH;
+    d->steps = d->passes = 0;
+    for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
+    bool go_on = report(d, 0, 0);
+    for (int b = 0, start = d->block_start, before = 0; go_on && b < d->n_blocks; start = d->block_end[b++]) {
+        const int end = d->block_end[b], masks = count_masks(d, start, end), steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;
+        before += masks;
+        for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0); s++) {
+            int n_committed;
+            if (!step(d, rule, parameter, scheduled ? commit_quota(masks, steps, s) : 1, end, &n_committed, err)) return false;
+            go_on = report(d, b, n_committed);
+            if (d->o->early_stop && denoise_end(d->m, d->canvas, d->n_prompt, d->n_canvas) >= 0) {
+                *finish = UNMASK_FINISH_STOP;
+                return true;
+            }
+        }
+    }
+    if (go_on) return true;
+    *finish = UNMASK_FINISH_CANCELLED;
+    return fail(err, E_CANCELLED, .hint = NULL);
+}

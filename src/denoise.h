@@ -1,0 +1,39 @@
+/* denoise.h - the denoising loop: forward, choose, commit, block by block (LLaDA, arXiv:2502.09992; order of decisions as
+ * in ML-GSAI/LLaDA generate.py and NVlabs/Fast-dLLM llada/generate.py). */
+#ifndef DENOISE_H
+#define DENOISE_H
+
+#include "forward.h"
+
+/* A run over one canvas.  Everything is the caller's; denoise_run() allocates nothing. */
+struct denoise {
+    const struct unmask_model *m;
+    struct forward *f;
+    struct pool *pool;
+    const struct unmask_options *o;             /* settled: steps > 0 where the fixed rule runs            */
+    int32_t *canvas; int n_canvas;              /* filled in place                                         */
+    int n_prompt;                               /* early stop looks behind these                           */
+    const int *block_end; int n_blocks;         /* canvas positions where blocks end, ascending; block 0
+                                                   starts at block_start                                   */
+    int block_start;
+    int row;                                    /* number of this sequence in a batch: keys the noise      */
+    const uint8_t *key_mask;                    /* n_canvas bytes or NULL                                  */
+    struct denoise_work *work;                  /* denoise_work_open()                                     */
+    float *confidence;                          /* per position, when committed; or NULL                   */
+    unmask_step_fn *on_step; void *user;
+
+    int steps, passes;                          /* out */
+};
+
+/* Buffers for canvases of up to max_tokens positions; cfg: with guidance, which needs the state of two passes. */
+struct denoise_work;
+bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, bool cfg, struct unmask_err *err);
+void denoise_work_close(struct denoise_work *w);
+
+/* *finish says why it ended; false with E_CANCELLED when on_step says so. */
+bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err);
+
+/* First position from n_prompt on that holds an end token with no mask before it; -1: none. */
+int denoise_end(const struct unmask_model *m, const int32_t *canvas, int n_prompt, int n_canvas);
+
+#endif

@@ -1,0 +1,363 @@
+/* forward.c - see forward.h.  A layer reads like the paper:
+ *     k, v = rope(K(norm(x))), V(norm(x))                      for all rows
+ *     x += O(attend(rope(Q(norm(x))), k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))      CHUNK rows at a time
+ * so that work space beside x, k and v does not grow with the canvas.  Every stage is shared out over the pool; each
+ * number has one owner, so results do not depend on the number of threads. */
+#include "forward.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "mem.h"
+#include "sleef_scalar.h"
+
+enum { CHUNK = 128 };           /* rows; a multiple of ROW_GROUP.  Large enough to keep the matrix kernels busy */
+
+/* The input of matrix products: rows of k floats and, where a product has int8 weights, the same rows quantized. */
+struct input { float *x; struct q8rows q; };
+
+struct forward {
+    const struct unmask_model *m;
+    struct pool *pool;
+    int max_tokens;
+    float *cos, *sin;           /* [max_tokens][head_dim/2]                                        */
+    float *k;                   /* [n_head_kv][ceil(max_tokens/16)][head_dim][16], as attend wants */
+    float *v;                   /* [n_head_kv][max_tokens][head_dim]                               */
+    float *q, *kv;              /* [CHUNK][n_head*head_dim], [2][CHUNK][n_head_kv*head_dim] padded */
+    float *out;                 /* [CHUNK][n_embd] padded: what O and Down give                    */
+    float *gate, *up;           /* [CHUNK][n_ff] padded                                            */
+    struct input normed, attended, inner;       /* inputs of Q K V Gate Up; of O; of Down          */
+    uint8_t *memory;            /* all of the above                                                */
+    uint8_t *embed_scratch; size_t embed_scratch_each;          /* per worker                      */
+
+    /* the pass that runs */
+    const int32_t *ids;
+    const uint8_t *key_mask;
+    float *x;
+    int n, row0, n_rows;        /* canvas; rows row0 .. row0 + n_rows of it are the chunk          */
+    const struct layer *layer;
+    const float *norm;
+    const int *logit_rows;
+};
+
+static size_t padded(int n) { return (size_t)tiles_of(n) * TILE_N; }
+static int q_width(const struct hparams *h) { return h->n_head * h->head_dim; }
+static int kv_width(const struct hparams *h) { return h->n_head_kv * h->head_dim; }
+
+/* ---- work space ---- */
+
+static void lay_input(struct input *in, uint8_t *base, size_t *used, int k)
+{
+    const size_t rows = CHUNK, blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
+    in->x = mem_lay(base, used, rows * (size_t)k * sizeof(float));
+    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)), mem_lay(base, used, blocks * sizeof(int32_t)), k };
+}
+
+static size_t lay_out(struct forward *f, uint8_t *base)
+{
+    const struct hparams *h = &f->m->h;
+    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, heads = (size_t)h->n_head_kv, rows = CHUNK, F = sizeof(float);
+    size_t used = 0;
+    f->cos = mem_lay(base, &used, n * d / 2 * F);
+    f->sin = mem_lay(base, &used, n * d / 2 * F);
+    f->k = mem_lay(base, &used, heads * ((n + LANES - 1) / LANES) * d * LANES * F);
+    f->v = mem_lay(base, &used, heads * n * d * F);
+    f->q = mem_lay(base, &used, rows * padded(q_width(h)) * F);
+    f->kv = mem_lay(base, &used, 2 * rows * padded(kv_width(h)) * F);
+    f->out = mem_lay(base, &used, rows * padded(h->n_embd) * F);
+    f->gate = mem_lay(base, &used, rows * padded(h->n_ff) * F);
+    f->up = mem_lay(base, &used, rows * padded(h->n_ff) * F);
+    lay_input(&f->normed, base, &used, h->n_embd);
+    lay_input(&f->attended, base, &used, q_width(h));
+    lay_input(&f->inner, base, &used, h->n_ff);
+    return used;
+}
+
+/* Angles as the reference computes them, in float32: position * theta^(-2i/d). */
+static void fill_rope(struct forward *f)
+{
+    const int half = f->m->h.head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        const float power = (float)Sleef_finz_powd1_u10purecfma((double)f->m->h.rope_theta, (double)i / half), inv = 1.0f / power;
+        for (int p = 0; p < f->max_tokens; p++) {
+            f->cos[(size_t)p * (size_t)half + (size_t)i] = Sleef_finz_cosf1_u10purecfma((float)p * inv);
+            f->sin[(size_t)p * (size_t)half + (size_t)i] = Sleef_finz_sinf1_u10purecfma((float)p * inv);
+        }
+    }
+}
+
+bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, struct pool *pool, struct unmask_err *err)
+{
+    struct forward *f = mem_zalloc(1, sizeof *f, err);
+    if (!f) return false;
+    f->m = m;
+    f->pool = pool;
+    f->max_tokens = max_tokens;
+    f->embed_scratch_each = (model_embed_scratch(m) + 63) & ~(size_t)63;
+    const size_t bytes = lay_out(f, NULL), scratch = (size_t)pool_threads(pool) * f->embed_scratch_each;
+    if (!(f->memory = mem_aligned(bytes + scratch, err))) {
+        mem_free(f);
+        return false;
+    }
+    memset(f->memory, 0, bytes);                /* padding of quantized rows and of keys is readable from the start */
+    lay_out(f, f->memory);
+    f->embed_scratch = f->memory + bytes;
+    fill_rope(f);
+    *out = f;
+    return true;
+}
+
+void forward_close(struct forward *f)
+{
+    if (!f) return;
+    mem_free(f->memory);
+    mem_free(f);
+}
+
+int forward_max_tokens(const struct forward *f) { return f->max_tokens; }
+
+/* ---- matrix products ---- */
+
+struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };
+struct products { const struct kernels *k; const struct product *p; int n, rows, row_step, tile_step[3], first_item[4]; };
+
+static const struct gemm_int8 *int8_kernel(const struct kernels *k, const struct weight *w)
+{
+    return w->pack->format == &format_q4_0 ? k->gemm_q4 : w->pack->format == &format_q8_0 ? k->gemm_q8 : NULL;
+}
+
+static const struct gemm_float *float_kernel(const struct kernels *k, const struct weight *w)
+{
+    return w->pack->format == &format_f16 ? k->gemm_f16 : w->pack->format == &format_bf16 ? k->gemm_bf16 : k->gemm_f32;
+}
+
+static void product_item(void *arg, int item, int worker)
+{
+    (void)worker;
+    const struct products *all = arg;
+    int which = 0;
+    while (item >= all->first_item[which + 1]) which++;
+    const struct product *p = &all->p[which];
+    const struct weight *w = p->w;
+    const int row_items = (all->rows + all->row_step - 1) / all->row_step;
+    const int at = item - all->first_item[which], tile0 = at / row_items * all->tile_step[which], row0 = at % row_items * all->row_step;
+    const int row1 = row0 + all->row_step < all->rows ? row0 + all->row_step : all->rows, tiles_left = tiles_of(w->n) - tile0;
+    const int n_tiles = tiles_left < all->tile_step[which] ? tiles_left : all->tile_step[which];
+    const uint8_t *tiles = w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k);
+    float *y = p->y + (size_t)tile0 * TILE_N;
+    const struct gemm_int8 *g = int8_kernel(all->k, w);
+    if (g) g->run(y, p->ldy, &p->in->q, row0, row1, tiles, n_tiles);
+    else float_kernel(all->k, w)->run(y, p->ldy, p->in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
+}
+
+/* y = rows of in times w^T for up to three products that may run side by side.  Items are sized to about ITEM_MACS
+ * multiply-accumulates: some tens of microseconds, small enough to share out evenly and large enough to hand out. */
+static void run_products(struct forward *f, const struct product *p, int n, int rows)
+{
+    enum { ITEM_MACS = 4 << 20 };
+    struct products all = { .k = &f->m->kernels, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
+    for (int i = 0; i < n; i++) {
+        const int row_items = (rows + all.row_step - 1) / all.row_step, tile_macs = (rows < CHUNK ? rows : CHUNK) * TILE_N * p[i].w->k;
+        const int step = ITEM_MACS / tile_macs & ~1;            /* pairs of tiles: wide kernels take two at a time */
+        all.tile_step[i] = step < 2 ? 2 : step;
+        all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles_of(p[i].w->n) + all.tile_step[i] - 1) / all.tile_step[i]);
+    }
+    pool_run(f->pool, product_item, &all, all.first_item[n]);
+}
+
+/* ---- stages: item = group of ROW_GROUP rows of the chunk, or one row ---- */
+
+static bool any_int8(const struct forward *f, const struct weight *const *w, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (int8_kernel(&f->m->kernels, w[i])) return true;
+    return false;
+}
+
+static void norm_row(struct forward *f, int r, const float *x, bool quantize)
+{
+    const int d = f->m->h.n_embd;
+    float *y = f->normed.x + (size_t)r * (size_t)d;
+    f->m->kernels.rms_norm(y, x, f->norm, d, f->m->h.norm_eps);
+    if (quantize) f->m->kernels.quantize_q8(&f->normed.q, r, y);
+}
+
+static void attn_norm_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const struct weight *in[] = { &f->layer->q, &f->layer->k, &f->layer->v };
+    norm_row(f, r, f->x + (size_t)(f->row0 + r) * (size_t)f->m->h.n_embd, any_int8(f, in, 3));
+}
+
+static void ffn_norm_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const struct weight *in[] = { &f->layer->gate, &f->layer->up };
+    norm_row(f, r, f->x + (size_t)(f->row0 + r) * (size_t)f->m->h.n_embd, any_int8(f, in, 2));
+}
+
+static void head_norm_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const struct weight *in[] = { &f->m->head };
+    norm_row(f, r, f->x + (size_t)f->logit_rows[r] * (size_t)f->m->h.n_embd, any_int8(f, in, 1));
+}
+
+/* Bias and rotation of all heads of one row, in place. */
+static void rotate(const struct forward *f, float *row, const float *bias, int n_heads, int position)
+{
+    const int d = f->m->h.head_dim, half = d / 2;
+    if (bias) f->m->kernels.add(row, bias, n_heads * d);
+    for (int i = 0; i < n_heads; i++)
+        f->m->kernels.rope(row + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half, f->sin + (size_t)position * (size_t)half, half);
+}
+
+static void rotate_q_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    rotate(f, f->q + (size_t)r * padded(q_width(&f->m->h)), f->layer->q_bias, f->m->h.n_head, f->row0 + r);
+}
+
+/* Rotate the key of a row and put key and value where attention reads them. */
+static void store_kv_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const struct hparams *h = &f->m->h;
+    const size_t d = (size_t)h->head_dim, ld = padded(kv_width(h)), n = (size_t)f->max_tokens, p = (size_t)(f->row0 + r);
+    float *k = f->kv + (size_t)r * ld, *v = f->kv + (CHUNK + (size_t)r) * ld;
+    rotate(f, k, f->layer->k_bias, h->n_head_kv, f->row0 + r);
+    if (f->layer->v_bias) f->m->kernels.add(v, f->layer->v_bias, kv_width(h));
+    for (size_t head = 0; head < (size_t)h->n_head_kv; head++) {
+        float *tile = f->k + (head * ((n + LANES - 1) / LANES) + p / LANES) * d * LANES + p % LANES;
+        for (size_t i = 0; i < d; i++) tile[i * LANES] = k[head * d + i];
+        memcpy(f->v + (head * n + p) * d, v + head * d, d * sizeof(float));
+    }
+}
+
+/* Item: one head and ATTEND_ROWS rows of the chunk. */
+enum { ATTEND_ROWS = 16 };
+static void attend_item(void *arg, int item, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const struct hparams *h = &f->m->h;
+    const int head = item % h->n_head, row = item / h->n_head * ATTEND_ROWS, kv_head = head / (h->n_head / h->n_head_kv);
+    const size_t d = (size_t)h->head_dim, n = (size_t)f->max_tokens, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
+    f->m->kernels.attend(&(struct attend_args){
+        .y = f->attended.x + (size_t)row * ldy + (size_t)head * d, .ldy = ldy, .q = f->q + (size_t)row * ldq + (size_t)head * d, .ldq = ldq,
+        .k = f->k + (size_t)kv_head * ((n + LANES - 1) / LANES) * d * LANES, .v = f->v + (size_t)kv_head * n * d,
+        .mask = f->key_mask, .scale = 1.0f / sqrtf((float)h->head_dim), .n_rows = f->n_rows - row < ATTEND_ROWS ? f->n_rows - row : ATTEND_ROWS,
+        .n_keys = f->n, .head_dim = h->head_dim });
+}
+
+static void quantize_attended_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    f->m->kernels.quantize_q8(&f->attended.q, r, f->attended.x + (size_t)r * (size_t)q_width(&f->m->h));
+}
+
+static void swiglu_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const size_t ld = padded(f->m->h.n_ff), ff = (size_t)f->m->h.n_ff;
+    float *y = f->inner.x + (size_t)r * ff;
+    const struct weight *in[] = { &f->layer->down };
+    f->m->kernels.swiglu(y, f->gate + (size_t)r * ld, f->up + (size_t)r * ld, f->m->h.n_ff);
+    if (any_int8(f, in, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
+}
+
+static void residual_item(void *arg, int r, int worker)
+{
+    (void)worker;
+    struct forward *f = arg;
+    const int d = f->m->h.n_embd;
+    f->m->kernels.add(f->x + (size_t)(f->row0 + r) * (size_t)d, f->out + (size_t)r * padded(d), d);
+}
+
+static void embed_item(void *arg, int r, int worker)
+{
+    struct forward *f = arg;
+    model_embed(f->m, f->ids[r], f->x + (size_t)r * (size_t)f->m->h.n_embd, f->embed_scratch + (size_t)worker * f->embed_scratch_each);
+}
+
+/* ---- the pass ---- */
+
+static void chunk_kv(struct forward *f)
+{
+    const struct layer *l = f->layer;
+    const size_t ld = padded(kv_width(&f->m->h));
+    pool_run(f->pool, attn_norm_item, f, f->n_rows);
+    const struct product kv[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld } };
+    run_products(f, kv, 2, f->n_rows);
+    pool_run(f->pool, store_kv_item, f, f->n_rows);
+}
+
+static void chunk_attention(struct forward *f)
+{
+    const struct layer *l = f->layer;
+    const struct hparams *h = &f->m->h;
+    const struct weight *o[] = { &l->o };
+    pool_run(f->pool, attn_norm_item, f, f->n_rows);
+    run_products(f, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
+    pool_run(f->pool, rotate_q_item, f, f->n_rows);
+    pool_run(f->pool, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
+    if (any_int8(f, o, 1)) pool_run(f->pool, quantize_attended_item, f, f->n_rows);
+    run_products(f, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    pool_run(f->pool, residual_item, f, f->n_rows);
+}
+
+static void chunk_ffn(struct forward *f)
+{
+    const struct layer *l = f->layer;
+    const struct hparams *h = &f->m->h;
+    pool_run(f->pool, ffn_norm_item, f, f->n_rows);
+    const struct product gate_up[] = { { &l->gate, &f->normed, f->gate, padded(h->n_ff) }, { &l->up, &f->normed, f->up, padded(h->n_ff) } };
+    run_products(f, gate_up, 2, f->n_rows);
+    pool_run(f->pool, swiglu_item, f, f->n_rows);
+    run_products(f, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    pool_run(f->pool, residual_item, f, f->n_rows);
+}
+
+static void each_chunk(struct forward *f, void (*stage)(struct forward *f))
+{
+    for (f->row0 = 0; f->row0 < f->n; f->row0 += CHUNK) {
+        f->n_rows = f->n - f->row0 < CHUNK ? f->n - f->row0 : CHUNK;
+        stage(f);
+    }
+}
+
+bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *key_mask, float *x,
+                  bool (*on_layer)(void *user, int layer, const float *x), void *user)
+{
+    f->ids = ids;
+    f->n = n;
+    f->key_mask = key_mask;
+    f->x = x;
+    pool_run(f->pool, embed_item, f, n);
+    for (int i = 0; i < f->m->h.n_layer; i++) {
+        f->layer = &f->m->layers[i];
+        f->norm = f->layer->attn_norm;
+        each_chunk(f, chunk_kv);
+        each_chunk(f, chunk_attention);
+        f->norm = f->layer->ffn_norm;
+        each_chunk(f, chunk_ffn);
+        if (on_layer && !on_layer(user, i, x)) return false;
+    }
+    return true;
+}
+
+void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld)
+{
+    f->x = (float *)x;                          /* head_norm_item only reads it */
+    f->logit_rows = rows;
+    f->norm = f->m->out_norm;
+    pool_run(f->pool, head_norm_item, f, n_rows);
+    run_products(f, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
+}

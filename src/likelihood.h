@@ -1,0 +1,17 @@
+/* likelihood.h - Monte-Carlo bound of log p(answer | prompt) (ML-GSAI/LLaDA get_log_likelihood.py). */
+#ifndef LIKELIHOOD_H
+#define LIKELIHOOD_H
+
+#include "session.h"
+
+/* Mean over mc draws, in batches of LIKELIHOOD_BATCH whose mask counts are spread evenly (stratified), as in the reference. */
+enum { LIKELIHOOD_BATCH = 16 };
+bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
+                float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err);
+
+/* One draw: cross-entropy of the true ids at the masked positions of noisy (n ids, the first n_prompt never masked),
+ * summed and divided by p_mask, nats. */
+bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t *noisy, int n, int n_prompt, double p_mask, float cfg_scale,
+                     double *loss, struct unmask_err *err);
+
+#endif

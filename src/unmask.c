@@ -1,0 +1,309 @@
+/* unmask.c - the public interface: argument checks, sessions, and results that outlive them. */
+#include "unmask.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "denoise.h"
+#include "likelihood.h"
+#include "mem.h"
+#include "session.h"
+
+/* ---- model ---- */
+
+bool unmask_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
+{
+    return model_open(out, path, opts, err);
+}
+
+void unmask_close(struct unmask_model *m) { model_close(m); }
+
+void unmask_model_get_info(const struct unmask_model *m, struct unmask_model_info *info)
+{
+    const struct hparams *h = &m->h;
+    *info = (struct unmask_model_info){
+        .name = m->name, .architecture = m->arch->name, .isa = m->isa, .weight_format = m->weight_format,
+        .parameters = m->parameters, .weight_bytes = m->weight_bytes, .n_layer = h->n_layer, .n_embd = h->n_embd, .n_vocab = h->n_vocab,
+        .context_length = h->n_ctx, .mask_id = h->mask_id, .eos_id = h->eos_id, .eot_id = h->eot_id, .bos_id = h->bos_id,
+        .has_tokenizer = m->tokenizer != NULL,
+    };
+}
+
+/* ---- text ---- */
+
+static bool need_tokenizer(const struct unmask_model *m, struct unmask_err *err) { return m->tokenizer || fail(err, E_GEN_NO_TOKENIZER, .file = m->name); }
+
+bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n, struct unmask_err *err)
+{
+    *ids = NULL;
+    *n = 0;
+    if (need_tokenizer(m, err) && tokenizer_encode(m->tokenizer, text, len, flags & UNMASK_SPECIAL, ids, n, err)) return true;
+    mem_free(*ids);
+    *ids = NULL;
+    return false;
+}
+
+bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t n, unsigned flags, char **text, size_t *len, struct unmask_err *err)
+{
+    struct token_decoder d = { .n_held = 0 };
+    struct text_out out = { NULL, 0, 0 };
+    if (!need_tokenizer(m, err) || !tokenizer_decode(m->tokenizer, &d, ids, n, flags & UNMASK_SPECIAL, &out, err)
+        || !tokenizer_decode_end(&d, &out, err) || (!out.s && !(out.s = mem_zalloc(1, 1, err)))) {
+        mem_free(out.s);
+        return false;
+    }
+    *text = out.s;
+    *len = out.n;
+    return true;
+}
+
+bool unmask_chat_ids(const struct unmask_model *m, const struct unmask_message *messages, size_t n_messages, int32_t **ids, size_t *n,
+                     struct unmask_err *err)
+{
+    *ids = NULL;
+    *n = 0;
+    if (!need_tokenizer(m, err)) return false;
+    if (!m->chat) {
+        if (err) *err = m->chat_err;
+        return false;
+    }
+    struct chat_message *list = mem_zalloc(n_messages, sizeof *list, err);
+    if (!list) return false;
+    for (size_t i = 0; i < n_messages; i++)
+        list[i] = (struct chat_message){ .role = messages[i].role, .text = messages[i].content, .n_text = strlen(messages[i].content) };
+    const bool ok = chat_encode(m->chat, m->tokenizer, list, n_messages, ids, n, err);
+    mem_free(list);
+    if (!ok) {
+        mem_free(*ids);
+        *ids = NULL;
+    }
+    return ok;
+}
+
+void unmask_free(void *p) { mem_free(p); }
+
+/* ---- sessions ---- */
+
+bool unmask_session_open(struct unmask_session **out, const struct unmask_model *m, int threads, struct unmask_err *err)
+{
+    struct unmask_session *s = mem_zalloc(1, sizeof *s, err);
+    if (!s) return false;
+    s->m = m;
+    if (!pool_open(&s->pool, threads, err)) {
+        mem_free(s);
+        return false;
+    }
+    *out = s;
+    return true;
+}
+
+void unmask_session_close(struct unmask_session *s)
+{
+    if (!s) return;
+    denoise_work_close(s->work);
+    forward_close(s->f);
+    pool_close(s->pool);
+    mem_free(s);
+}
+
+bool session_room(struct unmask_session *s, int n, struct unmask_err *err)
+{
+    if (n > s->m->h.n_ctx)
+        return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
+    if (s->f && forward_max_tokens(s->f) >= n) return true;
+    forward_close(s->f);
+    s->f = NULL;
+    return forward_open(&s->f, s->m, n, s->pool, err);
+}
+
+static bool work_room(struct unmask_session *s, int n, bool cfg, struct unmask_err *err)
+{
+    if (s->work && s->work_tokens >= n && s->work_cfg == cfg) return true;
+    denoise_work_close(s->work);
+    s->work = NULL;
+    s->work_tokens = n;
+    s->work_cfg = cfg;
+    return denoise_work_open(&s->work, s->m, n, cfg, err);
+}
+
+bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_t n, struct unmask_err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= s->m->h.n_vocab)
+            return fail(err, E_GEN_TOKEN, .field = FMT("token %zu", i), .found = FMT("%d", ids[i]), .need = FMT("0 to %d", s->m->h.n_vocab - 1));
+    return true;
+}
+
+/* ---- generation ---- */
+
+void unmask_options_default(const struct unmask_model *m, struct unmask_options *o) { *o = m->defaults; }
+
+static bool in_range(const char *name, double v, double min, double max, struct unmask_err *err)
+{
+    return (v >= min && v <= max) || fail(err, E_GEN_VALUE, .field = name, .found = FMT("%g", v), .need = FMT("%g to %g", min, max));
+}
+
+static bool check_options(const struct unmask_model *m, const struct unmask_options *o, struct unmask_err *err)
+{
+    if (!in_range("gen_length", o->gen_length, 0, 1 << 24, err) || !in_range("block_length", o->block_length, 0, 1 << 24, err)
+        || !in_range("steps", o->steps, 0, 1 << 24, err) || !in_range("temperature", (double)o->temperature, 0, 2, err)
+        || !in_range("cfg_scale", (double)o->cfg_scale, 0, 100, err) || !in_range("threshold", (double)o->threshold, 0, 1, err)
+        || !in_range("factor", (double)o->factor, 0, 1e6, err)) return false;
+    if (o->threshold > 0 && o->factor > 0)
+        return fail(err, E_GEN_VALUE, .field = "threshold, factor", .found = "both", .need = "one commit rule at a time");
+    if ((o->logits_eos_inf || o->confidence_eos_eot_inf) && m->h.eos_id < 0)
+        return fail(err, E_GEN_NO_TOKEN, .field = o->logits_eos_inf ? "logits_eos_inf" : "confidence_eos_eot_inf", .need = "an end-of-text token");
+    if (o->confidence_eos_eot_inf && m->h.eot_id < 0)
+        return fail(err, E_GEN_NO_TOKEN, .field = "confidence_eos_eot_inf", .need = "an end-of-turn token");
+    return true;
+}
+
+void unmask_result_free(struct unmask_result *r)
+{
+    if (!r) return;
+    mem_free(r->canvas);
+    mem_free(r->confidence);
+    *r = (struct unmask_result){ .canvas = NULL };
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Run d, whose canvas stands in r, and finish r.  block_end is freed. */
+static bool run(struct unmask_session *s, struct denoise *d, int *block_end, struct unmask_result *r, struct unmask_err *err)
+{
+    const double start = now();
+    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_room(s, r->n_canvas, err)
+        && work_room(s, r->n_canvas, d->o->cfg_scale > 0, err), cancelled = false;
+    if (ok) {
+        for (int i = 0; i < r->n_canvas; i++) r->confidence[i] = NAN;
+        d->m = s->m;
+        d->f = s->f;
+        d->pool = s->pool;
+        d->work = s->work;
+        d->canvas = r->canvas;
+        d->n_canvas = r->n_canvas;
+        d->confidence = r->confidence;
+        d->block_end = block_end;
+        ok = denoise_run(d, &r->finish, err);
+        cancelled = !ok && r->finish == UNMASK_FINISH_CANCELLED;
+    }
+    mem_free(block_end);
+    if (!ok && !cancelled) {
+        unmask_result_free(r);
+        return false;
+    }
+    const int end = d->o->early_stop ? denoise_end(s->m, r->canvas, r->n_prompt, r->n_canvas) : -1;
+    r->ids = r->canvas + r->n_prompt;
+    r->n_ids = (end < 0 ? r->n_canvas - 1 : end) + 1 - r->n_prompt;
+    r->steps = d->steps;
+    r->passes = d->passes;
+    r->n_blocks = d->n_blocks;
+    r->seconds = now() - start;
+    return ok;
+}
+
+bool unmask_generate(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const struct unmask_options *options,
+                     unmask_step_fn *on_step, void *user, struct unmask_result *r, struct unmask_err *err)
+{
+    *r = (struct unmask_result){ .canvas = NULL };
+    struct unmask_options o = *options;
+    if (!check_options(s->m, &o, err) || !session_check_ids(s, prompt, n_prompt, err)) return false;
+    if (!o.gen_length) o.gen_length = s->m->defaults.gen_length;
+    if (!o.block_length) o.block_length = s->m->defaults.block_length;
+    if (o.block_length > o.gen_length) o.block_length = o.gen_length;
+    const size_t ctx = (size_t)s->m->h.n_ctx, room = n_prompt < ctx ? ctx - n_prompt : 0;
+    if (room < (size_t)o.block_length)
+        return fail(err, E_GEN_CONTEXT, .found = FMT("%zu prompt tokens and a block of %d", n_prompt, o.block_length),
+                    .need = FMT("at most %zu together, the model's context", ctx), .hint = "Shorten the prompt or the block length");
+    if ((size_t)o.gen_length > room) o.gen_length = (int)room;
+    if (!o.steps && o.threshold <= 0 && o.factor <= 0) o.steps = o.gen_length;
+
+    r->n_prompt = (int)n_prompt;
+    r->n_canvas = (int)n_prompt + o.gen_length;
+    const int n_blocks = (o.gen_length + o.block_length - 1) / o.block_length;
+    int *block_end = mem_zalloc((size_t)n_blocks, sizeof *block_end, err);
+    if (!block_end || !(r->canvas = mem_resize(NULL, (size_t)r->n_canvas, sizeof(int32_t), err))) {
+        mem_free(block_end);
+        return false;
+    }
+    if (n_prompt) memcpy(r->canvas, prompt, n_prompt * sizeof *prompt);
+    for (int i = r->n_prompt; i < r->n_canvas; i++) r->canvas[i] = s->m->h.mask_id;
+    for (int b = 0; b < n_blocks; b++) block_end[b] = b + 1 < n_blocks ? r->n_prompt + (b + 1) * o.block_length : r->n_canvas;
+    struct denoise d = { .o = &o, .n_prompt = r->n_prompt, .n_blocks = n_blocks, .block_start = r->n_prompt, .on_step = on_step, .user = user };
+    return run(s, &d, block_end, r, err);
+}
+
+bool unmask_infill(struct unmask_session *s, const int32_t *canvas, size_t n_canvas, const struct unmask_options *options,
+                   unmask_step_fn *on_step, void *user, struct unmask_result *r, struct unmask_err *err)
+{
+    *r = (struct unmask_result){ .canvas = NULL };
+    struct unmask_options o = *options;
+    o.early_stop = false;
+    if (!check_options(s->m, &o, err) || !session_check_ids(s, canvas, n_canvas, err)) return false;
+    if (n_canvas > (size_t)s->m->h.n_ctx)
+        return fail(err, E_GEN_CONTEXT, .found = FMT("a canvas of %zu tokens", n_canvas), .need = FMT("at most %d", s->m->h.n_ctx));
+    int masks = 0;
+    for (size_t i = 0; i < n_canvas; i++) masks += canvas[i] == s->m->h.mask_id;
+    if (!masks) return fail(err, E_GEN_NO_MASK, .found = FMT("%zu tokens, none of them %d", n_canvas, s->m->h.mask_id));
+    if (!o.block_length || o.block_length > masks) o.block_length = masks;
+    if (!o.steps && o.threshold <= 0 && o.factor <= 0) o.steps = masks;
+
+    r->n_canvas = (int)n_canvas;
+    const int n_blocks = (masks + o.block_length - 1) / o.block_length;
+    int *block_end = mem_zalloc((size_t)n_blocks, sizeof *block_end, err);
+    if (!block_end || !(r->canvas = mem_resize(NULL, n_canvas, sizeof *canvas, err))) {
+        mem_free(block_end);
+        return false;
+    }
+    memcpy(r->canvas, canvas, n_canvas * sizeof *canvas);
+    for (int i = 0, seen = 0; i < r->n_canvas; i++)
+        if (canvas[i] == s->m->h.mask_id) block_end[seen++ / o.block_length] = i + 1;
+    struct denoise d = { .o = &o, .n_blocks = n_blocks, .on_step = on_step, .user = user };
+    return run(s, &d, block_end, r, err);
+}
+
+/* ---- diagnostics ---- */
+
+struct tap { const struct unmask_taps *t; bool stopped; };
+
+static bool tap_layer(void *user, int layer, const float *x)
+{
+    struct tap *tap = user;
+    tap->stopped = !tap->t->hidden(tap->t->user, layer, x);
+    return !tap->stopped;
+}
+
+bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, const uint8_t *key_mask, const struct unmask_taps *taps,
+                    struct unmask_err *err)
+{
+    if (n < 1 || n > (size_t)s->m->h.n_ctx)
+        return fail(err, E_GEN_CONTEXT, .found = FMT("%zu tokens", n), .need = FMT("1 to %d", s->m->h.n_ctx));
+    if (!session_check_ids(s, ids, n, err) || !session_room(s, (int)n, err)) return false;
+    const size_t ld = logits_stride(s->m), x_floats = n * (size_t)s->m->h.n_embd;
+    float *x = mem_aligned((x_floats + LOGIT_ROWS * ld) * sizeof(float) + 64, err);
+    if (!x) return false;
+    float *logits = x + ((x_floats + LANES - 1) & ~(size_t)(LANES - 1));
+    struct tap tap = { taps, false };
+    forward_pass(s->f, ids, (int)n, key_mask, x, taps->hidden ? tap_layer : NULL, &tap);
+    for (int i = 0; taps->logits && !tap.stopped && i < (int)n; i += LOGIT_ROWS) {
+        int rows[LOGIT_ROWS];
+        const int k = (int)n - i < LOGIT_ROWS ? (int)n - i : LOGIT_ROWS;
+        for (int r = 0; r < k; r++) rows[r] = i + r;
+        forward_logits(s->f, x, rows, k, logits, ld);
+        for (int r = 0; r < k && !tap.stopped; r++) tap.stopped = !taps->logits(taps->user, i + r, logits + (size_t)r * ld);
+    }
+    mem_free(x);
+    return !tap.stopped || fail(err, E_CANCELLED, .hint = NULL);
+}
+
+bool unmask_likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
+                       float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
+{
+    return likelihood(s, prompt, n_prompt, answer, n_answer, mc, cfg_scale, seed, nats, err);
+}
