@@ -50,6 +50,17 @@ static void q8_pack(void *dst, const void *const rows[TILE_N], int k) { pack_blo
 static void q4_unpack(void *dst, const void *tile, int c, int k) { unpack_blocks(dst, tile, (size_t)c, k, GROUPS_Q4); }
 static void q8_unpack(void *dst, const void *tile, int c, int k) { unpack_blocks(dst, tile, (size_t)c, k, GROUPS_Q8); }
 
+static bool block_scales_finite(const uint8_t *tile, int k, int groups)
+{
+    const size_t nb = (size_t)(k / QBLOCK);
+    const uint8_t *scales = tile + nb * (size_t)(groups * RUN) * TILE_N;
+    bool finite = true;
+    for (size_t i = 0; i < nb * TILE_N; i++) finite &= (scales[2 * i + 1] & 0x7C) != 0x7C;      /* exponent of all ones */
+    return finite;
+}
+static bool q4_finite(const void *tile, int k) { return block_scales_finite(tile, k, GROUPS_Q4); }
+static bool q8_finite(const void *tile, int k) { return block_scales_finite(tile, k, GROUPS_Q8); }
+
 /* ---- plain numbers of 2 or 4 bytes: [k][16] */
 
 static size_t tile_bytes_2(int k) { return round64((size_t)k * TILE_N * 2); }
@@ -74,13 +85,20 @@ static void pack_4(void *dst, const void *const rows[TILE_N], int k) { pack_plai
 static void unpack_2(void *dst, const void *tile, int c, int k) { unpack_plain(dst, tile, (size_t)c, k, 2); }
 static void unpack_4(void *dst, const void *tile, int c, int k) { unpack_plain(dst, tile, (size_t)c, k, 4); }
 
+static bool no_scales(const void *tile, int k)
+{
+    (void)tile;
+    (void)k;
+    return true;
+}
+
 const struct pack_format pack_formats[] = {
-    { &format_q4_0, q4_tile_bytes, q4_pack, q4_unpack },
-    { &format_q8_0, q8_tile_bytes, q8_pack, q8_unpack },
-    { &format_f32,  tile_bytes_4,  pack_4,  unpack_4  },
-    { &format_f16,  tile_bytes_2,  pack_2,  unpack_2  },
-    { &format_bf16, tile_bytes_2,  pack_2,  unpack_2  },
-    { NULL, NULL, NULL, NULL }
+    { &format_q4_0, q4_tile_bytes, q4_pack, q4_unpack, q4_finite },
+    { &format_q8_0, q8_tile_bytes, q8_pack, q8_unpack, q8_finite },
+    { &format_f32,  tile_bytes_4,  pack_4,  unpack_4 , no_scales },
+    { &format_f16,  tile_bytes_2,  pack_2,  unpack_2 , no_scales },
+    { &format_bf16, tile_bytes_2,  pack_2,  unpack_2 , no_scales },
+    { NULL, NULL, NULL, NULL, NULL }
 };
 
 const struct pack_format *pack_format_of(const struct quant_format *f)
