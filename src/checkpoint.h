@@ -22,6 +22,9 @@ struct meta {
     uint64_t offset;                            /* of the key in the file                 */
 };
 
+const char *meta_type_name(enum meta_type type);
+size_t meta_type_bytes(enum meta_type type);    /* of one value in a GGUF file; 0 for META_STRING and META_ARRAY */
+
 enum checkpoint_kind { CHECKPOINT_GGUF, CHECKPOINT_FOLDER };
 
 struct checkpoint {

@@ -8,7 +8,7 @@
 /* Open f's file as a checkpoint; takes f over on success. */
 bool gguf_open(struct checkpoint *c, struct file *f, struct unmask_err *err);
 
-/* Writing: collect metadata and tensor descriptions, then write header, then the tensors' bytes in order. */
+/* Writing: collect metadata (each key once) and tensor descriptions, then write header, then the tensors' bytes in order. */
 struct gguf_writer;
 bool gguf_writer_new(struct gguf_writer **out, struct unmask_err *err);
 bool gguf_put_u32(struct gguf_writer *w, const char *key, uint32_t v, struct unmask_err *err);
@@ -17,12 +17,12 @@ bool gguf_put_bool(struct gguf_writer *w, const char *key, bool v, struct unmask
 bool gguf_put_str(struct gguf_writer *w, const char *key, struct str v, struct unmask_err *err);
 bool gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n, struct unmask_err *err);
 bool gguf_put_strs(struct gguf_writer *w, const char *key, const struct str *v, size_t n, struct unmask_err *err);
-bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_err *err);       /* as it stands in another GGUF file */
+bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_err *err);       /* as it stands in another GGUF file; general.alignment is left out */
 bool gguf_put_tensor(struct gguf_writer *w, const char *name, const struct quant_format *f, int n_dims,
                      const uint64_t shape[4], struct unmask_err *err);
 uint64_t gguf_writer_bytes(const struct gguf_writer *w);       /* size of the finished file */
 bool gguf_write_header(struct gguf_writer *w, struct outfile *o, struct unmask_err *err);
-/* Zero bytes that the tensor before needs so that the next starts aligned (32). */
+/* Zero bytes after each tensor, the last one too, so that the next starts aligned (32). */
 bool gguf_write_padding(struct outfile *o, struct unmask_err *err);
 void gguf_writer_free(struct gguf_writer *w);
 

@@ -5,12 +5,13 @@
 
 #include "err.h"
 
-struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; };
+struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force; };    /* temp: path of the file until it is complete */
 
 /* path must not exist unless force; bytes (0 = unknown) is compared with the free space first. */
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err);
 bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
-/* fsync, rename over the target, fsync of the folder.  The temporary name is gone either way. */
+/* fsync, rename over the target, fsync of the folder; closes o.  If only the rename fails, the complete file keeps its
+ * temporary name, which the error tells. */
 bool outfile_commit(struct outfile *o, struct unmask_err *err);
 void outfile_abort(struct outfile *o);          /* removes the temporary file; a zeroed struct is fine */
 

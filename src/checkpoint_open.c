@@ -1,0 +1,33 @@
+/* checkpoint_open.c - find the reader of a path by what it is, and let it fill a checkpoint. */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoint.h"
+#include "gguf.h"
+#include "reader.h"
+
+static bool open_file(struct checkpoint *c, const char *path, struct unmask_err *err)
+{
+    struct file f;
+    if (!file_open(&f, path, err)) return false;
+    if (gguf_open(c, &f, err)) return true;
+    file_close(&f);
+    return false;
+}
+
+static bool (*const readers[])(struct checkpoint *c, const char *path, struct unmask_err *err) = {
+    [CHECKPOINT_GGUF] = open_file,
+};
+
+bool checkpoint_open(struct checkpoint **out, const char *path, struct unmask_err *err)
+{
+    struct checkpoint *c = mem_zalloc(1, sizeof *c, err);
+    bool ok = c && (c->path = mem_strndup(path, strlen(path), err)) && (c->reader = mem_zalloc(1, sizeof *c->reader, err));
+    if (ok) {
+        c->kind = CHECKPOINT_GGUF;
+        ok = readers[c->kind](c, path, err);
+    }
+    if (ok) *out = c;
+    else checkpoint_close(c);
+    return ok;
+}

@@ -1,0 +1,118 @@
+/* file.c - see file.h. */
+#define _FILE_OFFSET_BITS 64
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mem.h"
+
+static int64_t mtime_ns(const struct stat *st)
+{
+    return (int64_t)((uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec);
+}
+
+static const char *kind_of(mode_t mode)
+{
+    return S_ISDIR(mode) ? "a folder" : S_ISFIFO(mode) ? "a pipe" : S_ISCHR(mode) || S_ISBLK(mode) ? "a device" :
+           S_ISSOCK(mode) ? "a socket" : "something else";
+}
+
+/* Open name in a folder; O_NONBLOCK so that a FIFO without a writer does not hang us before we can refuse it. */
+static bool open_at(struct file *f, int folder_fd, const char *name, const char *path, struct unmask_err *err)
+{
+    struct stat st;
+    *f = (struct file){ .fd = openat(folder_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC) };
+    const int why = errno;
+    if (f->fd < 0)
+        return fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(why), .hint = why == ENOENT ? "Check the spelling of the path" : NULL);
+    bool ok = fstat(f->fd, &st) == 0 || fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(errno));
+    ok = ok && (S_ISREG(st.st_mode) || fail(err, E_FILE_KIND, .file = path, .found = kind_of(st.st_mode)));
+    ok = ok && (f->path = mem_strndup(path, strlen(path), err)) != NULL;
+    if (!ok) {
+        close(f->fd);
+        *f = (struct file){ 0 };
+        return false;
+    }
+    f->size = (uint64_t)st.st_size;
+    f->device = (uint64_t)st.st_dev;
+    f->inode = (uint64_t)st.st_ino;
+    f->mtime_ns = mtime_ns(&st);
+    return true;
+}
+
+bool file_open(struct file *f, const char *path, struct unmask_err *err) { return open_at(f, AT_FDCWD, path, path, err); }
+
+bool file_open_in(struct file *f, int folder_fd, const char *folder, const char *name, struct unmask_err *err)
+{
+    *f = (struct file){ 0 };
+    if (strchr(name, '/')) return fail(err, E_FILE_OPEN, .file = folder, .field = QUOTE(name, strlen(name)), .need = "a file name without '/'");
+    const size_t n_folder = strlen(folder), n_name = strlen(name);
+    char *path = mem_zalloc(n_folder + n_name + 2, 1, err);
+    if (!path) return false;
+    memcpy(path, folder, n_folder);
+    path[n_folder] = '/';
+    memcpy(path + n_folder + 1, name, n_name);
+    const bool ok = open_at(f, folder_fd, name, path, err);
+    mem_free(path);
+    return ok;
+}
+
+bool file_read(const struct file *f, uint64_t offset, void *dst, size_t n, struct unmask_err *err)
+{
+    if (offset > f->size || n > f->size - offset)
+        return fail(err, E_FILE_READ, .file = f->path, .byte = AT(offset), .found = FMT("%" PRIu64 " bytes", f->size),
+                    .need = FMT("%zu from here", n));
+    for (size_t done = 0; done < n; ) {
+        const ssize_t got = pread(f->fd, (char *)dst + done, n - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0)
+            return fail(err, E_FILE_READ, .file = f->path, .byte = AT(offset + done), .found = ERRNO(errno),
+                        .need = FMT("bytes %" PRIu64 " to %" PRIu64, offset, offset + n));
+        if (got == 0)
+            return fail(err, E_FILE_CHANGED, .file = f->path, .byte = AT(offset + done), .found = "the end of the file",
+                        .need = FMT("%" PRIu64 " bytes as when it was opened", f->size));
+        done += (size_t)got;
+    }
+    return true;
+}
+
+bool file_unchanged(const struct file *f, struct unmask_err *err)
+{
+    struct stat st;
+    if (fstat(f->fd, &st) != 0) return fail(err, E_FILE_READ, .file = f->path, .found = ERRNO(errno));
+    if ((uint64_t)st.st_size != f->size)
+        return fail(err, E_FILE_CHANGED, .file = f->path, .found = FMT("%" PRIu64 " bytes", (uint64_t)st.st_size),
+                    .need = FMT("%" PRIu64 " as when it was opened", f->size));
+    if (mtime_ns(&st) != f->mtime_ns || (uint64_t)st.st_dev != f->device || (uint64_t)st.st_ino != f->inode)
+        return fail(err, E_FILE_CHANGED, .file = f->path, .found = "another time of change", .need = "that of when it was opened");
+    return true;
+}
+
+void file_close(struct file *f)
+{
+    if (f->path) close(f->fd);
+    mem_free(f->path);
+    *f = (struct file){ 0 };
+}
+
+bool file_slurp(const char *path, uint64_t limit, char **text, size_t *n, struct unmask_err *err)
+{
+    struct file f;
+    if (!file_open(&f, path, err)) return false;
+    bool ok = f.size <= limit || fail(err, E_FILE_SIZE, .file = path, .found = FMT("%" PRIu64 " bytes", f.size),
+                                      .need = FMT("at most %" PRIu64, limit));
+    char *t = ok ? mem_resize(NULL, (size_t)f.size + 1, 1, err) : NULL;
+    ok = t && file_read(&f, 0, t, (size_t)f.size, err);
+    if (ok) {
+        t[f.size] = 0;
+        *text = t;
+        *n = (size_t)f.size;
+    } else mem_free(t);
+    file_close(&f);
+    return ok;
+}

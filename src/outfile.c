@@ -1,0 +1,255 @@
+/* outfile.c - see outfile.h.
+ * The temporary name is .unmask-NAME-PID.part, in the folder of the target so that the rename is atomic; a lock on it (flock)
+ * tells a run that is still writing from what a killed one left, which the next run for the same target removes. */
+#define _FILE_OFFSET_BITS 64
+#define _DEFAULT_SOURCE         /* flock */
+#include "outfile.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "mem.h"
+
+/* ---- temporary files that a signal must remove ----------------------------------------------------- */
+
+enum { MOST_OPEN = 8, NAME_BYTES = 256 };
+enum { SLOT_FREE, SLOT_TAKEN, SLOT_OPEN };
+
+/* A signal handler gets no argument: these names are the one thing that it must find by itself. */
+static struct { atomic_int state; int folder_fd; char name[NAME_BYTES]; } open_temps[MOST_OPEN];
+
+static bool register_temp(int folder_fd, const char *name)
+{
+    for (int i = 0; i < MOST_OPEN; i++) {
+        int expected = SLOT_FREE;
+        if (!atomic_compare_exchange_strong(&open_temps[i].state, &expected, SLOT_TAKEN)) continue;
+        open_temps[i].folder_fd = folder_fd;
+        snprintf(open_temps[i].name, NAME_BYTES, "%s", name);
+        atomic_store(&open_temps[i].state, SLOT_OPEN);
+        return true;
+    }
+    return false;
+}
+
+static void unregister_temp(int folder_fd)
+{
+    for (int i = 0; i < MOST_OPEN; i++)
+        if (atomic_load(&open_temps[i].state) == SLOT_OPEN && open_temps[i].folder_fd == folder_fd)
+            atomic_store(&open_temps[i].state, SLOT_FREE);
+}
+
+void outfile_abort_all(void)
+{
+    for (int i = 0; i < MOST_OPEN; i++)
+        if (atomic_load(&open_temps[i].state) == SLOT_OPEN) unlinkat(open_temps[i].folder_fd, open_temps[i].name, 0);
+}
+
+/* ---- names ----------------------------------------------------------------------------------------- */
+
+static const char *name_in(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* The target's folder as text, to open or to print. */
+static char *folder_of(const char *path, struct unmask_err *err)
+{
+    const size_t n = (size_t)(name_in(path) - path);
+    return n == 0 ? mem_strndup(".", 1, err) : mem_strndup(path, n > 1 ? n - 1 : n, err);
+}
+
+/* The beginning of all temporary names of a target; a long name is cut so that the whole fits a directory entry. */
+static void temp_prefix(char prefix[NAME_BYTES], const char *name) { snprintf(prefix, NAME_BYTES, ".unmask-%.200s-", name); }
+
+static bool is_temp_of(const char *entry, const char *prefix)
+{
+    const size_t n = strlen(prefix);
+    if (strncmp(entry, prefix, n) != 0) return false;
+    const size_t digits = strspn(entry + n, "0123456789");
+    return digits > 0 && strcmp(entry + n + digits, ".part") == 0;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------- */
+
+static bool check_target(const struct outfile *o, bool force, struct unmask_err *err)
+{
+    const char *name = name_in(o->path);
+    struct stat st;
+    if (fstatat(o->folder_fd, name, &st, 0) == 0 && !S_ISREG(st.st_mode))
+        return fail(err, E_FILE_TARGET, .file = o->path, .found = S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
+                    .need = "the path of a file", .hint = "The format needs a file that can be completed before it gets its name");
+    if (fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !force)
+        return fail(err, E_FILE_EXISTS, .file = o->path, .hint = "Give another path, or --force to replace it");
+    return true;
+}
+
+static const char *size_text(struct err_text *t, uint64_t bytes)
+{
+    static const char unit[] = "KMGTPE";
+    uint64_t tenths = bytes / 1024 * 10 + bytes % 1024 * 10 / 1024;
+    int u = 0;
+    for (; tenths >= 10240 && unit[u + 1]; u++) tenths /= 1024;
+    return bytes < 1024 ? err_fmt(t, "%" PRIu64 " bytes", bytes) : err_fmt(t, "%" PRIu64 ".%" PRIu64 " %ciB", tenths / 10, tenths % 10, unit[u]);
+}
+
+static bool check_space(const struct outfile *o, uint64_t bytes, struct unmask_err *err)
+{
+    struct statvfs fs;
+    uint64_t left;
+    if (fstatvfs(o->folder_fd, &fs) != 0 || !u64_mul(fs.f_bavail, fs.f_frsize, &left) || bytes <= left) return true;
+    struct err_text need, found;
+    return fail(err, E_FILE_SPACE, .file = o->path, .found = size_text(&found, left), .need = size_text(&need, bytes),
+                .hint = "Free some space or write to another disk");
+}
+
+static bool locked(const struct outfile *o, const char *temp, struct unmask_err *err)
+{
+    return fail(err, E_FILE_LOCKED, .file = o->path, .found = temp, .hint = "Wait until it is done, or choose another path");
+}
+
+/* Remove what killed runs left of this target; fail if a run is still writing it.  own: a name to leave alone. */
+static bool clear_leftovers(const struct outfile *o, const char *prefix, const char *own, struct unmask_err *err)
+{
+    const int fd = openat(o->folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir) {                                 /* a folder that may be written but not listed */
+        if (fd >= 0) close(fd);
+        return true;
+    }
+    bool ok = true;
+    for (const struct dirent *d; ok && (d = readdir(dir)); ) {
+        if (!is_temp_of(d->d_name, prefix) || strcmp(d->d_name, own) == 0) continue;
+        const int temp_fd = openat(o->folder_fd, d->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (temp_fd < 0) continue;
+        if (flock(temp_fd, LOCK_EX | LOCK_NB) == 0) unlinkat(o->folder_fd, d->d_name, 0);
+        else if (errno == EWOULDBLOCK) ok = locked(o, d->d_name, err);
+        close(temp_fd);
+    }
+    closedir(dir);
+    return ok;
+}
+
+static bool create_temp(struct outfile *o, const char *own, struct unmask_err *err)
+{
+    struct stat st;
+    o->fd = openat(o->folder_fd, own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const int why = errno;
+    if (o->fd < 0 && why == EEXIST) return locked(o, own, err);
+    if (o->fd < 0) return fail(err, E_FILE_WRITE, .file = o->path, .found = ERRNO(why), .hint = "Choose a folder that you may write to");
+    /* a file system without locks: two runs are not told apart, which no one can help */
+    if ((flock(o->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || (fstat(o->fd, &st) == 0 && st.st_nlink == 0))
+        return locked(o, own, err);
+    return true;
+}
+
+static bool open_folder(struct outfile *o, struct unmask_err *err)
+{
+    char *folder = folder_of(o->path, err);
+    if (!folder) return false;
+    o->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int why = errno;
+    const bool ok = o->folder_fd >= 0 || fail(err, E_FILE_WRITE, .file = o->path, .field = folder, .found = ERRNO(why),
+                                              .need = "a folder that exists", .hint = "Make the folder first, or check its spelling");
+    mem_free(folder);
+    return ok;
+}
+
+bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err)
+{
+    char prefix[NAME_BYTES], own[NAME_BYTES + 32];
+    const char *name = name_in(path);
+    *o = (struct outfile){ .fd = -1, .folder_fd = -1, .force = force };
+    if (!name[0] || strcmp(path, "-") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return fail(err, E_FILE_TARGET, .file = path, .need = "the path of a file",
+                    .hint = "The format needs a file that can be completed before it gets its name");
+    temp_prefix(prefix, name);
+    snprintf(own, sizeof own, "%s%ld.part", prefix, (long)getpid());
+    if (!(o->path = mem_strndup(path, strlen(path), err))) return false;
+    if (!open_folder(o, err) || !check_target(o, force, err)) goto fail;
+    if (!clear_leftovers(o, prefix, "", err) || !check_space(o, bytes, err)) goto fail;
+    const size_t n_folder = (size_t)(name - path), n_own = strlen(own);
+    if (!(o->temp = mem_zalloc(n_folder + n_own + 1, 1, err))) goto fail;
+    memcpy(o->temp, path, n_folder);
+    memcpy(o->temp + n_folder, own, n_own);
+    if (!create_temp(o, own, err)) goto fail;
+    if (!clear_leftovers(o, prefix, own, err)) goto fail;       /* another run may have come in between */
+    if (!register_temp(o->folder_fd, own)) {
+        fail(err, E_INTERNAL, .file = path, .need = FMT("at most %d files being written", MOST_OPEN));
+        goto fail;
+    }
+    return true;
+fail:
+    outfile_abort(o);
+    return false;
+}
+
+/* ---- writing --------------------------------------------------------------------------------------- */
+
+static bool write_failed(const struct outfile *o, int why, struct unmask_err *err)
+{
+    return fail(err, E_FILE_WRITE, .file = o->path, .byte = AT(o->written), .found = ERRNO(why),
+                .hint = why == EFBIG ? "FAT32 cannot hold files over 4 GiB; else see the limit of ulimit -f" :
+                        why == ENOSPC || why == EDQUOT ? "Free some space or write to another disk" : NULL);
+}
+
+bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err)
+{
+    for (const uint8_t *from = p; n > 0; ) {
+        const ssize_t put = write(o->fd, from, n);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return write_failed(o, put < 0 ? errno : ENOSPC, err);
+        from += put;
+        n -= (size_t)put;
+        o->written += (uint64_t)put;
+    }
+    return true;
+}
+
+static void close_all(struct outfile *o)
+{
+    if (o->fd >= 0) close(o->fd);
+    if (o->folder_fd >= 0) close(o->folder_fd);
+    mem_free(o->path);
+    mem_free(o->temp);
+    *o = (struct outfile){ 0 };
+}
+
+void outfile_abort(struct outfile *o)
+{
+    if (!o->path) return;
+    if (o->fd >= 0) unlinkat(o->folder_fd, name_in(o->temp), 0);
+    unregister_temp(o->folder_fd);
+    close_all(o);
+}
+
+bool outfile_commit(struct outfile *o, struct unmask_err *err)
+{
+    const char *name = name_in(o->path);
+    struct stat st;
+    bool ok = fsync(o->fd) == 0 || write_failed(o, errno, err);
+    if (!ok) {
+        outfile_abort(o);
+        return false;
+    }
+    if (!o->force && fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        ok = fail(err, E_FILE_RENAME, .file = o->path, .found = "another file has come there", .hint = FMT("The result is %.200s", o->temp));
+    else if (renameat(o->folder_fd, name_in(o->temp), o->folder_fd, name) != 0)
+        ok = fail(err, E_FILE_RENAME, .file = o->path, .found = ERRNO(errno), .hint = FMT("The result is %.200s", o->temp));
+    else if (fsync(o->folder_fd) != 0 && errno != EINVAL && errno != EROFS)     /* some file systems cannot sync folders */
+        ok = write_failed(o, errno, err);
+    unregister_temp(o->folder_fd);              /* a result without its name is kept: it may be the work of hours */
+    close_all(o);
+    return ok;
+}
