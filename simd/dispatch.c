@@ -6,13 +6,17 @@
 #include "cpu.h"
 
 extern const struct kernels kernels_scalar;
-#if defined __aarch64__
+#if defined __x86_64__
+extern const struct kernels kernels_avx2;
+#elif defined __aarch64__
 extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
 
 const struct kernel_set kernel_sets[] = {
     { "scalar",     0,                                      &kernels_scalar },
-#if defined __aarch64__
+#if defined __x86_64__
+    { "avx2",       CPU_AVX2,                               &kernels_avx2 },
+#elif defined __aarch64__
     { "neon",       CPU_NEON,                               &kernels_neon },
     { "dotprod",    CPU_NEON | CPU_DOTPROD,                 &kernels_neon_dotprod },
     { "i8mm",       CPU_NEON | CPU_DOTPROD | CPU_I8MM,      &kernels_neon_i8mm },
