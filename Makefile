@@ -38,13 +38,55 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/checkasm.c))
 
-.PHONY: help all run test san bench test-arm test-interop install uninstall clean packages test-packages
+.PHONY: help all run test san bench test-arm test-interop install uninstall clean run-packages test-packages tests
 .DELETE_ON_ERROR:
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 22
 
-all: $(BUILD)/unmask $(BUILD)/libunmask.a    ## build build/unmask and the library
+# ---- packages: what is missing is installed by apt, as root or through sudo; elsewhere it is named
+
+# $(call install,WHAT FOR,PACKAGES)
+define install
+@missing=; for p in $(2); do \
+    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then \
+    if ! command -v apt-get >/dev/null; then echo "Please install, for $(1):$$missing (names of Debian's packages)"; exit 1; fi; \
+    if [ "$$(id -u)" -eq 0 ]; then as=; elif command -v sudo >/dev/null; then as=sudo; else \
+        echo "Please run, for $(1):  apt-get install$$missing"; exit 1; fi; \
+    echo "Installing, for $(1):$$missing"; \
+    $$as apt-get update -qq; DEBIAN_FRONTEND=noninteractive $$as apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 $$missing >/dev/null || exit 1; \
+fi
+endef
+
+run-packages:
+	$(call install,building Unmask,gcc libc6-dev pkg-config $(PACKAGES))
+
+test-packages: run-packages
+	$(call install,the tests,$(TEST_PACKAGES))
+
+# ---- the two commands of a newcomer
+
+run: run-packages       ## install what is missing, build, and let the embedded model write
+	@$(MAKE) --no-print-directory all
+	@echo; echo 'unmask run "turn on the kitchen light"'
+	@$(BUILD)/unmask run "turn on the kitchen light"
+	@echo; echo 'unmask infill "Tom had a red ball. One day [[8]] Tom was very sad."'
+	@$(BUILD)/unmask infill "Tom had a red ball. One day [[8]] Tom was very sad."
+
+test: test-packages     ## build and run all tests
+	@$(MAKE) --no-print-directory all tests
+	@tests/run_tests.sh $(BUILD)
+
+tests: $(TEST_BIN)
+
+san: test-packages      ## the tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
+	@tests/run_tests.sh $(BUILD)/san
+
+# ---- build
+
+all: $(BUILD)/unmask $(BUILD)/libunmask.a $(BUILD)/libunmask.so    ## build the program and the library
 
 $(BUILD)/unmask: $(PROGRAM_OBJ) $(BUILD)/libunmask.a
 	$(CC) -o $@ $^ $(LIBS)
@@ -52,17 +94,44 @@ $(BUILD)/unmask: $(PROGRAM_OBJ) $(BUILD)/libunmask.a
 $(BUILD)/libunmask.a: $(LIB_OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
 
+$(BUILD)/libunmask.so: $(LIB_OBJ)
+	$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIBS)
+
 $(BUILD)/simd/%.o: simd/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(FLAGS_$*) -MMD -MP -c -o $@ $<
 
-$(BUILD)/%.o: %.c
+$(BUILD)/src/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DDATADIR='"$(PREFIX)/share/unmask"' -MMD -MP -c -o $@ $<
+
+$(BUILD)/quant/%.o: quant/%.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libunmask.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -o $@ $< $(BUILD)/libunmask.a $(LIBS) -lcmocka
+
+# ---- installation
+
+LIBDIR = $(DESTDIR)$(PREFIX)/lib
+install: all    ## install below PREFIX (/usr/local), DESTDIR in front
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/unmask/models $(DESTDIR)$(PREFIX)/share/unmask/configs
+	install -m 755 $(BUILD)/unmask $(DESTDIR)$(PREFIX)/bin/unmask
+	install -m 644 include/unmask.h $(DESTDIR)$(PREFIX)/include/unmask.h
+	install -m 644 $(BUILD)/libunmask.a $(LIBDIR)/libunmask.a
+	install -m 755 $(BUILD)/libunmask.so $(LIBDIR)/libunmask.so.$(VERSION)
+	ln -sf libunmask.so.$(VERSION) $(LIBDIR)/libunmask.so.0
+	ln -sf libunmask.so.0 $(LIBDIR)/libunmask.so
+	printf 'prefix=%s\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lunmask\nRequires.private: $(PKGS)\nLibs.private: -lm -pthread\n' \
+	    '$(PREFIX)' '$(VERSION)' > $(LIBDIR)/pkgconfig/unmask.pc
+	install -m 644 models/*.gguf models/*.md $(DESTDIR)$(PREFIX)/share/unmask/models/
+	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/unmask/configs/
+
+uninstall:      ## remove what install put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/unmask $(DESTDIR)$(PREFIX)/include/unmask.h $(LIBDIR)/libunmask.* $(LIBDIR)/pkgconfig/unmask.pc
+	rm -rf $(DESTDIR)$(PREFIX)/share/unmask
 
 clean:          ## remove build/
 	rm -rf $(BUILD)

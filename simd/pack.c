@@ -95,9 +95,9 @@ static bool no_scales(const void *tile, int k)
 const struct pack_format pack_formats[] = {
     { &format_q4_0, q4_tile_bytes, q4_pack, q4_unpack, q4_finite },
     { &format_q8_0, q8_tile_bytes, q8_pack, q8_unpack, q8_finite },
-    { &format_f32,  tile_bytes_4,  pack_4,  unpack_4 , no_scales },
-    { &format_f16,  tile_bytes_2,  pack_2,  unpack_2 , no_scales },
-    { &format_bf16, tile_bytes_2,  pack_2,  unpack_2 , no_scales },
+    { &format_f32,  tile_bytes_4,  pack_4,  unpack_4, no_scales },
+    { &format_f16,  tile_bytes_2,  pack_2,  unpack_2, no_scales },
+    { &format_bf16, tile_bytes_2,  pack_2,  unpack_2, no_scales },
     { NULL, NULL, NULL, NULL, NULL }
 };
 
