@@ -1,7 +1,7 @@
 /* rng.h - counter-based random numbers: a pure function of (seed, stream, step, row, position, token), so
  * that no draw depends on the order of evaluation, on threads or on what else is computed.
  * Built from the splitmix64 finaliser; the specification is class Noise of the numpy oracle and
- * tests/data/noise.json are its test vectors. */
+ * tests/data/noise.txt are its test vectors. */
 #ifndef RNG_H
 #define RNG_H
 
