@@ -30,7 +30,7 @@
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
 /* Scalar outputs for seed 1, made with SLEEF 3.5.1 (exp's bits may change between its versions). */
-static const uint64_t GOLDEN = 0x7E6D2A5D74B8E4D1ull;
+static const uint64_t GOLDEN = 0x4D3C57C2644A6BE5ull;
 
 enum { POISON = 0x99, MAX_BUFFERS = 64, MAX_NAME = 64 };
 
@@ -213,7 +213,8 @@ static uint16_t draw_scale(enum weights kind)
 {
     static const uint16_t wild[] = { 0, 0x8000, 0x0001, 0x03FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0x7E00 };
     if (kind == WILD_SCALES && below(3) == 0) return wild[below(ARRAY_LEN(wild))];
-    return (uint16_t)(0x2000 + below(0x1800)) ^ (uint16_t)(below(2) << 15);
+    const uint32_t u = rnd();
+    return (uint16_t)(0x2000 + (u & 0x97FF));            /* between 2^-7 and 1/2, either sign */
 }
 
 static uint8_t *draw_weights(const struct quant_format *format, int k, int n_tiles, int block_bytes, enum weights kind)
@@ -449,17 +450,19 @@ static const uint8_t *draw_mask(enum masks kind, int n)
     if (kind == NO_MASK) return NULL;
     uint8_t *mask = input((size_t)n);
     for (int j = 0; j < n; j++)
-        mask[j] = (uint8_t)(kind == NONE_ATTENDED || (kind == FIRST_TILE_OUT && j < KEY_TILE) ? 0 : below(3) * below(200));
+        mask[j] = (uint8_t)(kind == NONE_ATTENDED || (kind == FIRST_TILE_OUT && j < KEY_TILE) ? 0 : below(3) ? 1 + below(255) : 0);
     return mask;
 }
 
 static void one_attend(const struct kernels *ref, const struct kernels *new, int rows, int keys, int dim, enum masks kind, enum fill f)
 {
     const size_t ldq = (size_t)dim + 3, ldy = (size_t)dim + 5, d = (size_t)dim;
-    struct attend_args a = {
-        .ldy = ldy, .q = floats((size_t)(rows - 1) * ldq + d, f), .ldq = ldq, .k = floats((size_t)((keys + 15) / 16) * d * LANES, f),
-        .v = floats((size_t)keys * d, f), .mask = draw_mask(kind, keys), .scale = 0.37f, .n_rows = rows, .n_keys = keys, .head_dim = dim
-    };
+    /* one draw per statement, here and everywhere: within one, C leaves the order of calls open */
+    struct attend_args a = { .ldy = ldy, .ldq = ldq, .scale = 0.37f, .n_rows = rows, .n_keys = keys, .head_dim = dim };
+    a.q = floats((size_t)(rows - 1) * ldq + d, f);
+    a.k = floats((size_t)((keys + 15) / 16) * d * LANES, f);
+    a.v = floats((size_t)keys * d, f);
+    a.mask = draw_mask(kind, keys);
     struct attend_args b = a;
     const size_t n = (size_t)(rows - 1) * ldy + d;
     a.y = output(n * 4);
@@ -512,8 +515,8 @@ static void check_argmax(const struct kernels *ref, const struct kernels *new)
     for (int n = 1; n < 70; n++)                                        /* the largest value twice; only NaN and -inf */
         for (int kind = 0; kind < 3; kind++) {
             float *x = input((size_t)n * 4);
-            for (int i = 0; i < n; i++) x[i] = kind == 0 ? -uniform() * uniform() : below(2) ? NAN : -INFINITY;
-            if (kind < 2) x[below(n)] = x[below(n)] = 3;
+            for (int i = 0; i < n; i++) x[i] = kind == 0 ? uniform() : below(2) ? NAN : -INFINITY;
+            for (int twice = 0; kind < 2 && twice < 2; twice++) x[below(n)] = 3;
             one_argmax(ref, new, x, n);
         }
     if (!T.bench) return;
