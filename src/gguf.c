@@ -43,9 +43,14 @@ struct parser {
 
 static uint64_t file_left(const struct parser *p) { return p->file->size - cursor_offset(&p->in); }
 
+/* n bytes from here are not in the window: the file is too short for them, or the window is. */
 static bool ends_early(struct parser *p, uint64_t n, struct unmask_err *err)
 {
     p->wants_more = n <= file_left(p);
+    if (p->wants_more && n > MOST_WINDOW - cursor_offset(&p->in)) {
+        p->wants_more = false;
+        return fail(err, E_GGUF_LIMIT, HERE(p), .what = "there is too much metadata", .need = FMT("at most %d bytes", MOST_WINDOW));
+    }
     return fail(err, E_GGUF_END, HERE(p), .what = FMT("the file ends inside %s", p->part),
                 .found = FMT("%" PRIu64 " bytes in the file", p->file->size), .need = FMT("%" PRIu64 " more from here", n),
                 .hint = "It is cut short or damaged: fetch it again");
@@ -450,9 +455,7 @@ static bool parse_growing(struct parser *p, struct unmask_err *err)
         p->in = cursor_over(bytes, n);
         p->wants_more = false;
         if (parse(p, err)) return true;
-        if (!p->wants_more) return false;
-        if (window >= MOST_WINDOW)
-            return fail(err, E_GGUF_LIMIT, HERE(p), .what = "there is too much metadata", .need = FMT("at most %d bytes", MOST_WINDOW));
+        if (!p->wants_more) return false;       /* true only below MOST_WINDOW */
         forget(p->c);
     }
 }

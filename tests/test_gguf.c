@@ -155,7 +155,7 @@ static void metadata_of_several_megabytes(void **state)
     struct outfile o;
     struct str *s = calloc(STRINGS, sizeof *s);
     struct checkpoint *c;
-    for (int i = 0; i < STRINGS; i++) s[i] = (struct str){ "0123456789" + i % 5, (size_t)(i % 6) };
+    for (int i = 0; i < STRINGS; i++) s[i] = (struct str){ &"0123456789"[i % 5], (size_t)(i % 6) };
     OK(gguf_writer_new(&w, &err), err);
     OK(gguf_put_strs(w, "many", s, STRINGS, &err), err);
     OK(gguf_put_u32(w, "last", 7, &err), err);
