@@ -27,7 +27,7 @@ bool tokenizer_decode(const struct tokenizer *t, struct token_decoder *d, const 
                       struct text_out *out, struct unmask_err *err);
 bool tokenizer_decode_end(struct token_decoder *d, struct text_out *out, struct unmask_err *err);
 
-int tokenizer_size(const struct tokenizer *t);  /* highest id + 1 */
+int tokenizer_size(const struct tokenizer *t);  /* highest id + 1, or the rows of the embedding where config.json names more */
 /* Text of a token in the byte alphabet ("\xc4\xa0the"), as files store it; type TOKEN_UNUSED and "" for holes. */
 struct str tokenizer_token(const struct tokenizer *t, int32_t id, enum token_type *type);
 int32_t tokenizer_find(const struct tokenizer *t, const char *token);          /* id by exact text in the byte alphabet; -1: none */
@@ -40,6 +40,11 @@ const char *tokenizer_pre(const struct tokenizer *t);                          /
 struct str tokenizer_chat_template(const struct tokenizer *t);                 /* Jinja text; n = 0: none */
 size_t tokenizer_n_merges(const struct tokenizer *t);
 bool tokenizer_merge(const struct tokenizer *t, size_t i, struct text_out *out, struct unmask_err *err);       /* "a b" into out */
+/* Two settings that tokenizer.ggml.* has no key for; absent keys mean what llama.cpp (ignore_merges of "llama-bpe") or
+ * the published files (NFC of "qwen2") take for granted. */
+#define TOKENIZER_KEY_IGNORE_MERGES "tokenizer.ggml.ignore_merges"             /* bool */
+#define TOKENIZER_KEY_NFC           "tokenizer.ggml.normalizer.nfc"            /* bool */
 bool tokenizer_ignores_merges(const struct tokenizer *t);
+bool tokenizer_normalizes(const struct tokenizer *t);
 
 #endif

@@ -1,0 +1,165 @@
+/* tokenizer_open.c - makes, checks, describes and frees a tokenizer; the loaders fill it. */
+#include "tokenizer_parts.h"
+
+#include <stdlib.h>
+
+#include "byte_alphabet.h"
+#include "utf8.h"
+
+bool merge_parts(struct str s, struct str *left, struct str *right)
+{
+    const char *space = memchr(s.s, ' ', s.n);
+    if (!space || space == s.s || space == s.s + s.n - 1) return false;
+    *left = (struct str){ s.s, (size_t)(space - s.s) };
+    *right = (struct str){ space + 1, s.n - left->n - 1 };
+    return !memchr(right->s, ' ', right->n);
+}
+
+bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where, struct unmask_err *err)
+{
+    char joined[1024], *text = joined;
+    const int32_t a = vocab_find(&t->vocab, left.s, left.n), b = vocab_find(&t->vocab, right.s, right.n);
+    if (a < 0 || b < 0)
+        return fail(err, E_TOK_MERGE, .file = file, .field = where, .found = FMT("\"%s\"", a < 0 ? QUOTE(left.s, left.n) : QUOTE(right.s, right.n)),
+                    .need = "a token of the vocabulary");
+    const size_t n = left.n + right.n;          /* each at most TOKEN_BYTES */
+    if (n > sizeof joined && !(text = mem_resize(NULL, n, 1, err))) return false;
+    memcpy(text, left.s, left.n);
+    memcpy(text + left.n, right.s, right.n);
+    const int32_t result = vocab_find(&t->vocab, text, n);
+    if (result >= 0) bpe_add(&t->bpe, (struct bpe_pair){ a, b, result });
+    else fail(err, E_TOK_MERGE, .file = file, .field = where, .found = FMT("\"%s\"", QUOTE(text, n)), .need = "a token of the vocabulary");
+    if (text != joined) mem_free(text);
+    return result >= 0;
+}
+
+bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file, const char *where,
+                         struct unmask_err *err)
+{
+    const int32_t known = vocab_find(&t->vocab, text.s, text.n);
+    if (known < 0 || known != id) return vocab_add(&t->vocab, id, text, type, file, where, err);
+    t->vocab.tokens[id].type = (uint8_t)type;
+    return true;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    const struct str x = ((const struct literal *)a)->text, y = ((const struct literal *)b)->text;
+    const int order = memcmp(x.s, y.s, x.n < y.n ? x.n : y.n);
+    return order ? order : (x.n > y.n) - (x.n < y.n);
+}
+
+static bool collect(struct literals *l, const struct vocab *v, bool control, struct unmask_err *err)
+{
+    size_t n = 0;
+    for (int id = 0; id < v->size; id++) n += v->tokens[id].type == TOKEN_USER || (control && v->tokens[id].type == TOKEN_CONTROL);
+    if (!(l->items = mem_zalloc(n, sizeof *l->items, err))) return false;
+    for (int id = 0; id < v->size; id++) {
+        const struct token *k = &v->tokens[id];
+        if (k->type == TOKEN_USER || (control && k->type == TOKEN_CONTROL))
+            l->items[l->n++] = (struct literal){ { k->s, k->n }, id };
+    }
+    qsort(l->items, l->n, sizeof *l->items, by_text);
+    return true;
+}
+
+/* Where the files name no end of turn: the token that ends a turn in the templates of these models. */
+static int32_t find_eot(const struct vocab *v)
+{
+    static const char *const names[] = { "<|eot_id|>", "<|im_end|>", "<|role_end|>" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const int32_t id = vocab_find(v, names[i], strlen(names[i]));
+        if (id >= 0 && v->tokens[id].type == TOKEN_CONTROL) return id;
+    }
+    return -1;
+}
+
+/* A token with a role is never found in a user's text, even if the file calls it an ordinary added token. */
+static void protect(struct vocab *v, int32_t id)
+{
+    if (id >= 0 && id < v->size && v->tokens[id].type == TOKEN_USER) v->tokens[id].type = TOKEN_CONTROL;
+}
+
+bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err)
+{
+    const int32_t roles[] = { t->ids.bos, t->ids.eos, t->ids.eot, t->ids.pad, t->ids.mask };
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) protect(&t->vocab, roles[i]);
+    for (int b = 0; b < 256; b++) {
+        char c[4];
+        t->byte_ids[b] = vocab_find(&t->vocab, c, utf8_encode(byte_to_char((uint8_t)b), c));
+    }
+    if (t->ids.eot < 0) t->ids.eot = find_eot(&t->vocab);
+    return splitter_new(&t->splitter, t->pre, err) && collect(&t->user, &t->vocab, false, err) && collect(&t->special, &t->vocab, true, err);
+}
+
+static struct tokenizer *tokenizer_new(const char *path, struct unmask_err *err)
+{
+    struct tokenizer *t = mem_zalloc(1, sizeof *t, err);
+    if (!t) return NULL;
+    t->ids = (struct token_ids){ -1, -1, -1, -1, -1 };
+    if ((t->path = mem_strndup(path, strlen(path), err))) return t;
+    tokenizer_close(t);
+    return NULL;
+}
+
+bool tokenizer_open_folder(struct tokenizer **out, const char *path, struct unmask_err *err)
+{
+    struct tokenizer *t = tokenizer_new(path, err);
+    if (!t) return false;
+    if (tokenizer_load_json(t, path, err) && tokenizer_load_config(t, path, err) && tokenizer_finish(t, err)) {
+        *out = t;
+        return true;
+    }
+    tokenizer_close(t);
+    return false;
+}
+
+bool tokenizer_open(struct tokenizer **out, const struct checkpoint *c, struct unmask_err *err)
+{
+    if (c->kind == CHECKPOINT_FOLDER) return tokenizer_open_folder(out, c->path, err);
+    struct tokenizer *t = tokenizer_new(c->path, err);
+    if (!t) return false;
+    if (tokenizer_load_gguf(t, c, err) && tokenizer_finish(t, err)) {
+        *out = t;
+        return true;
+    }
+    tokenizer_close(t);
+    return false;
+}
+
+void tokenizer_close(struct tokenizer *t)
+{
+    if (!t) return;
+    vocab_free(&t->vocab);
+    bpe_free(&t->bpe);
+    splitter_free(t->splitter);
+    mem_free(t->user.items);
+    mem_free(t->special.items);
+    mem_free(t->chat_template);
+    mem_free(t->path);
+    mem_free(t);
+}
+
+int tokenizer_size(const struct tokenizer *t) { return t->vocab.size; }
+
+struct str tokenizer_token(const struct tokenizer *t, int32_t id, enum token_type *type)
+{
+    const struct token *k = id >= 0 && id < t->vocab.size ? &t->vocab.tokens[id] : NULL;
+    if (type) *type = k && k->type ? (enum token_type)k->type : TOKEN_UNUSED;
+    return k && k->type ? (struct str){ k->s, k->n } : (struct str){ "", 0 };
+}
+
+int32_t tokenizer_find(const struct tokenizer *t, const char *token) { return vocab_find(&t->vocab, token, strlen(token)); }
+struct token_ids tokenizer_ids(const struct tokenizer *t) { return t->ids; }
+const char *tokenizer_pre(const struct tokenizer *t) { return t->pre->names[0]; }
+struct str tokenizer_chat_template(const struct tokenizer *t) { return (struct str){ t->chat_template, t->n_chat_template }; }
+size_t tokenizer_n_merges(const struct tokenizer *t) { return t->bpe.n; }
+bool tokenizer_ignores_merges(const struct tokenizer *t) { return t->ignore_merges; }
+bool tokenizer_normalizes(const struct tokenizer *t) { return t->nfc; }
+
+bool tokenizer_merge(const struct tokenizer *t, size_t i, struct text_out *out, struct unmask_err *err)
+{
+    if (i >= t->bpe.n) return fail(err, E_INTERNAL, .found = FMT("merge %zu", i), .need = FMT("below %zu", t->bpe.n));
+    const struct token *a = &t->vocab.tokens[t->bpe.pairs[i].left], *b = &t->vocab.tokens[t->bpe.pairs[i].right];
+    return text_put(out, a->s, a->n, err) && text_put(out, " ", 1, err) && text_put(out, b->s, b->n, err);
+}
