@@ -5,6 +5,7 @@
 #include "checkpoint.h"
 #include "gguf.h"
 #include "reader.h"
+#include "safetensors.h"
 
 static bool open_file(struct checkpoint *c, const char *path, struct unmask_err *err)
 {
@@ -17,6 +18,7 @@ static bool open_file(struct checkpoint *c, const char *path, struct unmask_err 
 
 static bool (*const readers[])(struct checkpoint *c, const char *path, struct unmask_err *err) = {
     [CHECKPOINT_GGUF] = open_file,
+    [CHECKPOINT_FOLDER] = safetensors_open_folder,
 };
 
 bool checkpoint_open(struct checkpoint **out, const char *path, struct unmask_err *err)
@@ -24,7 +26,8 @@ bool checkpoint_open(struct checkpoint **out, const char *path, struct unmask_er
     struct checkpoint *c = mem_zalloc(1, sizeof *c, err);
     bool ok = c && (c->path = mem_strndup(path, strlen(path), err)) && (c->reader = mem_zalloc(1, sizeof *c->reader, err));
     if (ok) {
-        c->kind = CHECKPOINT_GGUF;
+        struct stat st;
+        c->kind = stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? CHECKPOINT_FOLDER : CHECKPOINT_GGUF;
         ok = readers[c->kind](c, path, err);
     }
     if (ok) *out = c;

@@ -1,10 +1,14 @@
-/* safetensors.h - Hugging Face folders: config.json and *.safetensors (one file, or shards with an index).
- * Rules of huggingface/safetensors: strict header, ranges contiguous, no holes, no overlaps. */
+/* safetensors.h - Hugging Face folders: config.json and *.safetensors (one file, or shards with an index). */
 #ifndef SAFETENSORS_H
 #define SAFETENSORS_H
 
 #include "checkpoint.h"
 
+/* Fill c from the folder at path: fields of config.json as metas, tensors of all its *.safetensors files. */
 bool safetensors_open_folder(struct checkpoint *c, const char *path, struct unmask_err *err);
+
+/* Append the tensors of one *.safetensors file, in the order of their bytes.  Rules of huggingface/safetensors: strict
+ * header, ranges contiguous, no holes, no overlaps, nothing behind the last one.  f must live as long as c. */
+bool safetensors_append(struct checkpoint *c, const struct file *f, struct unmask_err *err);
 
 #endif
