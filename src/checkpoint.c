@@ -62,11 +62,9 @@ bool checkpoint_read(const struct tensor *t, uint64_t offset, void *dst, size_t 
     .file = (c)->kind == CHECKPOINT_FOLDER ? FMT("%s/config.json", (c)->path) : (c)->path, .field = (key), \
     .byte = { (m) && (c)->kind == CHECKPOINT_GGUF, (m) ? (m)->offset : 0 }
 
-static bool is_integer(enum meta_type t)
-{
-    return t == META_U8 || t == META_I8 || t == META_U16 || t == META_I16 || t == META_U32 || t == META_I32 || t == META_U64 || t == META_I64;
-}
 static bool is_unsigned(enum meta_type t) { return t == META_U8 || t == META_U16 || t == META_U32 || t == META_U64; }
+static bool is_signed(enum meta_type t) { return t == META_I8 || t == META_I16 || t == META_I32 || t == META_I64; }
+static bool is_integer(enum meta_type t) { return is_unsigned(t) || is_signed(t); }
 static bool is_float(enum meta_type t) { return t == META_F32 || t == META_F64; }
 
 /* The key, or NULL and *ok: whether its absence is fine. */
@@ -90,7 +88,8 @@ bool meta_int(const struct checkpoint *c, const char *key, int64_t min, int64_t 
     if (!is_integer(m->type)) return wrong_type(c, key, m, "an integer", err);
     const bool too_large = is_unsigned(m->type) && m->v.u > INT64_MAX;
     if (too_large || m->v.i < min || m->v.i > max)
-        return fail(err, E_META_RANGE, META_PLACE(c, key, m), .found = too_large ? FMT("%" PRIu64, m->v.u) : FMT("%" PRId64, m->v.i),
+        return fail(err, E_META_RANGE, META_PLACE(c, key, m),
+                    .found = too_large ? FMT("%" PRIu64, m->v.u) : FMT("%" PRId64, m->v.i),
                     .need = FMT("%" PRId64 " to %" PRId64, min, max));
     *v = m->v.i;
     return true;

@@ -29,7 +29,8 @@ static bool open_at(struct file *f, int folder_fd, const char *name, const char 
     *f = (struct file){ .fd = openat(folder_fd, name, O_RDONLY | O_NONBLOCK | O_CLOEXEC) };
     const int why = errno;
     if (f->fd < 0)
-        return fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(why), .hint = why == ENOENT ? "Check the spelling of the path" : NULL);
+        return fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(why),
+                    .hint = why == ENOENT ? "Check the spelling of the path" : NULL);
     bool ok = fstat(f->fd, &st) == 0 || fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(errno));
     ok = ok && (S_ISREG(st.st_mode) || fail(err, E_FILE_KIND, .file = path, .found = kind_of(st.st_mode)));
     ok = ok && (f->path = mem_strndup(path, strlen(path), err)) != NULL;
@@ -50,7 +51,8 @@ bool file_open(struct file *f, const char *path, struct unmask_err *err) { retur
 bool file_open_in(struct file *f, int folder_fd, const char *folder, const char *name, struct unmask_err *err)
 {
     *f = (struct file){ 0 };
-    if (strchr(name, '/')) return fail(err, E_FILE_OPEN, .file = folder, .field = QUOTE(name, strlen(name)), .need = "a file name without '/'");
+    if (strchr(name, '/')) return fail(err, E_FILE_OPEN, .file = folder, .field = QUOTE(name, strlen(name)),
+                                       .need = "a file name without '/'");
     const size_t n_folder = strlen(folder), n_name = strlen(name);
     char *path = mem_zalloc(n_folder + n_name + 2, 1, err);
     if (!path) return false;
@@ -89,7 +91,8 @@ bool file_unchanged(const struct file *f, struct unmask_err *err)
         return fail(err, E_FILE_CHANGED, .file = f->path, .found = FMT("%" PRIu64 " bytes", (uint64_t)st.st_size),
                     .need = FMT("%" PRIu64 " as when it was opened", f->size));
     if (mtime_ns(&st) != f->mtime_ns || (uint64_t)st.st_dev != f->device || (uint64_t)st.st_ino != f->inode)
-        return fail(err, E_FILE_CHANGED, .file = f->path, .found = "another time of change", .need = "that of when it was opened");
+        return fail(err, E_FILE_CHANGED, .file = f->path, .found = "another time of change",
+                    .need = "that of when it was opened");
     return true;
 }
 

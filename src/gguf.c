@@ -33,7 +33,7 @@ struct parser {
     const struct file *file;
     struct cursor in;           /* over the window: the first bytes of the file             */
     bool wants_more;            /* failed where the window ends, not the file               */
-    uint64_t alignment, data;   /* data: where the tensors' bytes begin                     */
+    uint64_t alignment;
     char part[64];              /* what is being parsed, for messages: "metadata entry 3 of 20" */
     struct err_text field;      /* its key or name, as far as known                         */
 };
@@ -49,7 +49,8 @@ static bool ends_early(struct parser *p, uint64_t n, struct unmask_err *err)
     p->wants_more = n <= file_left(p);
     if (p->wants_more && n > MOST_WINDOW - cursor_offset(&p->in)) {
         p->wants_more = false;
-        return fail(err, E_GGUF_LIMIT, HERE(p), .what = "there is too much metadata", .need = FMT("at most %d bytes", MOST_WINDOW));
+        return fail(err, E_GGUF_LIMIT, HERE(p), .what = "there is too much metadata",
+                    .need = FMT("at most %d bytes", MOST_WINDOW));
     }
     return fail(err, E_GGUF_END, HERE(p), .what = FMT("the file ends inside %s", p->part),
                 .found = FMT("%" PRIu64 " bytes in the file", p->file->size), .need = FMT("%" PRIu64 " more from here", n),
@@ -65,8 +66,15 @@ static const uint8_t *take(struct parser *p, uint64_t n, struct unmask_err *err)
     return at;
 }
 
-static bool take_u32(struct parser *p, uint32_t *v, struct unmask_err *err) { return cursor_u32(&p->in, v) || ends_early(p, 4, err); }
-static bool take_u64(struct parser *p, uint64_t *v, struct unmask_err *err) { return cursor_u64(&p->in, v) || ends_early(p, 8, err); }
+static bool take_u32(struct parser *p, uint32_t *v, struct unmask_err *err)
+{
+    return cursor_u32(&p->in, v) || ends_early(p, 4, err);
+}
+
+static bool take_u64(struct parser *p, uint64_t *v, struct unmask_err *err)
+{
+    return cursor_u64(&p->in, v) || ends_early(p, 8, err);
+}
 
 static bool take_string(struct parser *p, struct str *out, struct unmask_err *err)
 {
@@ -105,7 +113,8 @@ static bool take_type(struct parser *p, enum meta_type *type, struct unmask_err 
     const uint64_t at = cursor_offset(&p->in);
     uint32_t v;
     if (!take_u32(p, &v, err)) return false;
-    if (v > META_F64) return fail(err, E_GGUF_TYPE, BYTE(p, at), .found = FMT("type %" PRIu32, v), .need = FMT("0 to %d", META_F64));
+    if (v > META_F64) return fail(err, E_GGUF_TYPE, BYTE(p, at), .found = FMT("type %" PRIu32, v),
+                                  .need = FMT("0 to %d", META_F64));
     *type = (enum meta_type)v;
     return true;
 }
@@ -113,7 +122,8 @@ static bool take_type(struct parser *p, enum meta_type *type, struct unmask_err 
 static bool check_bools(struct parser *p, const uint8_t *b, uint64_t n, struct unmask_err *err)
 {
     for (uint64_t i = 0; i < n; i++)
-        if (b[i] > 1) return fail(err, E_GGUF_BOOL, BYTE(p, (uint64_t)(b + i - p->in.base)), .found = FMT("%d", b[i]), .need = "0 or 1");
+        if (b[i] > 1) return fail(err, E_GGUF_BOOL, BYTE(p, (uint64_t)(b + i - p->in.base)), .found = FMT("%d", b[i]),
+                                  .need = "0 or 1");
     return true;
 }
 
@@ -124,7 +134,8 @@ static bool take_array(struct parser *p, struct meta *m, struct unmask_err *err)
     if (m->item_type == META_ARRAY) return fail(err, E_GGUF_ARRAY, BYTE(p, at));
     if (!take_u64(p, &m->n_items, err)) return false;
     if (m->n_items > MOST_ITEMS)
-        return fail(err, E_GGUF_LIMIT, BYTE(p, at + 4), .what = "an array is too long", .found = FMT("%" PRIu64 " items", m->n_items),
+        return fail(err, E_GGUF_LIMIT, BYTE(p, at + 4), .what = "an array is too long",
+                    .found = FMT("%" PRIu64 " items", m->n_items),
                     .need = FMT("at most %d", MOST_ITEMS));
     const uint8_t *items = p->in.p;
     if (m->item_type == META_STRING) {
@@ -182,7 +193,8 @@ static bool check_magic(struct parser *p, struct unmask_err *err)
 {
     const uint8_t *b = p->in.base;
     const size_t n = (size_t)cursor_left(&p->in), n_magic = n < 4 ? n : 4;
-    if (n == 0) return fail(err, E_GGUF_MAGIC, .file = p->file->path, .what = "the file is empty (0 bytes)", .hint = "Fetch it again");
+    if (n == 0) return fail(err, E_GGUF_MAGIC, .file = p->file->path, .what = "the file is empty (0 bytes)",
+                            .hint = "Fetch it again");
     if (memcmp(b, "GGUF", n_magic) == 0) return true;   /* fewer than 4: the header then ends early */
     for (size_t i = 0; i < sizeof lookalikes / sizeof *lookalikes; i++)
         if (lookalikes[i].at + lookalikes[i].n <= n && memcmp(b + lookalikes[i].at, lookalikes[i].bytes, lookalikes[i].n) == 0)
@@ -197,7 +209,8 @@ static bool check_version(struct parser *p, uint32_t version, uint64_t n_tensors
         return fail(err, E_GGUF_VERSION, BYTE(p, 4), .what = "the header is zeroed: the program that wrote it did not finish",
                     .hint = "Make or fetch the file again");
     if ((version & 0xFFFF) == 0 && version != 0)
-        return fail(err, E_GGUF_VERSION, BYTE(p, 4), .what = "a big-endian GGUF file", .found = FMT("version 0x%08" PRIx32, version),
+        return fail(err, E_GGUF_VERSION, BYTE(p, 4), .what = "a big-endian GGUF file",
+                    .found = FMT("version 0x%08" PRIx32, version),
                     .need = "a little-endian file", .hint = "Convert it (gguf-py has gguf-convert-endian)");
     return fail(err, E_GGUF_VERSION, BYTE(p, 4), .found = FMT("version %" PRIu32, version), .need = "2 or 3");
 }
@@ -237,7 +250,8 @@ static bool parse_meta(struct parser *p, struct meta *m, struct unmask_err *err)
 {
     m->offset = cursor_offset(&p->in);
     if (!take_name(p, "a key", MOST_KEY_BYTES, &m->key, err) || !take_type(p, &m->type, err)) return false;
-    return m->type == META_STRING ? take_string(p, &m->v.s, err) : m->type == META_ARRAY ? take_array(p, m, err) : take_scalar(p, m, err);
+    if (m->type == META_STRING) return take_string(p, &m->v.s, err);
+    return m->type == META_ARRAY ? take_array(p, m, err) : take_scalar(p, m, err);
 }
 
 static bool parse_metas(struct parser *p, struct unmask_err *err)
@@ -272,22 +286,25 @@ static bool read_layout_keys(struct parser *p, struct unmask_err *err)
                         .found = meta_type_name(m->type), .need = "u32");
         if (a < LEAST_ALIGNMENT || a > MOST_ALIGNMENT || (a & (a - 1)))
             return fail(err, E_GGUF_ALIGNMENT, .file = p->file->path, .field = "general.alignment", .byte = AT(m->offset),
-                        .found = FMT("%" PRIu64, a), .need = FMT("a power of two from %d to %d", LEAST_ALIGNMENT, MOST_ALIGNMENT));
+                        .found = FMT("%" PRIu64, a),
+                        .need = FMT("a power of two from %d to %d", LEAST_ALIGNMENT, MOST_ALIGNMENT));
         p->alignment = a;
     }
     if (!meta_int(p->c, "split.count", 0, INT64_MAX, false, &parts, err)) return false;
     if (parts > 1)                              /* 0 stands in files that were merged again */
-        return fail(err, E_GGUF_SPLIT, .file = p->file->path, .field = "split.count", .byte = AT(checkpoint_meta(p->c, "split.count")->offset),
-                    .found = FMT("%" PRId64 " parts", parts), .need = "one file", .hint = "Merge the parts first (llama-gguf-split --merge)");
+        return fail(err, E_GGUF_SPLIT, .file = p->file->path, .field = "split.count",
+                    .byte = AT(checkpoint_meta(p->c, "split.count")->offset),
+                    .found = FMT("%" PRId64 " parts", parts), .need = "one file",
+                    .hint = "Merge the parts first (llama-gguf-split --merge)");
     return true;
 }
 
 /* Names of ggml's other formats, for messages. */
 static const char *const ggml_types[] = {
-    [3] = "q4_1", [6] = "q5_0", [7] = "q5_1", [9] = "q8_1", [10] = "q2_K", [11] = "q3_K", [12] = "q4_K", [13] = "q5_K", [14] = "q6_K",
-    [15] = "q8_K", [16] = "iq2_xxs", [17] = "iq2_xs", [18] = "iq3_xxs", [19] = "iq1_s", [20] = "iq4_nl", [21] = "iq3_s", [22] = "iq2_s",
-    [23] = "iq4_xs", [24] = "i8", [25] = "i16", [26] = "i32", [27] = "i64", [28] = "f64", [29] = "iq1_m", [34] = "tq1_0", [35] = "tq2_0",
-    [39] = "mxfp4",
+    [3] = "q4_1", [6] = "q5_0", [7] = "q5_1", [9] = "q8_1", [10] = "q2_K", [11] = "q3_K", [12] = "q4_K", [13] = "q5_K",
+    [14] = "q6_K", [15] = "q8_K", [16] = "iq2_xxs", [17] = "iq2_xs", [18] = "iq3_xxs", [19] = "iq1_s", [20] = "iq4_nl",
+    [21] = "iq3_s", [22] = "iq2_s", [23] = "iq4_xs", [24] = "i8", [25] = "i16", [26] = "i32", [27] = "i64", [28] = "f64",
+    [29] = "iq1_m", [34] = "tq1_0", [35] = "tq2_0", [39] = "mxfp4",
 };
 
 static bool take_format(struct parser *p, const struct quant_format **out, struct unmask_err *err)
@@ -300,7 +317,8 @@ static bool take_format(struct parser *p, const struct quant_format **out, struc
     for (const struct quant_format *const *f = quant_formats; *f; f++)
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "", (*f)->name);
     const char *name = v < sizeof ggml_types / sizeof *ggml_types ? ggml_types[v] : NULL;
-    return fail(err, E_GGUF_FORMAT, BYTE(p, at), .found = FMT("type %" PRIu32 "%s%s%s", v, name ? " (" : "", name ? name : "", name ? ")" : ""),
+    return fail(err, E_GGUF_FORMAT, BYTE(p, at),
+                .found = FMT("type %" PRIu32 "%s%s%s", v, name ? " (" : "", name ? name : "", name ? ")" : ""),
                 .need = FMT("one of %s", known));
 }
 
@@ -317,7 +335,8 @@ static bool take_shape(struct parser *p, struct tensor *t, struct unmask_err *er
         t->shape[i] = 1;
         if (i < n_dims && !take_u64(p, &t->shape[i], err)) return false;
         if (t->shape[i] == 0 || t->shape[i] > INT64_MAX || !u64_mul(values, t->shape[i], &values))
-            return fail(err, E_GGUF_SHAPE, BYTE(p, at + 4 + 8 * i), .found = FMT("dimension %" PRIu32 " of %" PRIu64, i, t->shape[i]),
+            return fail(err, E_GGUF_SHAPE, BYTE(p, at + 4 + 8 * i),
+                        .found = FMT("dimension %" PRIu32 " of %" PRIu64, i, t->shape[i]),
                         .need = "dimensions of at least 1 whose product is below 2^64");
     }
     return true;
@@ -328,11 +347,13 @@ static bool measure(struct parser *p, uint64_t at, struct tensor *t, struct unma
 {
     const uint64_t block = (uint64_t)t->format->block;
     if (t->shape[0] % block)
-        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "rows do not divide into blocks", .found = FMT("rows of %" PRIu64, t->shape[0]),
+        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "rows do not divide into blocks",
+                    .found = FMT("rows of %" PRIu64, t->shape[0]),
                     .need = FMT("a multiple of %" PRIu64 " for %s", block, t->format->name));
     /* rows x blocks cannot wrap: at most the number of values, which did not */
     if (!u64_mul(t->shape[0] / block * tensor_rows(t), (uint64_t)t->format->block_bytes, &t->bytes))
-        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "the tensor's size does not fit in 64 bits", .need = "less than 2^64 bytes");
+        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "the tensor's size does not fit in 64 bits",
+                    .need = "less than 2^64 bytes");
     return true;
 }
 
@@ -342,14 +363,16 @@ static bool parse_tensor(struct parser *p, struct tensor *t, struct str *name, s
     const uint64_t at = cursor_offset(&p->in);
     if (!take_name(p, "a tensor name", MOST_NAME_BYTES, name, err)) return false;
     if (memchr(name->s, '/', name->n) || memchr(name->s, '\\', name->n))
-        return fail(err, E_GGUF_NAME, BYTE(p, at + 8), .what = "a tensor name that looks like a path", .need = "a name without / and \\");
+        return fail(err, E_GGUF_NAME, BYTE(p, at + 8), .what = "a tensor name that looks like a path",
+                    .need = "a name without / and \\");
     if (!(t->name = arena_strndup(&p->c->reader->arena, name->s, name->n, err))) return false;
     const uint64_t shape_at = cursor_offset(&p->in);
     if (!take_shape(p, t, err) || !take_format(p, &t->format, err) || !measure(p, shape_at, t, err)) return false;
     const uint64_t offset_at = cursor_offset(&p->in);
     if (!take_u64(p, &t->offset, err)) return false;
     if (t->offset % p->alignment)
-        return fail(err, E_GGUF_OFFSET, BYTE(p, offset_at), .what = "the tensor's offset is not aligned", .found = FMT("%" PRIu64, t->offset),
+        return fail(err, E_GGUF_OFFSET, BYTE(p, offset_at), .what = "the tensor's offset is not aligned",
+                    .found = FMT("%" PRIu64, t->offset),
                     .need = FMT("a multiple of %" PRIu64, p->alignment));
     t->file = p->c->reader->files;
     return true;
@@ -395,7 +418,8 @@ static bool check_overlap(struct parser *p, struct unmask_err *err)
         const struct tensor *s = sorted[i - 1], *t = sorted[i];
         if (t->offset - s->offset < s->bytes)
             ok = fail(err, E_GGUF_OVERLAP, .file = p->file->path, .field = t->name, .byte = AT(t->offset),
-                      .found = FMT("%s at bytes %" PRIu64 " to %" PRIu64, s->name, s->offset, s->offset + s->bytes), .need = "bytes of its own");
+                      .found = FMT("%s at bytes %" PRIu64 " to %" PRIu64, s->name, s->offset, s->offset + s->bytes),
+                      .need = "bytes of its own");
     }
     mem_free(sorted);
     return ok;
@@ -406,16 +430,19 @@ static bool check_overlap(struct parser *p, struct unmask_err *err)
 static bool place_tensors(struct parser *p, struct unmask_err *err)
 {
     const uint64_t size = p->file->size, end = cursor_offset(&p->in);
-    p->data = end + (p->alignment - end % p->alignment) % p->alignment;
+    const uint64_t data = end + (p->alignment - end % p->alignment) % p->alignment;
     for (size_t i = 0; i < p->c->n_tensors; i++) {
         struct tensor *t = &p->c->tensors[i];
         uint64_t first, last;
-        if (!u64_add(p->data, t->offset, &first) || !u64_add(first, t->bytes, &last))
-            return fail(err, E_GGUF_OFFSET, .file = p->file->path, .field = t->name, .byte = AT(p->data),
-                        .found = FMT("offset %" PRIu64 " and %" PRIu64 " bytes", t->offset, t->bytes), .need = "an end below 2^64");
+        if (!u64_add(data, t->offset, &first) || !u64_add(first, t->bytes, &last))
+            return fail(err, E_GGUF_OFFSET, .file = p->file->path, .field = t->name, .byte = AT(data),
+                        .found = FMT("offset %" PRIu64 " and %" PRIu64 " bytes", t->offset, t->bytes),
+                        .need = "an end below 2^64");
         if (last > size)
-            return fail(err, E_GGUF_END, .file = p->file->path, .what = FMT("the file ends before the end of tensor %zu of %zu", i + 1,
-                        p->c->n_tensors), .field = t->name, .byte = AT(first), .found = FMT("%" PRIu64 " bytes in the file", size),
+            return fail(err, E_GGUF_END, .file = p->file->path,
+                        .what = FMT("the file ends before the end of tensor %zu of %zu", i + 1, p->c->n_tensors),
+                        .field = t->name, .byte = AT(first),
+                        .found = FMT("%" PRIu64 " bytes in the file", size),
                         .need = FMT("bytes %" PRIu64 " to %" PRIu64, first, last), .hint = "It is cut short: fetch it again");
         t->offset = first;
     }
@@ -426,7 +453,8 @@ static bool place_tensors(struct parser *p, struct unmask_err *err)
 
 static bool parse(struct parser *p, struct unmask_err *err)
 {
-    return parse_header(p, err) && parse_metas(p, err) && read_layout_keys(p, err) && parse_tensors(p, err) && place_tensors(p, err);
+    return parse_header(p, err) && parse_metas(p, err) && read_layout_keys(p, err) && parse_tensors(p, err) &&
+           place_tensors(p, err);
 }
 
 /* Undo an attempt, before one with more of the file in memory. */

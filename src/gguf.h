@@ -17,7 +17,8 @@ bool gguf_put_bool(struct gguf_writer *w, const char *key, bool v, struct unmask
 bool gguf_put_str(struct gguf_writer *w, const char *key, struct str v, struct unmask_err *err);
 bool gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n, struct unmask_err *err);
 bool gguf_put_strs(struct gguf_writer *w, const char *key, const struct str *v, size_t n, struct unmask_err *err);
-bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_err *err);       /* as it stands in another GGUF file; general.alignment is left out */
+/* As it stands in another GGUF file; its general.alignment is left out. */
+bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_err *err);
 bool gguf_put_tensor(struct gguf_writer *w, const char *name, const struct quant_format *f, int n_dims,
                      const uint64_t shape[4], struct unmask_err *err);
 uint64_t gguf_writer_bytes(const struct gguf_writer *w);       /* size of the finished file */

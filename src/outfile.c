@@ -89,7 +89,8 @@ static bool check_target(const struct outfile *o, bool force, struct unmask_err 
     struct stat st;
     if (fstatat(o->folder_fd, name, &st, 0) == 0 && !S_ISREG(st.st_mode))
         return fail(err, E_FILE_TARGET, .file = o->path, .found = S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
-                    .need = "the path of a file", .hint = "The format needs a file that can be completed before it gets its name");
+                    .need = "the path of a file",
+                    .hint = "The format needs a file that can be completed before it gets its name");
     if (fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !force)
         return fail(err, E_FILE_EXISTS, .file = o->path, .hint = "Give another path, or --force to replace it");
     return true;
@@ -101,7 +102,8 @@ static const char *size_text(struct err_text *t, uint64_t bytes)
     uint64_t tenths = bytes / 1024 * 10 + bytes % 1024 * 10 / 1024;
     int u = 0;
     for (; tenths >= 10240 && unit[u + 1]; u++) tenths /= 1024;
-    return bytes < 1024 ? err_fmt(t, "%" PRIu64 " bytes", bytes) : err_fmt(t, "%" PRIu64 ".%" PRIu64 " %ciB", tenths / 10, tenths % 10, unit[u]);
+    if (bytes < 1024) return err_fmt(t, "%" PRIu64 " bytes", bytes);
+    return err_fmt(t, "%" PRIu64 ".%" PRIu64 " %ciB", tenths / 10, tenths % 10, unit[u]);
 }
 
 static bool check_space(const struct outfile *o, uint64_t bytes, struct unmask_err *err)
@@ -147,7 +149,8 @@ static bool create_temp(struct outfile *o, const char *own, struct unmask_err *e
     o->fd = openat(o->folder_fd, own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     const int why = errno;
     if (o->fd < 0 && why == EEXIST) return locked(o, own, err);
-    if (o->fd < 0) return fail(err, E_FILE_WRITE, .file = o->path, .found = ERRNO(why), .hint = "Choose a folder that you may write to");
+    if (o->fd < 0) return fail(err, E_FILE_WRITE, .file = o->path, .found = ERRNO(why),
+                               .hint = "Choose a folder that you may write to");
     /* a file system without locks: two runs are not told apart, which no one can help */
     if ((flock(o->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) || (fstat(o->fd, &st) == 0 && st.st_nlink == 0))
         return locked(o, own, err);
@@ -161,7 +164,8 @@ static bool open_folder(struct outfile *o, struct unmask_err *err)
     o->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const int why = errno;
     const bool ok = o->folder_fd >= 0 || fail(err, E_FILE_WRITE, .file = o->path, .field = folder, .found = ERRNO(why),
-                                              .need = "a folder that exists", .hint = "Make the folder first, or check its spelling");
+                                              .need = "a folder that exists",
+                                              .hint = "Make the folder first, or check its spelling");
     mem_free(folder);
     return ok;
 }
@@ -244,7 +248,8 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
         return false;
     }
     if (!o->force && fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        ok = fail(err, E_FILE_RENAME, .file = o->path, .found = "another file has come there", .hint = FMT("The result is %.200s", o->temp));
+        ok = fail(err, E_FILE_RENAME, .file = o->path, .found = "another file has come there",
+                  .hint = FMT("The result is %.200s", o->temp));
     else if (renameat(o->folder_fd, name_in(o->temp), o->folder_fd, name) != 0)
         ok = fail(err, E_FILE_RENAME, .file = o->path, .found = ERRNO(errno), .hint = FMT("The result is %.200s", o->temp));
     else if (fsync(o->folder_fd) != 0 && errno != EINVAL && errno != EROFS)     /* some file systems cannot sync folders */

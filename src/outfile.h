@@ -5,7 +5,8 @@
 
 #include "err.h"
 
-struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force; };    /* temp: path of the file until it is complete */
+/* temp: path of the file until it is complete */
+struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force; };
 
 /* path must not exist unless force; bytes (0 = unknown) is compared with the free space first. */
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err);

@@ -26,7 +26,8 @@ static void header(uint32_t version, uint64_t n_tensors, uint64_t n_metas)
 }
 static void key(const char *s, uint32_t type) { text(s); u32(type); }
 static void key_u32(const char *s, uint32_t v) { key(s, META_U32); u32(v); }
-static void tensor(const char *name, uint32_t format, uint64_t offset, uint32_t n_dims, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+static void tensor(const char *name, uint32_t format, uint64_t offset, uint32_t n_dims, uint64_t a, uint64_t b, uint64_t c,
+                   uint64_t d)
 {
     const uint64_t dims[4] = { a, b, c, d };
     text(name);
@@ -258,7 +259,8 @@ static void keys(void **state)
         refused("E-GGUF-005", "a key of a length that is not allowed", "byte 24");
     }
     static const struct { const char *s; size_t n; const char *shown; } bad[] = {
-        { "a\0b", 3, "a\\x00b" }, { "a\nb", 3, "a\\x0ab" }, { "a\x1b[2J", 5, "a\\x1b[2J" }, { "\xff" "ab", 3, "\\xffab" }, { "\xc0\x80", 2, "\\xc0\\x80" },
+        { "a\0b", 3, "a\\x00b" }, { "a\nb", 3, "a\\x0ab" }, { "a\x1b[2J", 5, "a\\x1b[2J" }, { "\xff" "ab", 3, "\\xffab" },
+        { "\xc0\x80", 2, "\\xc0\\x80" },
         { "x\x7f", 2, "x\\x7f" },
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -411,7 +413,8 @@ static void keys_by_the_million(void **state)
 
 /* ---- tensors ---------------------------------------------------------------------------------------- */
 
-static void one_tensor(const char *name, uint32_t format, uint64_t offset, uint32_t n_dims, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+static void one_tensor(const char *name, uint32_t format, uint64_t offset, uint32_t n_dims, uint64_t a, uint64_t b, uint64_t c,
+                       uint64_t d)
 {
     header(3, 1, 0);
     tensor(name, format, offset, n_dims, a, b, c, d);
