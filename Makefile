@@ -23,9 +23,11 @@ LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -pthread $(SAN)
 FLAGS_avx2         := -mavx2 -mfma -mf16c
 FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni
 FLAGS_avx512vnni   := -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
-FLAGS_neon         := -march=armv8-a
-FLAGS_neon_dotprod := -march=armv8.2-a+dotprod
-FLAGS_neon_i8mm    := -march=armv8.2-a+dotprod+i8mm
+# gcc moves loads up before it hands out registers, and then spills sums; the CPUs find the loads by themselves.
+NEON_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
+FLAGS_neon         := -march=armv8-a $(NEON_ORDER)
+FLAGS_neon_dotprod := -march=armv8.2-a+dotprod $(NEON_ORDER)
+FLAGS_neon_i8mm    := -march=armv8.2-a+dotprod+i8mm $(NEON_ORDER)
 
 SETS_x86_64  := avx2 avxvnni avx512vnni
 SETS_aarch64 := neon neon_dotprod neon_i8mm
