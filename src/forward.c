@@ -165,7 +165,22 @@ static void run_products(struct forward *f, const struct product *p, int n, int 
     pool_run(f->pool, product_item, &all, all.first_item[n]);
 }
 
-/* ---- stages: item = group of ROW_GROUP rows of the chunk, or one row ---- */
+/* ---- stages over rows; ROW_GROUP rows are one item, since they share cache lines of struct q8rows ---- */
+
+typedef void row_stage(struct forward *f, int row, int worker);
+struct row_job { struct forward *f; row_stage *stage; int n_rows; };
+
+static void row_group(void *arg, int item, int worker)
+{
+    const struct row_job *j = arg;
+    const int end = (item + 1) * ROW_GROUP < j->n_rows ? (item + 1) * ROW_GROUP : j->n_rows;
+    for (int r = item * ROW_GROUP; r < end; r++) j->stage(j->f, r, worker);
+}
+
+static void each_row(struct forward *f, row_stage *stage, int n_rows)
+{
+    pool_run(f->pool, row_group, &(struct row_job){ f, stage, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
+}
 
 static bool any_int8(const struct forward *f, const struct weight *const *w, int n)
 {
@@ -182,26 +197,23 @@ static void norm_row(struct forward *f, int r, const float *x, bool quantize)
     if (quantize) f->m->kernels.quantize_q8(&f->normed.q, r, y);
 }
 
-static void attn_norm_item(void *arg, int r, int worker)
+static void attn_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     const struct weight *in[] = { &f->layer->q, &f->layer->k, &f->layer->v };
     norm_row(f, r, f->x + (size_t)(f->row0 + r) * (size_t)f->m->h.n_embd, any_int8(f, in, 3));
 }
 
-static void ffn_norm_item(void *arg, int r, int worker)
+static void ffn_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     const struct weight *in[] = { &f->layer->gate, &f->layer->up };
     norm_row(f, r, f->x + (size_t)(f->row0 + r) * (size_t)f->m->h.n_embd, any_int8(f, in, 2));
 }
 
-static void head_norm_item(void *arg, int r, int worker)
+static void head_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     const struct weight *in[] = { &f->m->head };
     norm_row(f, r, f->x + (size_t)f->logit_rows[r] * (size_t)f->m->h.n_embd, any_int8(f, in, 1));
 }
@@ -215,18 +227,16 @@ static void rotate(const struct forward *f, float *row, const float *bias, int n
         f->m->kernels.rope(row + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half, f->sin + (size_t)position * (size_t)half, half);
 }
 
-static void rotate_q_item(void *arg, int r, int worker)
+static void rotate_q_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     rotate(f, f->q + (size_t)r * padded(q_width(&f->m->h)), f->layer->q_bias, f->m->h.n_head, f->row0 + r);
 }
 
 /* Rotate the key of a row and put key and value where attention reads them. */
-static void store_kv_item(void *arg, int r, int worker)
+static void store_kv_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     const struct hparams *h = &f->m->h;
     const size_t d = (size_t)h->head_dim, ld = padded(kv_width(h)), n = (size_t)f->max_tokens, p = (size_t)(f->row0 + r);
     float *k = f->kv + (size_t)r * ld, *v = f->kv + (CHUNK + (size_t)r) * ld;
@@ -255,17 +265,15 @@ static void attend_item(void *arg, int item, int worker)
         .n_keys = f->n, .head_dim = h->head_dim });
 }
 
-static void quantize_attended_item(void *arg, int r, int worker)
+static void quantize_attended_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     f->m->kernels.quantize_q8(&f->attended.q, r, f->attended.x + (size_t)r * (size_t)q_width(&f->m->h));
 }
 
-static void swiglu_item(void *arg, int r, int worker)
+static void swiglu_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     const size_t ld = padded(f->m->h.n_ff), ff = (size_t)f->m->h.n_ff;
     float *y = f->inner.x + (size_t)r * ff;
     const struct weight *in[] = { &f->layer->down };
@@ -273,17 +281,15 @@ static void swiglu_item(void *arg, int r, int worker)
     if (any_int8(f, in, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
 }
 
-static void residual_item(void *arg, int r, int worker)
+static void residual_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    struct forward *f = arg;
     const int d = f->m->h.n_embd;
     f->m->kernels.add(f->x + (size_t)(f->row0 + r) * (size_t)d, f->out + (size_t)r * padded(d), d);
 }
 
-static void embed_item(void *arg, int r, int worker)
+static void embed_row(struct forward *f, int r, int worker)
 {
-    struct forward *f = arg;
     model_embed(f->m, f->ids[r], f->x + (size_t)r * (size_t)f->m->h.n_embd, f->embed_scratch + (size_t)worker * f->embed_scratch_each);
 }
 
@@ -293,10 +299,10 @@ static void chunk_kv(struct forward *f)
 {
     const struct layer *l = f->layer;
     const size_t ld = padded(kv_width(&f->m->h));
-    pool_run(f->pool, attn_norm_item, f, f->n_rows);
+    each_row(f, attn_norm_row, f->n_rows);
     const struct product kv[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld } };
     run_products(f, kv, 2, f->n_rows);
-    pool_run(f->pool, store_kv_item, f, f->n_rows);
+    each_row(f, store_kv_row, f->n_rows);
 }
 
 static void chunk_attention(struct forward *f)
@@ -304,25 +310,25 @@ static void chunk_attention(struct forward *f)
     const struct layer *l = f->layer;
     const struct hparams *h = &f->m->h;
     const struct weight *o[] = { &l->o };
-    pool_run(f->pool, attn_norm_item, f, f->n_rows);
+    each_row(f, attn_norm_row, f->n_rows);
     run_products(f, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
-    pool_run(f->pool, rotate_q_item, f, f->n_rows);
+    each_row(f, rotate_q_row, f->n_rows);
     pool_run(f->pool, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
-    if (any_int8(f, o, 1)) pool_run(f->pool, quantize_attended_item, f, f->n_rows);
+    if (any_int8(f, o, 1)) each_row(f, quantize_attended_row, f->n_rows);
     run_products(f, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
-    pool_run(f->pool, residual_item, f, f->n_rows);
+    each_row(f, residual_row, f->n_rows);
 }
 
 static void chunk_ffn(struct forward *f)
 {
     const struct layer *l = f->layer;
     const struct hparams *h = &f->m->h;
-    pool_run(f->pool, ffn_norm_item, f, f->n_rows);
+    each_row(f, ffn_norm_row, f->n_rows);
     const struct product gate_up[] = { { &l->gate, &f->normed, f->gate, padded(h->n_ff) }, { &l->up, &f->normed, f->up, padded(h->n_ff) } };
     run_products(f, gate_up, 2, f->n_rows);
-    pool_run(f->pool, swiglu_item, f, f->n_rows);
+    each_row(f, swiglu_row, f->n_rows);
     run_products(f, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
-    pool_run(f->pool, residual_item, f, f->n_rows);
+    each_row(f, residual_row, f->n_rows);
 }
 
 static void each_chunk(struct forward *f, void (*stage)(struct forward *f))
@@ -340,7 +346,7 @@ bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *k
     f->n = n;
     f->key_mask = key_mask;
     f->x = x;
-    pool_run(f->pool, embed_item, f, n);
+    each_row(f, embed_row, n);
     for (int i = 0; i < f->m->h.n_layer; i++) {
         f->layer = &f->m->layers[i];
         f->norm = f->layer->attn_norm;
@@ -355,9 +361,9 @@ bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *k
 
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld)
 {
-    f->x = (float *)x;                          /* head_norm_item only reads it */
+    f->x = (float *)x;                          /* head_norm_row only reads it */
     f->logit_rows = rows;
     f->norm = f->m->out_norm;
-    pool_run(f->pool, head_norm_item, f, n_rows);
+    each_row(f, head_norm_row, n_rows);
     run_products(f, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
 }
