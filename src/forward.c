@@ -157,8 +157,9 @@ static void run_products(struct forward *f, const struct product *p, int n, int 
     enum { ITEM_MACS = 4 << 20 };
     struct products all = { .k = &f->m->kernels, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
     for (int i = 0; i < n; i++) {
-        const int row_items = (rows + all.row_step - 1) / all.row_step, tile_macs = (rows < CHUNK ? rows : CHUNK) * TILE_N * p[i].w->k;
-        const int step = ITEM_MACS / tile_macs & ~1;            /* pairs of tiles: wide kernels take two at a time */
+        const int row_items = (rows + all.row_step - 1) / all.row_step;
+        const int64_t tile_macs = (int64_t)(rows < CHUNK ? rows : CHUNK) * TILE_N * p[i].w->k;
+        const int step = (int)(ITEM_MACS / tile_macs) & ~1;     /* pairs of tiles: wide kernels take two at a time */
         all.tile_step[i] = step < 2 ? 2 : step;
         all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles_of(p[i].w->n) + all.tile_step[i] - 1) / all.tile_step[i]);
     }
