@@ -1,0 +1,99 @@
+/* cmd.c - what several subcommands share; see cmd.h. */
+#include "cmd.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "mem.h"
+#include "utf8.h"
+
+#define EMBEDDED_MODEL "unmask-demo-6M-v1.0-Q8_0.gguf"
+enum { MAX_PROMPT = 16 << 20 };
+
+static bool exists(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err)
+{
+    if (s->model) {
+        const bool fits = snprintf(path, 1024, "%s", s->model) < 1024;
+        return fits || fail(err, E_CLI_VALUE, .field = "--model", .found = "a path of more than 1023 bytes", .need = "a shorter one");
+    }
+    char self[1000];
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (n > 0) {                                /* build/unmask: ../models;  PREFIX/bin/unmask: ../share/unmask/models */
+        self[n] = 0;
+        char *slash = strrchr(self, '/');
+        if (slash) *slash = 0;
+        for (int i = 0; i < 2; i++) {
+            if (snprintf(path, 1024, "%.900s/../%s/%s", self, i ? "share/unmask/models" : "models", EMBEDDED_MODEL) < 1024 && exists(path)) return true;
+        }
+    }
+    snprintf(path, 1024, "%s/models/%s", DATADIR, EMBEDDED_MODEL);
+    if (exists(path)) return true;
+    return fail(err, E_CLI_NO_MODEL, .need = "-m FILE, UNMASK_MODEL, or the embedded model " EMBEDDED_MODEL " beside the program");
+}
+
+bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err)
+{
+    char path[1024];
+    if (!cmd_model_path(s, path, err)
+        || !unmask_open(m, path, &(struct unmask_open_options){ .isa = s->isa, .threads = s->threads, .without_tokenizer = without_tokenizer }, err)) return false;
+    if (unmask_session_open(session, *m, s->threads, err)) return true;
+    unmask_close(*m);
+    *m = NULL;
+    return false;
+}
+
+static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struct unmask_err *err)
+{
+    char *buf = NULL;
+    size_t used = 0, cap = 0;
+    for (size_t got = 1; got > 0; used += got) {
+        if (cap - used < 4096) {
+            char *grown = mem_resize(buf, cap ? 2 * cap : 16384, 1, err);
+            if (!grown) {
+                mem_free(buf);
+                return false;
+            }
+            buf = grown;
+            cap = cap ? 2 * cap : 16384;
+        }
+        got = fread(buf + used, 1, cap - used - 1, f);
+        if (used + got > MAX_PROMPT) {
+            mem_free(buf);
+            return fail(err, E_CLI_TOO_LONG, .field = what, .found = FMT("more than %d bytes", MAX_PROMPT), .need = "less");
+        }
+    }
+    if (ferror(f)) {
+        mem_free(buf);
+        return fail(err, E_FILE_READ, .file = "standard input");
+    }
+    buf[used] = 0;
+    *text = buf;
+    *n = used;
+    return true;
+}
+
+bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, struct unmask_err *err)
+{
+    if (!arg && isatty(STDIN_FILENO)) return fail(err, E_CLI_MISSING, .field = what, .need = "text as an argument, @FILE, - or a pipe");
+    if (!arg || !strcmp(arg, "-")) {
+        if (!read_stream(stdin, what, text, n, err)) return false;
+    } else if (arg[0] == '@') {
+        if (!file_slurp(arg + 1, MAX_PROMPT, text, n, err)) return false;
+    } else {
+        *n = strlen(arg);
+        if (!(*text = mem_strndup(arg, *n, err))) return false;
+    }
+    const size_t bad = utf8_valid(*text, *n);
+    if (bad == *n) return true;
+    const unsigned byte = (unsigned char)(*text)[bad];
+    mem_free(*text);
+    return fail(err, E_CLI_TEXT, .field = what, .byte = AT(bad), .found = FMT("byte 0x%02x", byte), .need = "UTF-8 text");
+}

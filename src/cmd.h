@@ -1,0 +1,26 @@
+/* cmd.h - the subcommands.  Each returns true, or false with err set; main() prints the error and exits with its status. */
+#ifndef CMD_H
+#define CMD_H
+
+#include "options.h"
+#include "term.h"
+
+struct command {
+    const char *name;
+    unsigned bit;
+    bool (*run)(const struct settings *s, const struct term *t, struct unmask_err *err);
+    const char *synopsis, *summary;
+    const char *examples;       /* lines for the help text */
+};
+
+extern const struct command cmd_run, cmd_chat, cmd_infill, cmd_quantize, cmd_inspect, cmd_forward, cmd_tokenize, cmd_detokenize, cmd_eval, cmd_version;
+
+/* The model that these settings name: --model, UNMASK_MODEL, YAML, else the embedded one (beside the build or installed). */
+bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err);
+bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err);
+
+/* Text of an argument: itself, @FILE, or - for standard input, which is also read when there is no argument and standard
+ * input is not a terminal.  mem_free.  At most 16 MiB of UTF-8. */
+bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, struct unmask_err *err);
+
+#endif

@@ -1,0 +1,114 @@
+/* main.c - the table of commands; start, and how a command's end becomes an exit code. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "mem.h"
+
+static const struct command *const commands[] = {
+    &cmd_run, &cmd_chat, &cmd_infill, &cmd_quantize, &cmd_inspect, &cmd_tokenize, &cmd_detokenize, &cmd_forward, &cmd_eval, &cmd_version, NULL
+};
+
+static void help(FILE *out)
+{
+    fputs("Unmask runs masked-diffusion language models on this computer's CPU.\n\n"
+          "  unmask run \"turn on the kitchen light\"               one answer of the embedded model\n"
+          "  unmask chat -m model.gguf                            a conversation\n"
+          "  unmask infill \"Tom had a [[4]] and was [[2]].\"        fill holes, with text on both sides\n"
+          "  unmask quantize FOLDER model-q8_0.gguf q8_0          make a checkpoint small\n\nCommands:\n", out);
+    for (const struct command *const *c = commands; *c; c++) fprintf(out, "  %-12s %s\n", (*c)->name, (*c)->summary);
+    fputs("\n`unmask COMMAND -h` tells more.\n", out);
+}
+
+static void command_help(FILE *out, const struct command *c)
+{
+    fprintf(out, "%s\n\n%s\nUsage: unmask %s\n\n", c->summary, c->examples, c->synopsis);
+    options_help(out, c->bit);
+}
+
+static const struct command *find(const char *name)
+{
+    for (const struct command *const *c = commands; *c; c++)
+        if (!strcmp((*c)->name, name)) return *c;
+    return NULL;
+}
+
+static int report(const struct unmask_err *err, bool json)
+{
+    char line[2048];
+    if (err->status == UNMASK_ECANCELLED) return term_signal() ? 128 + term_signal() : UNMASK_ECANCELLED;
+    if (!json) {
+        fprintf(stderr, "unmask: error: %s\n", unmask_err_message(err, line, sizeof line));
+        return (int)err->status;
+    }
+    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error", "id", err->id, "file", err->file, "what", err->what, "field", err->field,
+                          "found", err->found, "need", err->need, "hint", err->hint, "exit", (int)err->status);
+    if (e && err->has_offset) json_object_set_new(json_object_get(e, "error"), "offset", json_integer((json_int_t)err->offset));
+    if (e) json_dumpf(e, stderr, JSON_COMPACT);
+    fputc('\n', stderr);
+    json_decref(e);
+    return (int)err->status;
+}
+
+/* What was printed must have arrived; a reader that went away wanted no more. */
+static int finish(int status)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
+    if (errno == EPIPE) return status == 0 ? 0 : status;
+    struct unmask_err err;
+    fail(&err, E_CLI_WRITE, .found = errno ? ERRNO(errno) : "an error");
+    return report(&err, false);
+}
+
+static int run(int argc, char **argv)
+{
+    struct unmask_err err;
+    if (argc < 2) {
+        help(stderr);
+        return UNMASK_EUSAGE;
+    }
+    const char *name = argv[1];
+    const bool version = !strcmp(name, "--version");
+    for (int i = 1; i < argc && argv[1][0] == '-' && !version; i++)
+        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) name = "help";
+    if (!strcmp(name, "help") || !strcmp(name, "-h") || !strcmp(name, "--help")) {
+        const struct command *c = argc > 2 ? find(argv[2]) : NULL;
+        if (c) command_help(stdout, c);
+        else help(stdout);
+        return 0;
+    }
+    const struct command *c = version ? &cmd_version : find(name);
+    if (!c) {
+        const char *words[sizeof commands / sizeof *commands + 1] = { NULL };
+        for (int i = 0; commands[i]; i++) words[i] = commands[i]->name;
+        const char *near = nearest_word(name, words);
+        fail(&err, E_CLI_COMMAND, .field = QUOTE(name, strlen(name)), .hint = near ? FMT("Did you mean `unmask %s`?", near) : "`unmask help` lists the commands");
+        return report(&err, false);
+    }
+    struct settings s;
+    struct term t;
+    struct arena arena = { NULL };
+    int status = 0;
+    bool json = false;
+    for (int i = 2; i < argc; i++) json |= !strcmp(argv[i], "--json");
+    if (!settings_open(&s, &arena, c->bit, c->name, argc - 2, argv + 2, &err)) status = report(&err, json);
+    else if (s.help) command_help(stdout, c);
+    else {
+        term_init(&t, &s);
+        if (!(s.version ? &cmd_version : c)->run(&s, &t, &err)) status = report(&err, json);
+    }
+    arena_free(&arena);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    for (int fd = 0; fd < 3; fd++)              /* a closed standard stream must not become somebody else's file */
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd) return UNMASK_EIO;
+    term_catch_signals();
+    return finish(run(argc, argv));
+}

@@ -1,0 +1,81 @@
+/* options.h - every setting of the program, in one table: flag, YAML key, environment variable, type, range, default, help.
+ * A value comes from the flag, else the environment (UNMASK_SECTION_KEY), else a YAML file, else the default. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include "err.h"
+
+enum command_bit {
+    CMD_RUN = 1, CMD_CHAT = 2, CMD_INFILL = 4, CMD_QUANTIZE = 8, CMD_INSPECT = 16, CMD_FORWARD = 32, CMD_TOKENIZE = 64, CMD_DETOKENIZE = 128,
+    CMD_EVAL = 256, CMD_BENCH = 512, CMD_VERSION = 1024, CMD_HELP = 2048,
+    CMD_GENERATES = CMD_RUN | CMD_CHAT | CMD_INFILL | CMD_EVAL,
+    CMD_USES_MODEL = CMD_GENERATES | CMD_INSPECT | CMD_FORWARD | CMD_TOKENIZE | CMD_DETOKENIZE | CMD_BENCH,
+    CMD_ALL = 4095
+};
+
+enum option_id {
+#define X(name, ...) OPT_##name,
+#include "options.def"
+#undef X
+    OPT_COUNT
+};
+
+enum tristate { AUTO, ON, OFF };                /* --watch=auto|on|off */
+enum { MAX_STOPS = 16 };
+
+/* Where a value came from, lowest first. */
+enum origin { FROM_DEFAULT, FROM_YAML, FROM_ENVIRONMENT, FROM_FLAG };
+
+struct settings {
+    const char *command;
+    const char **args; int n_args;              /* positional arguments */
+    enum origin origin[OPT_COUNT];
+
+    const char *model, *config;
+    bool no_config;
+    int threads;
+    const char *isa;
+    bool json, quiet;
+    int verbose;                                /* 0 or 1 */
+    int color, watch;                           /* enum tristate */
+
+    const char *prompt, *system, *prompt_ids, *trace;
+    const char *stop[MAX_STOPS]; int n_stop;
+    bool raw, chat_template;
+
+    int gen_length, block_length, steps, remasking;
+    double temperature, cfg_scale, threshold, factor;
+    bool logits_eos_inf, confidence_eos_eot_inf, early_stop;
+    uint64_t seed;                              /* after settings_open: never "random" */
+
+    const char *ids, *logits, *hidden;          /* forward */
+    bool special; const char *jsonl;            /* tokenize */
+    const char *likelihood, *exact_match; int limit, mc;        /* eval */
+    bool force; const char *name;               /* quantize */
+    bool kernels, show_tensors;                 /* bench, inspect */
+    bool help, version;
+
+    struct arena *arena;                        /* owns the strings */
+};
+
+/* Settings of `command` from everything that main() was given after it.  The strings live in arena. */
+bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command, int argc, char **argv, struct unmask_err *err);
+
+/* The generation parameters: what the user set over what the model says. */
+struct unmask_model;
+void settings_generation(const struct settings *s, const struct unmask_model *m, struct unmask_options *o);
+
+/* Print the flags that a command takes, from the table. */
+#include <stdio.h>
+void options_help(FILE *out, unsigned command_bit);
+
+/* The word of a NULL-terminated list that is nearest to `word` (at most 2 edits away, or NULL): for "did you mean". */
+const char *nearest_word(const char *word, const char *const *words);
+
+/* Strict numbers: the whole text, decimal, no locale. */
+bool parse_int(const char *text, int64_t min, int64_t max, int64_t *v);
+bool parse_real(const char *text, double min, double max, double *v);
+/* Ids separated by commas or white space, appended to *ids (mem_resize); false and E_CLI_VALUE for anything else. */
+bool parse_ids(const char *text, const char *flag, int32_t **ids, size_t *n, struct unmask_err *err);
+
+#endif

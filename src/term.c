@@ -1,0 +1,119 @@
+/* term.c - see term.h. */
+#define _DEFAULT_SOURCE         /* ioctl TIOCGWINSZ */
+#include "term.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "outfile.h"
+#include "utf8.h"
+
+/* The one piece of mutable state in the program that handlers require. */
+static volatile sig_atomic_t caught;
+
+static void on_signal(int sig)
+{
+    if (caught) {
+        outfile_abort_all();
+        _exit(128 + sig);
+    }
+    caught = sig;
+}
+
+void term_catch_signals(void)
+{
+    struct sigaction sa = { .sa_handler = on_signal };      /* no SA_RESTART: reads return, so that a prompt notices */
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
+    sa.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &sa, NULL);                          /* a reader that goes away is a write error */
+    sigaction(SIGXFSZ, &sa, NULL);                          /* so is a file-size limit */
+}
+
+int term_signal(void) { return caught; }
+void term_clear_signal(void) { caught = 0; }
+
+void term_init(struct term *t, const struct settings *s)
+{
+    const char *term = getenv("TERM"), *no_color = getenv("NO_COLOR");
+    const bool dumb = !term || !*term || !strcmp(term, "dumb");
+    *t = (struct term){ .out_tty = isatty(STDOUT_FILENO), .err_tty = isatty(STDERR_FILENO) };
+    t->color = s->color == ON || (s->color == AUTO && t->out_tty && !dumb && !(no_color && *no_color));
+    t->live = !dumb;
+}
+
+int term_width(void)
+{
+    struct winsize w;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0) return w.ws_col;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0) return w.ws_col;
+    return 80;
+}
+
+void term_put_text(FILE *out, const char *text, size_t n, bool tty)
+{
+    if (!tty) {
+        fwrite(text, 1, n, out);
+        return;
+    }
+    for (size_t i = 0, len; i < n; i += len) {
+        uint32_t cp;
+        len = utf8_decode(text + i, n - i, &cp);
+        if (!len) len = 1, cp = 0xFFFD;
+        const bool control = (cp < 0x20 && cp != '\n' && cp != '\t') || (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069);
+        if (!control) fwrite(text + i, 1, len, out);
+        else {
+            char symbol[4];
+            const size_t k = utf8_encode(cp < 0x20 ? 0x2400 + cp : 0xFFFD, symbol);        /* U+2400...: pictures of control codes */
+            fwrite(symbol, 1, k, out);
+        }
+    }
+}
+
+double term_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+void progress_start(struct progress *p, const struct settings *s, const struct term *t)
+{
+    *p = (struct progress){ .start = term_now(), .enabled = t->err_tty && t->live && !s->quiet };
+}
+
+void progress_show(struct progress *p, double done, double total, const char *unit, const char *what)
+{
+    const double now = term_now(), spent = now - p->start;
+    if (!p->enabled || spent < 2 || now - p->last < 0.1 || total <= 0 || done <= 0) return;
+    const double left = spent * (total - done) / done;
+    char line[256];
+    snprintf(line, sizeof line, "%3.0f %%  %.1f %s/s  %d:%02d left  %s", 100 * done / total, done / spent, unit, (int)left / 60, (int)left % 60, what);
+    const int width = term_width();
+    fprintf(stderr, "\r\033[K%.*s", width > 1 ? width - 1 : 1, line);
+    fflush(stderr);
+    p->last = now;
+    p->shown = true;
+}
+
+void progress_end(struct progress *p)
+{
+    if (p->shown) fputs("\r\033[K", stderr);
+    p->shown = false;
+}
+
+uint64_t term_peak_rss(void)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[128];
+    unsigned long long kib = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %llu", &kib) == 1) break;
+    if (f) fclose(f);
+    return kib * 1024;
+}

@@ -1,0 +1,33 @@
+/* term.h - the terminal and the process around a command: colours, width, progress, peak memory, interruption. */
+#ifndef TERM_H
+#define TERM_H
+
+#include "options.h"
+
+struct term {
+    bool out_tty, err_tty;      /* standard output and error are terminals       */
+    bool color;                 /* may colour what goes to a terminal             */
+    bool live;                  /* may redraw: a terminal that moves its cursor   */
+};
+void term_init(struct term *t, const struct settings *s);
+int term_width(void);           /* columns of the terminal, at least 1; 80 if unknown */
+
+/* SIGINT, SIGTERM and SIGHUP set a flag that long work polls; a second one ends the program at once, after removing
+ * half-written files.  Returns 0, or the number of the signal that came. */
+void term_catch_signals(void);
+int term_signal(void);
+void term_clear_signal(void);   /* a chat goes on after Ctrl-C in an answer */
+
+/* Write model output: raw to a file or pipe; to a terminal control bytes become visible symbols. */
+void term_put_text(FILE *out, const char *text, size_t n, bool tty);
+
+/* A line on standard error that is redrawn in place for work that takes more than two seconds; silent unless a terminal. */
+struct progress { double start, last; bool shown, enabled; };
+void progress_start(struct progress *p, const struct settings *s, const struct term *t);
+void progress_show(struct progress *p, double done, double total, const char *unit, const char *what);
+void progress_end(struct progress *p);
+
+double term_now(void);          /* seconds, monotonic */
+uint64_t term_peak_rss(void);   /* bytes; VmHWM */
+
+#endif
