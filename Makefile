@@ -86,36 +86,45 @@ san: test-packages      ## the tests under the address and undefined-behaviour s
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
 	@tests/run_tests.sh $(BUILD)/san
 
-# ---- build
+# ---- build; make Q= shows the commands
+
+Q := @
 
 all: $(BUILD)/unmask $(BUILD)/libunmask.a $(BUILD)/libunmask.so    ## build the program and the library
 
 $(BUILD)/unmask: $(PROGRAM_OBJ) $(BUILD)/libunmask.a
-	$(CC) -o $@ $^ $(LIBS)
+	@echo "  LD $@"
+	$(Q)$(CC) -o $@ $^ $(LIBS)
 
 $(BUILD)/libunmask.a: $(LIB_OBJ)
-	rm -f $@ && $(AR) rcs $@ $^
+	@echo "  AR $@"
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
 $(BUILD)/libunmask.so: $(LIB_OBJ)
-	$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIBS)
+	@echo "  LD $@"
+	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIBS)
 
 $(BUILD)/simd/%.o: simd/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(FLAGS_$*) -MMD -MP -c -o $@ $<
+	@echo "  CC $<"
+	$(Q)$(CC) $(ALL_CFLAGS) $(FLAGS_$*) -MMD -MP -c -o $@ $<
 
 $(BUILD)/src/%.o: src/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -DDATADIR='"$(PREFIX)/share/unmask"' -MMD -MP -c -o $@ $<
+	@echo "  CC $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -DDATADIR='"$(PREFIX)/share/unmask"' -MMD -MP -c -o $@ $<
 
 $(BUILD)/quant/%.o: quant/%.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo "  CC $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Tests reach everything but main(): the library, and the program's own parts.
 TEST_OBJ := $(filter-out $(BUILD)/src/main.o $(BUILD)/src/cmd%.o,$(PROGRAM_OBJ))
 $(BUILD)/tests/%: tests/%.c $(TEST_OBJ) $(BUILD)/libunmask.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -o $@ $< $(TEST_OBJ) $(BUILD)/libunmask.a $(LIBS) -lcmocka
+	@echo "  CC $<"
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -o $@ $< $(TEST_OBJ) $(BUILD)/libunmask.a $(LIBS) -lcmocka
 
 # ---- installation
 

@@ -9,7 +9,8 @@
 #include "mem.h"
 
 static const struct command *const commands[] = {
-    &cmd_run, &cmd_chat, &cmd_infill, &cmd_quantize, &cmd_inspect, &cmd_tokenize, &cmd_detokenize, &cmd_forward, &cmd_eval, &cmd_version, NULL
+    &cmd_version,
+    NULL
 };
 
 static void help(FILE *out)

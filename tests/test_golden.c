@@ -211,7 +211,7 @@ static void set_option(struct trajectory *t, const char *name, const char *value
     else if (!strcmp(name, "remasking")) t->o.remasking = strcmp(value, "random") ? UNMASK_LOW_CONFIDENCE : UNMASK_RANDOM;
     else if (!strcmp(name, "logits_eos_inf")) t->o.logits_eos_inf = true;
     else if (!strcmp(name, "confidence_eos_eot_inf")) t->o.confidence_eos_eot_inf = true;
-    else if (!strcmp(name, "cache")) snprintf(t->cache, sizeof t->cache, "%s", value);
+    else if (!strcmp(name, "cache")) snprintf(t->cache, sizeof t->cache, "%.15s", value);
     else fail_msg("unknown arg %s", name);
 }
 
@@ -224,6 +224,7 @@ static bool next_case(FILE *file, struct trajectory *t)
     memset(t, 0, sizeof *t);
     while (fgets(line, sizeof line, file)) {
         if (!strcmp(line, "end\n")) return true;
+        if (line[0] == '\n') continue;
         if (sscanf(line, "case %63s", t->name) == 1 || !strncmp(line, "sampler", 7) || !strncmp(line, "answer", 6)) continue;
         if (sscanf(line, "arg %63s %63s", a, b) == 2) set_option(t, a, b);
         else if (sscanf(line, "seed %63s", a) == 1) t->o.seed = (uint64_t)atoll(a);
