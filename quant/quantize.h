@@ -1,0 +1,40 @@
+/* quantize.h - a checkpoint (Hugging Face folder or GGUF) becomes a GGUF file in another number format.
+ *
+ * Matrices take the wanted format, embedding and head included; rows that are no multiple of its block fall back to F16;
+ * norms and biases are F32.  Rows stream through a few MiB whatever the model's size.  The file is read back and compared
+ * before it gets its name.  The same input and options give the same bytes, on any number of threads. */
+#ifndef QUANTIZE_H
+#define QUANTIZE_H
+
+#include "format.h"
+#include "err.h"
+
+struct quantize_report {
+    uint64_t in_bytes, out_bytes;               /* of the tensors read; of the file written              */
+    size_t n_tensors, n_fallback;               /* all; matrices that fell back to F16                   */
+    char fallback[64];                          /* name of the first of them                             */
+    double relative_error;                      /* sqrt(sum (written - read)^2 / sum read^2), matrices   */
+};
+
+enum quantize_stage { QUANTIZE_PLANNED, QUANTIZE_CONVERTING, QUANTIZE_VERIFYING };
+
+struct quantize_progress {
+    enum quantize_stage stage;                  /* PLANNED comes once, before anything is written        */
+    const char *tensor;                         /* in hand, by its name in the output; NULL when planned */
+    uint64_t done, total;                       /* bytes of both stages together                         */
+    const struct quantize_report *report;       /* sizes and counts are known from PLANNED on            */
+};
+
+struct quantize_options {
+    const struct quant_format *format;
+    int threads;                                /* 0 = all cores that we may run on                      */
+    bool force;                                 /* replace an existing file                              */
+    const char *const *set; size_t n_set;       /* "general.KEY=TEXT": metadata to write, or to replace  */
+    bool (*on_progress)(void *user, const struct quantize_progress *p);        /* may be NULL; false = cancel */
+    void *user;
+};
+
+bool quantize_file(const char *in, const char *out, const struct quantize_options *o, struct quantize_report *report,
+                   struct unmask_err *err);
+
+#endif

@@ -1,0 +1,52 @@
+/* quantize_parts.h - what the parts of quantize share: plan (which tensors, in which format), metadata, rows, driver. */
+#ifndef QUANTIZE_PARTS_H
+#define QUANTIZE_PARTS_H
+
+#include "arch.h"
+#include "gguf.h"
+#include "pool.h"
+#include "quantize.h"
+#include "tokenizer.h"
+
+/* A tensor of the output. */
+struct piece {
+    const struct tensor *from;
+    const struct quant_format *to;
+    char name[64];
+    bool matrix, rotate;                        /* rotate: rows change places in each head (arch_rotated_row) */
+    uint64_t n_rows, k;                         /* rows as they are converted; a vector is one row, or n rows of 1 to be rotated */
+    uint64_t bytes, hash;                       /* as written */
+};
+
+struct quantize_job {
+    const struct quantize_options *o;
+    struct quantize_report *report;
+    struct checkpoint *in;
+    const struct arch *arch;
+    struct hparams h;
+    struct piece *pieces; size_t n_pieces;      /* in the order of the file */
+    struct gguf_writer *writer;
+    struct outfile out;
+    struct pool *pool;
+    uint64_t done, total;                       /* progress, in bytes */
+    double error2, sum2;                        /* sums of squares over the matrices */
+};
+
+/* quantize_plan.c: fill pieces and report; tensors that the output would lose are refused. */
+bool quantize_plan(struct quantize_job *j, struct unmask_err *err);
+
+/* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
+bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);
+
+/* quantize_rows.c: convert pieces one by one, append them to out, note their hashes. */
+bool quantize_rows(struct quantize_job *j, struct unmask_err *err);
+
+/* quantize_file.c: tell the caller; false and E_CANCELLED when he stops it. */
+bool quantize_tell(struct quantize_job *j, enum quantize_stage stage, const char *tensor, struct unmask_err *err);
+
+/* 64-bit hash of a tensor's bytes in any chunking; finds damage, is no protection against design. */
+struct byte_hash { uint64_t h, held, n; };
+void byte_hash_add(struct byte_hash *s, const void *p, size_t n);
+uint64_t byte_hash_end(const struct byte_hash *s);
+
+#endif
