@@ -1,0 +1,371 @@
+/* test_unmask.c - the public face: arguments, properties of every run, results, cancellation. */
+#include "testing.h"
+
+#include <math.h>
+
+#include "unmask.h"
+
+static struct unmask_model *m;
+static struct unmask_session *s;
+static struct unmask_model_info info;
+static const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
+enum { N_PROMPT = 8 };
+
+static int open_all(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    OK(unmask_open(&m, "tests/data/checkpoints/llada-tiny", NULL, &err), err);
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    unmask_model_get_info(m, &info);
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    unmask_session_close(s);
+    unmask_close(m);
+    scratch_remove();
+    return 0;
+}
+
+static struct unmask_options plain(int gen, int block, int steps)
+{
+    struct unmask_options o;
+    unmask_options_default(m, &o);
+    o.gen_length = gen;
+    o.block_length = block;
+    o.steps = steps;
+    o.threshold = 0;
+    o.early_stop = false;
+    return o;
+}
+
+static void model_info(void **state)
+{
+    (void)state;
+    assert_string_equal(info.architecture, "llada");
+    assert_int_equal(info.n_vocab, 512);
+    assert_int_equal(info.mask_id, 500);
+    assert_int_equal(info.eos_id, 481);
+    assert_int_equal(info.eot_id, 508);          /* from the chat template's token */
+    assert_int_equal(info.context_length, 256);
+    assert_true(info.has_tokenizer);
+    assert_string_equal(info.weight_format, "f32");
+}
+
+/* Of any run: no mask is left or chosen, every evaluation commits, positions are committed once, in block order. */
+struct watch { int steps, committed, n_canvas; bool empty_step; bool seen[256]; };
+
+static bool watch_step(void *user, const struct unmask_step *st)
+{
+    struct watch *w = user;
+    if (st->step != w->steps++) fail_msg("step %d comes as number %d", st->step, w->steps - 1);
+    if (st->step > 0 && st->n_committed == 0) w->empty_step = true;
+    for (int i = 0; i < st->n_committed; i++) {
+        assert_false(w->seen[st->committed[i]]);
+        assert_int_not_equal(st->canvas[st->committed[i]], info.mask_id);
+        w->seen[st->committed[i]] = true;
+    }
+    w->committed += st->n_committed;
+    w->n_canvas = st->n_canvas;
+    int masks = 0;
+    for (int i = 0; i < st->n_canvas; i++) masks += st->canvas[i] == info.mask_id;
+    assert_int_equal(masks, st->n_masked);
+    return true;
+}
+
+static void every_run_fills_the_canvas(void **state)
+{
+    (void)state;
+    static const struct { int gen, block, steps; float threshold, factor, temperature, cfg; enum unmask_remasking remasking; } runs[] = {
+        { 16, 8, 8, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 17, 5, 6, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 1, 1, 1, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 3, 32, 1, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 12, 4, 100, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 24, 8, 0, 1.0f, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 24, 7, 0, 0.0001f, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 24, 8, 0, 0, 3.0f, 0.8f, 0, UNMASK_LOW_CONFIDENCE },
+        { 16, 16, 5, 0, 0, 1.0f, 0, UNMASK_RANDOM }, { 16, 8, 4, 0, 0, 0.5f, 1.5f, UNMASK_LOW_CONFIDENCE }, { 20, 20, 0, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(runs); i++) {
+        struct unmask_err err;
+        struct unmask_result r;
+        struct watch w = { 0 };
+        struct unmask_options o = plain(runs[i].gen, runs[i].block, runs[i].steps);
+        o.threshold = runs[i].threshold;
+        o.factor = runs[i].factor;
+        o.temperature = runs[i].temperature;
+        o.cfg_scale = runs[i].cfg;
+        o.remasking = runs[i].remasking;
+        OK(unmask_generate(s, prompt, N_PROMPT, &o, watch_step, &w, &r, &err), err);
+        assert_int_equal(w.committed, runs[i].gen);
+        assert_int_equal(r.n_canvas, N_PROMPT + runs[i].gen);
+        assert_int_equal(r.n_ids, runs[i].gen);
+        assert_int_equal(r.finish, UNMASK_FINISH_LENGTH);
+        assert_memory_equal(r.canvas, prompt, sizeof prompt);
+        if (runs[i].steps <= runs[i].gen) assert_false(w.empty_step);
+        assert_true(r.passes <= runs[i].gen * (runs[i].cfg > 0 ? 2 : 1));
+        for (int k = 0; k < r.n_canvas; k++) {
+            assert_int_not_equal(r.canvas[k], info.mask_id);
+            assert_true(isnan(r.confidence[k]) == (k < N_PROMPT));
+        }
+        unmask_result_free(&r);
+    }
+}
+
+static void threads_and_sets_give_the_same_tokens(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_options o = plain(40, 20, 20);
+    o.temperature = 0.7f;
+    int32_t first[64];
+    for (int t = 1; t <= 4; t++) {
+        struct unmask_model *m2;
+        struct unmask_session *s2;
+        struct unmask_result r;
+        OK(unmask_open(&m2, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .isa = t == 4 ? "scalar" : "auto", .threads = t }, &err), err);
+        OK(unmask_session_open(&s2, m2, t, &err), err);
+        OK(unmask_generate(s2, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), err);
+        if (t == 1) memcpy(first, r.canvas, sizeof(int32_t) * 48);
+        else assert_memory_equal(first, r.canvas, sizeof(int32_t) * 48);
+        unmask_result_free(&r);
+        unmask_session_close(s2);
+        unmask_close(m2);
+    }
+}
+
+static void early_stop_ends_at_the_first_end_token(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    int stopped = 0;
+    for (int seed = 0; seed < 60; seed++) {
+        struct unmask_result r, all;
+        struct unmask_options o = plain(24, 4, 24);
+        o.temperature = 1.5f;
+        o.seed = (uint64_t)seed;
+        OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &all, &err), err);
+        o.early_stop = true;
+        OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), err);
+        int end = -1;
+        for (int i = 0; i < all.n_ids && end < 0; i++)
+            if (all.ids[i] == info.eos_id || all.ids[i] == info.eot_id) end = i;
+        assert_int_equal(r.finish, end >= 0 ? UNMASK_FINISH_STOP : UNMASK_FINISH_LENGTH);
+        assert_int_equal(r.n_ids, end >= 0 ? end + 1 : 24);
+        assert_memory_equal(r.ids, all.ids, (size_t)r.n_ids * sizeof *r.ids);
+        stopped += end >= 0 && r.passes < all.passes;
+        unmask_result_free(&r);
+        unmask_result_free(&all);
+    }
+    assert_true(stopped > 0);
+}
+
+static void infill_changes_only_the_masks(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    int32_t canvas[20];
+    for (int block = 0; block <= 3; block++)
+        for (int steps = 0; steps <= 5; steps += 5) {
+            struct unmask_result r;
+            struct watch w = { 0 };
+            struct unmask_options o = plain(0, block, steps);
+            int masks = 0;
+            for (int i = 0; i < 20; i++) masks += (canvas[i] = i % 3 == 1 ? info.mask_id : 17 * i % 400) == info.mask_id;
+            OK(unmask_infill(s, canvas, 20, &o, watch_step, &w, &r, &err), err);
+            assert_int_equal(w.committed, masks);
+            assert_int_equal(r.n_blocks, block ? (masks + block - 1) / block : 1);
+            for (int i = 0; i < 20; i++)
+                if (canvas[i] != info.mask_id) assert_int_equal(r.canvas[i], canvas[i]);
+                else assert_int_not_equal(r.canvas[i], info.mask_id);
+            unmask_result_free(&r);
+        }
+    struct unmask_result r;
+    struct unmask_options o = plain(0, 0, 0);
+    assert_false(unmask_infill(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err));
+    expect_err(&err, "E-GEN-004", NULL);
+}
+
+static bool cancel_at_3(void *user, const struct unmask_step *st) { (void)user; return st->step < 3; }
+
+static void a_callback_can_cancel(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_result r;
+    struct unmask_options o = plain(16, 16, 16);
+    assert_false(unmask_generate(s, prompt, N_PROMPT, &o, cancel_at_3, NULL, &r, &err));
+    expect_err(&err, "E-RUN-001", NULL);
+    assert_int_equal(err.status, UNMASK_ECANCELLED);
+    assert_int_equal(r.finish, UNMASK_FINISH_CANCELLED);
+    assert_int_equal(r.steps, 3);
+    int left = 0;
+    for (int i = 0; i < r.n_canvas; i++) left += r.canvas[i] == info.mask_id;
+    assert_int_equal(left, 13);
+    unmask_result_free(&r);
+}
+
+static void bad_parameters_are_named(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_result r;
+    struct unmask_options o;
+#define BAD(field, value, id, word) do { o = plain(16, 8, 8); o.field = (value); \
+        assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err)); expect_err(&err, id, word, NULL); assert_null(r.canvas); } while (0)
+    BAD(temperature, NAN, "E-GEN-001", "temperature");
+    BAD(temperature, INFINITY, "E-GEN-001", "temperature");
+    BAD(temperature, -0.1f, "E-GEN-001", "temperature");
+    BAD(temperature, 2.1f, "E-GEN-001", "temperature");
+    BAD(threshold, 1.1f, "E-GEN-001", "threshold");
+    BAD(threshold, NAN, "E-GEN-001", "threshold");
+    BAD(cfg_scale, -1, "E-GEN-001", "cfg_scale");
+    BAD(factor, -1, "E-GEN-001", "factor");
+    BAD(steps, -1, "E-GEN-001", "steps");
+    BAD(gen_length, -3, "E-GEN-001", "gen_length");
+    BAD(block_length, -3, "E-GEN-001", "block_length");
+    o = plain(16, 8, 8);
+    o.threshold = 0.5f;
+    o.factor = 1;
+    assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err));
+    expect_err(&err, "E-GEN-001", "one commit rule", NULL);
+    const int32_t wrong[] = { 3, 512 };
+    o = plain(16, 8, 8);
+    assert_false(unmask_generate(s, wrong, 2, &o, NULL, NULL, &r, &err));
+    expect_err(&err, "E-GEN-003", "token 1", "512", "511", NULL);
+}
+
+static void the_context_is_never_cut_silently(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_result r;
+    int32_t longer[256];
+    for (int i = 0; i < 256; i++) longer[i] = i;
+    struct unmask_options o = plain(64, 8, 8);
+    assert_false(unmask_generate(s, longer, 250, &o, NULL, NULL, &r, &err));
+    expect_err(&err, "E-GEN-002", "250", "256", NULL);
+    assert_int_equal(err.status, UNMASK_ELIMIT);
+    OK(unmask_generate(s, longer, 240, &o, NULL, NULL, &r, &err), err);      /* shortened to what is left, and said in the result */
+    assert_int_equal(r.n_canvas - r.n_prompt, 16);
+    unmask_result_free(&r);
+    assert_false(unmask_forward(s, longer, 0, NULL, &(struct unmask_taps){ 0 }, &err));
+    expect_err(&err, "E-GEN-002", NULL);
+}
+
+static void flags_that_need_a_token_say_so(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *bare;
+    struct unmask_session *s2;
+    struct unmask_result r;
+    OK(unmask_open(&bare, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .without_tokenizer = true }, &err), err);
+    OK(unmask_session_open(&s2, bare, 1, &err), err);
+    struct unmask_options o = plain(8, 8, 8);
+    o.confidence_eos_eot_inf = true;
+    assert_false(unmask_generate(s2, prompt, N_PROMPT, &o, NULL, NULL, &r, &err));
+    expect_err(&err, "E-GEN-005", "confidence_eos_eot_inf", "end-of-turn", NULL);
+    int32_t *ids;
+    size_t n;
+    assert_false(unmask_tokenize(bare, "x", 1, 0, &ids, &n, &err));
+    expect_err(&err, "E-GEN-006", NULL);
+    unmask_session_close(s2);
+    unmask_close(bare);
+}
+
+static void text_goes_round(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    const char text[] = "the cat, 42 \xc3\xa9\xf0\x9f\x98\x80 <|mdm_mask|>\n";
+    int32_t *ids;
+    size_t n, len;
+    char *back;
+    OK(unmask_tokenize(m, text, sizeof text - 1, 0, &ids, &n, &err), err);
+    for (size_t i = 0; i < n; i++) assert_int_not_equal(ids[i], info.mask_id);
+    OK(unmask_detokenize(m, ids, n, 0, &back, &len, &err), err);
+    assert_int_equal(len, sizeof text - 1);
+    assert_string_equal(back, text);
+    unmask_free(ids);
+    unmask_free(back);
+    const struct unmask_message hello = { "user", "  hello " };
+    OK(unmask_chat_ids(m, &hello, 1, &ids, &n, &err), err);
+    assert_int_equal(ids[0], info.bos_id);
+    for (size_t i = 1; i < n; i++) assert_int_not_equal(ids[i], info.bos_id);
+    unmask_free(ids);
+}
+
+static bool last_row(void *user, int position, const float *row)
+{
+    double *p = *(double **)user, max = -INFINITY, sum = 0;
+    if (position != N_PROMPT) return true;
+    for (int i = 0; i < info.n_vocab; i++)
+        if (i != info.mask_id && (double)row[i] > max) max = (double)row[i];
+    for (int i = 0; i < info.n_vocab; i++) sum += p[i] = i == info.mask_id ? 0 : exp(((double)row[i] - max) / 2);
+    for (int i = 0; i < info.n_vocab; i++) p[i] /= sum;
+    return true;
+}
+
+/* Token frequencies of Gumbel sampling at temperature T are softmax(l / T): chi-square over many seeds of one position. */
+static void gumbel_samples_the_softmax(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    enum { DRAWS = 3000, MOST = 512 };
+    static int count[MOST];
+    double p[MOST];
+    struct unmask_options o = plain(1, 1, 1);
+    o.temperature = 2;
+    for (int i = 0; i < DRAWS; i++) {
+        struct unmask_result r;
+        o.seed = (uint64_t)i;
+        OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), err);
+        count[r.ids[0]]++;
+        unmask_result_free(&r);
+    }
+    int32_t canvas[N_PROMPT + 1];
+    memcpy(canvas, prompt, sizeof prompt);
+    canvas[N_PROMPT] = info.mask_id;
+    struct { double *p; } want = { p };
+    OK(unmask_forward(s, canvas, N_PROMPT + 1, NULL, &(struct unmask_taps){ &want, NULL, last_row }, &err), err);
+    double chi = 0, rest_want = 0, rest_got = 0;
+    int cells = 0;
+    for (int i = 0; i < MOST; i++) {
+        if (p[i] * DRAWS < 5) {
+            rest_want += p[i] * DRAWS;
+            rest_got += count[i];
+            continue;
+        }
+        chi += (count[i] - p[i] * DRAWS) * (count[i] - p[i] * DRAWS) / (p[i] * DRAWS);
+        cells++;
+    }
+    if (rest_want > 5) {
+        chi += (rest_got - rest_want) * (rest_got - rest_want) / rest_want;
+        cells++;
+    }
+    assert_true(cells > 3);
+    assert_true(chi < cells + 4 * sqrt(2.0 * cells));            /* about four standard deviations */
+}
+
+static void missing_files_are_errors(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *none;
+    assert_false(unmask_open(&none, "/nonexistent/model.gguf", NULL, &err));
+    assert_int_equal(err.status, UNMASK_EIO);
+    assert_false(unmask_open(&none, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .isa = "sse9" }, &err));
+    expect_err(&err, "E-GEN-001", "sse9", NULL);
+    assert_false(unmask_open(&none, "/nonexistent/model.gguf", NULL, NULL));     /* err may be NULL */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(model_info), cmocka_unit_test(every_run_fills_the_canvas), cmocka_unit_test(threads_and_sets_give_the_same_tokens),
+        cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks), cmocka_unit_test(a_callback_can_cancel),
+        cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently), cmocka_unit_test(flags_that_need_a_token_say_so),
+        cmocka_unit_test(text_goes_round), cmocka_unit_test(gumbel_samples_the_softmax), cmocka_unit_test(missing_files_are_errors),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
