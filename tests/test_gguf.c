@@ -178,6 +178,36 @@ static void metadata_of_several_megabytes(void **state)
     free(s);
 }
 
+/* The first window of the reader (1 MiB) ends at any place of metadata or tensor list: both are parsed anew, once. */
+static void windows_end_anywhere(void **state)
+{
+    (void)state;
+    enum { WINDOW = 1 << 20, PAD = 8 + 3 + 4 + 8 };              /* a first key "pad" moves everything else */
+    struct checkpoint *c;
+    valid_file();
+    const size_t metadata = g.n - (256 + 14);
+    uint8_t *b = malloc(WINDOW + g.n + PAD);
+    for (size_t before = 0; before < metadata + 64; before += 64) {     /* bytes of the small file before the window's end */
+        const size_t moved = (size_t)WINDOW - before;            /* a multiple of 64, so that the data stays aligned */
+        struct build small = g;
+        memset(b, 'x', WINDOW + g.n);
+        header(3, 3, 17);
+        key("pad", META_STRING);
+        u64(moved - PAD);
+        memcpy(b, g.b, g.n);
+        g = small;
+        memcpy(b + 24 + moved, g.b + 24, g.n - 24);
+        OK(checkpoint_open(&c, scratch_write("moved.gguf", b, moved + g.n), &err), err);
+        assert_int_equal(c->n_metas, 17);
+        assert_int_equal(checkpoint_meta(c, "a.i64")->v.i, -7);
+        uint8_t bytes[14];
+        OK(checkpoint_read(checkpoint_tensor(c, "n.weight"), 0, bytes, sizeof bytes, &err), err);
+        for (int i = 0; i < 14; i++) assert_int_equal(bytes[i], i);
+        checkpoint_close(c);
+    }
+    free(b);
+}
+
 /* ---- header ---------------------------------------------------------------------------------------- */
 
 static void other_files_are_named(void **state)
@@ -727,6 +757,7 @@ int main(void)
         cmocka_unit_test(reads_every_type_and_tensor),
         cmocka_unit_test(version_2_is_read),
         cmocka_unit_test(metadata_of_several_megabytes),
+        cmocka_unit_test(windows_end_anywhere),
         cmocka_unit_test(other_files_are_named),
         cmocka_unit_test(header_numbers),
         cmocka_unit_test(keys),
