@@ -146,6 +146,17 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
     return true;
 }
 
+/* Files are read, not mapped: one that was rewritten meanwhile would give weights of two models. */
+static bool files_unchanged(const struct checkpoint *c, struct unmask_err *err)
+{
+    const struct file *last = NULL;
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        if (c->tensors[i].file != last && !file_unchanged(c->tensors[i].file, err)) return false;
+        last = c->tensors[i].file;
+    }
+    return true;
+}
+
 static struct weight weight_of(const struct loader *l, enum tensor_role role, int layer)
 {
     const struct part *p = part_of(l, role, layer);
@@ -188,7 +199,8 @@ static bool load_weights(struct unmask_model *m, const struct checkpoint *c, int
     uint64_t bytes;
     bool ok = (l.parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l.parts, err))
         && (m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err)) && plan_parts(&l, &bytes, err) && fits(c, bytes, err)
-        && (m->memory = mem_aligned((size_t)bytes, err)) && pool_open(&pool, threads, err) && load_parts(&l, pool, err);
+        && (m->memory = mem_aligned((size_t)bytes, err)) && pool_open(&pool, threads, err) && load_parts(&l, pool, err)
+        && files_unchanged(c, err);
     if (ok) bind(&l);
     m->weight_bytes = ok ? bytes : 0;
     pool_close(pool);
