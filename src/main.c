@@ -9,6 +9,7 @@
 #include "mem.h"
 
 static const struct command *const commands[] = {
+    &cmd_quantize,
     &cmd_version,
     NULL
 };

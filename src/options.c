@@ -195,6 +195,14 @@ static int choice_of(const char *choices, const char *text)
     }
 }
 
+/* What a LIST option fills. */
+struct list { const char **texts; int *n, most; };
+
+static struct list list_of(struct settings *s, const struct option *o)
+{
+    return o == &options[OPT_SET] ? (struct list){ s->set, &s->n_set, MAX_SET } : (struct list){ s->stop, &s->n_stop, MAX_STOPS };
+}
+
 /* Store text as the option's value; false: it is not one. */
 static bool store(struct settings *s, const struct option *o, const char *text, struct unmask_err *err)
 {
@@ -220,9 +228,11 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
         if ((choice = choice_of(o->choices, text)) < 0) return false;
         *(int *)(void *)member = choice;
         return true;
-    case LIST:
-        if (!*text || strlen(text) > 128 || s->n_stop == MAX_STOPS) return false;
-        return (s->stop[s->n_stop++] = arena_strndup(s->arena, text, strlen(text), err));
+    case LIST: {
+        const struct list list = list_of(s, o);
+        if (strlen(text) < (size_t)o->min || strlen(text) > (size_t)o->max || *list.n == list.most) return false;
+        return (list.texts[(*list.n)++] = arena_strndup(s->arena, text, strlen(text), err));
+    }
     case TEXT: return (*(const char **)(void *)member = arena_strndup(s->arena, text, strlen(text), err));
     }
     return false;
@@ -232,11 +242,11 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
 {
     const struct option *o = &options[id];
     if (from < s->origin[id]) return true;
-    if (o->type == LIST && from > s->origin[id]) s->n_stop = 0;
+    if (o->type == LIST && from > s->origin[id]) *list_of(s, o).n = 0;
     if (!store(s, o, text, err)) {
         struct err_text need;
         return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file, .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
-                    .need = o->type == LIST ? FMT("at most %d texts of 1 to 128 bytes", MAX_STOPS) : need_of(o, &need));
+                    .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max) : need_of(o, &need));
     }
     s->origin[id] = from;
     return true;

@@ -21,7 +21,7 @@ enum option_id {
 };
 
 enum tristate { AUTO, ON, OFF };                /* --watch=auto|on|off */
-enum { MAX_STOPS = 16 };
+enum { MAX_STOPS = 16, MAX_SET = 16 };
 
 /* Where a value came from, lowest first. */
 enum origin { FROM_DEFAULT, FROM_YAML, FROM_ENVIRONMENT, FROM_FLAG };
@@ -51,7 +51,8 @@ struct settings {
     const char *ids, *logits, *hidden;          /* forward */
     bool special; const char *jsonl;            /* tokenize */
     const char *likelihood, *exact_match; int limit, mc;        /* eval */
-    bool force; const char *name;               /* quantize */
+    bool force;                                 /* quantize */
+    const char *set[MAX_SET]; int n_set;
     bool kernels, show_tensors;                 /* bench, inspect */
     bool help, version;
 
