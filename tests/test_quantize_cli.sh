@@ -1,0 +1,46 @@
+#!/bin/sh
+# unmask quantize as a command: what it prints and where, exit codes, what it leaves behind.
+unmask="$RUNNER ${UNMASK:-build/unmask}"
+from=tests/data/checkpoints/llada-tied
+passed=0; failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+
+# expect NAME STATUS PATTERN: the last run ended so, and its standard error matches the pattern
+expect() {
+    if [ "$status" -eq "$2" ] && grep -q -- "$3" "$dir/err"; then passed=$((passed + 1)); return; fi
+    failed=$((failed + 1))
+    echo "$1: status $status, need $2 and \"$3\":"; cat "$dir/err"
+}
+quantize() { $unmask quantize "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
+
+quantize "$from" "$dir/a.gguf"
+expect "plan line" 0 "^$from: .* in 26 tensors -> $dir/a.gguf: .* as q8_0 (.* free)$"
+expect "last line" 0 "written and verified in .* s; relative error of the weights 0.00"
+check "standard output is empty" "$(cat "$dir/out")" ""
+quantize "$from" "$dir/a.gguf" q8_0
+expect "an existing file" 2 "exists already.*--force.*E-FILE-008"
+quantize "$from" "$dir/b.gguf" Q8_0 -t 1 -q
+check "quiet" "$(cat "$dir/err")" ""
+check "the same bytes on one thread" "$(cksum <"$dir/b.gguf")" "$(cksum <"$dir/a.gguf")"
+quantize "$from" "$dir/a.gguf" q4_0 --force --json
+check "json" "$(sed 's/.*"format":"\([a-z0-9_]*\)".*"tensors":\([0-9]*\).*/\1 \2/' "$dir/out")" "q4_0 26"
+check "json keeps standard error empty" "$(cat "$dir/err")" ""
+quantize "$from" "$dir/c.gguf" f32 --set general.license=apache-2.0 --set "general.name=Tiny LLaDA"
+check "metadata" "$(tr -d '\000' <"$dir/c.gguf" | LC_ALL=C grep -ao 'apache-2.0\|Tiny LLaDA' | tr '\n' ' ')" "apache-2.0 Tiny LLaDA "
+
+quantize;                                                   expect "no arguments" 2 "E-CLI-005"
+quantize "$from" "$dir/x.gguf" q8_0 q4_0;                   expect "an argument too many" 2 "E-CLI-006"
+quantize "$from" "$dir/x.gguf" Q4_K_X;                      expect "an unknown format" 2 "found Q4_K_X.*q4_0.*E-QNT-007"
+quantize "$from" "$dir/x.gguf" --set llada.block_count=9;   expect "metadata of ours" 2 "E-QNT-006"
+quantize "$from" "$dir/no/x.gguf";                          expect "a folder that is missing" 4 "E-FILE-0"
+quantize "$dir/none" "$dir/x.gguf";                         expect "no input" 4 "E-FILE-001"
+quantize "$dir/a.gguf" "$dir/x.gguf" q8_0;                  expect "rounding twice" 2 "E-QNT-002"
+quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output is the input" 2 "E-QNT-001"
+(ulimit -f 100; quantize "$from" "$dir/x.gguf" f32; echo "$status" >"$dir/status")
+status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
+check "nothing is left" "$(ls -A "$dir" | grep -c 'x.gguf')" "0"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
