@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "file.h"
+
 bool tokenizer_wrong_field(const char *file, const char *path, const json_t *found, const char *need, struct unmask_err *err)
 {
     static const char *const kinds[] = { "an object", "an array", "a string", "an integer", "a real number", "true", "false", "null" };
@@ -105,6 +107,7 @@ static bool load_model(struct tokenizer *t, const char *file, const json_t *mode
     const json_t *ignore = json_object_get(model, "ignore_merges");
     if (ignore && !json_is_boolean(ignore)) return tokenizer_wrong_field(file, "$.model.ignore_merges", ignore, "true or false", err);
     t->ignore_merges = json_is_true(ignore);
+    if (t->bpe.pairs) return true;              /* tokenizer_load_flat() has read the rest */
     return load_vocab(t, file, json_object_get(model, "vocab"), n_added, err) && load_merges(t, file, json_object_get(model, "merges"), err);
 }
 
@@ -202,16 +205,32 @@ static bool load_tree(struct tokenizer *t, const char *file, const json_t *root,
         && load_added(t, file, added, err);
 }
 
+static bool load_text(struct tokenizer *t, const char *file, char *text, size_t n, struct unmask_err *err)
+{
+    char *rest = NULL;
+    size_t n_rest;
+    json_t *root = NULL;
+    if (tokenizer_load_flat(t, (struct str){ text, n }, &rest, &n_rest) && !(root = json_parse(rest, n_rest, file, JSON_DEPTH, NULL))) {
+        vocab_free(&t->vocab);                  /* its offsets are not the file's: let the whole text be refused */
+        bpe_free(&t->bpe);
+    }
+    mem_free(rest);
+    if (!root) root = json_parse(text, n, file, JSON_DEPTH, err);
+    const bool ok = root && load_tree(t, file, root, err);
+    json_decref(root);
+    return ok;
+}
+
 bool tokenizer_load_json(struct tokenizer *t, const char *folder, struct unmask_err *err)
 {
     struct stat st;
-    char *file = tokenizer_path(folder, "tokenizer.json", err);
+    char *file = tokenizer_path(folder, "tokenizer.json", err), *text = NULL;
+    size_t n;
     if (!file) return false;
-    bool ok = stat(file, &st) == 0 || errno != ENOENT || stat(folder, &st) != 0
-        || fail(err, E_TOK_NONE, .file = folder, .found = "no tokenizer.json", .hint = "Copy it from where the model was published; other tokenizer files are not read");
-    json_t *root = ok ? json_read(file, err) : NULL;
-    ok = root && load_tree(t, file, root, err);
-    json_decref(root);
+    const bool ok = (stat(file, &st) == 0 || errno != ENOENT || stat(folder, &st) != 0
+                     || fail(err, E_TOK_NONE, .file = folder, .found = "no tokenizer.json", .hint = "Copy it from where the model was published; other tokenizer files are not read"))
+        && file_slurp(file, JSON_BYTES, &text, &n, err) && load_text(t, file, text, n, err);
+    mem_free(text);
     mem_free(file);
     return ok;
 }

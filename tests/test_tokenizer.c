@@ -618,6 +618,52 @@ static void config_names_special_tokens_and_template(void **state)
     remove(scratch("t/config.json"));
 }
 
+static void odd_spellings_mean_the_same(void **state)
+{
+    static const struct { const char *find, *replace; } rows[] = {
+        { VOCAB, " { \"a\" : 0 ,\n\t\"\\u0062\":1,\"c\":2, \"\\u0061b\" :3 ,\"abc\":4,\"1\":8 } " },
+        { "[\"a b\",\"ab c\"]", "[ [ \"\\u0061\" , \"\\u0062\" ] , [\"a\\u0062\",\"\\u0063\"]\r\n]" },
+        { "[\"a b\",\"ab c\"]", "[\"\\u0061\\u0020b\",[\"ab\",\"c\"]]" },
+        { "\"vocab\"", "\"voc\\u0061b\"" },
+        { "\"model\":{", "\"x\":{\"vocab\":{},\"merges\":[\"]\\\"\"]},\"model\":{" },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct tokenizer *t = open_folder(folder_with(rows[i].find, rows[i].replace, NULL));
+        expect_text(t, "abcab<tool>1b", (int32_t[]){ 4, 3, 6, 8, 1 }, 5);
+        tokenizer_close(t);
+    }
+}
+
+static void broken_json_is_refused_wherever_it_breaks(void **state)
+{
+    static const struct { const char *find, *replace; } rows[] = {
+        { VOCAB, VOCAB "," }, { "\"a\":0,", "\"a\":00," }, { "\"a\":0,", "\"a\":0,," }, { "\"a\":0,", "\"a\":- 0," }, { "\"a\":0,", "\"a\"0," },
+        { "\"1\":8}", "\"1\":8,}" }, { "\"a\":0", "\"a\n\":0" }, { "\"a\":0", "\"a\x80\":0" }, { "\"a\":0", "\"a\":0,\"a\":0" }, { "\"a\":0", "\"a\\u0000\":0" },
+        { "\"ab c\"]", "\"ab c\"" }, { "\"ab c\"]", "\"ab c\",]" }, { "\"ab c\"]}}", "\"ab c\"]}}x" }, { "\"ab c\"]", "\"ab c\"],\"vocab\":{}" },
+        { "\"ignore_merges\":false", "\"ignore_merges\":falsch" }, { "\"ignore_merges\":false,", "]" },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct unmask_err err;
+        struct tokenizer *t;
+        if (tokenizer_open_folder(&t, folder_with(rows[i].find, rows[i].replace, NULL), &err)) fail_msg("row %zu: opened", i);
+        if (strncmp(err.id, "E-JSON", 6)) fail_msg("row %zu: %s %s", i, err.id, err.what);
+    }
+}
+
+/* What opens is JSON to jansson too, with the same vocabulary. */
+static void expect_same_vocabulary(const struct tokenizer *t, const char *text, size_t n)
+{
+    struct unmask_err err;
+    const char *key;
+    json_t *root = json_parse(text, n, "edited", JSON_DEPTH, &err), *vocab = json_object_get(json_object_get(root, "model"), "vocab"), *id;
+    OK(root, err);
+    json_object_foreach(vocab, key, id) assert_int_equal(tokenizer_find(t, key), json_integer_value(id));
+    assert_int_equal(tokenizer_n_merges(t), json_array_size(json_object_get(json_object_get(root, "model"), "merges")));
+    json_decref(root);
+}
+
 /* Any edit of a file gives a tokenizer or an error, and what opens can be used. */
 static void random_edits_never_crash(void **state)
 {
@@ -648,6 +694,7 @@ static void random_edits_never_crash(void **state)
         struct text_out out = { 0 };
         struct token_decoder d = { 0 };
         if (tokenizer_encode(t, "abcab<s><tool>1", 15, true, &ids, &n_ids, &err)) OK(tokenizer_decode(t, &d, ids, n_ids, true, &out, &err), err);
+        expect_same_vocabulary(t, text, n);
         opened++;
         mem_free(ids);
         mem_free(out.s);
@@ -848,6 +895,8 @@ int main(void)
         cmocka_unit_test(a_folder_without_tokenizer_is_an_error),
         cmocka_unit_test(text_that_the_vocabulary_cannot_spell_is_an_error),
         cmocka_unit_test(config_names_special_tokens_and_template),
+        cmocka_unit_test(odd_spellings_mean_the_same),
+        cmocka_unit_test(broken_json_is_refused_wherever_it_breaks),
         cmocka_unit_test(random_edits_never_crash),
         cmocka_unit_test(a_gguf_file_holds_the_same_tokenizer),
         cmocka_unit_test(gguf_files_without_a_key_are_refused_by_its_name),
