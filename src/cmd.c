@@ -50,6 +50,13 @@ bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unm
     return false;
 }
 
+bool cmd_expect_args(const struct settings *s, int most, struct unmask_err *err)
+{
+    if (s->n_args <= most) return true;
+    const char *extra = s->args[most];
+    return fail(err, E_CLI_EXTRA, .found = QUOTE(extra, strlen(extra)), .hint = FMT("`unmask %s -h` tells more", s->command));
+}
+
 static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struct unmask_err *err)
 {
     char *buf = NULL;

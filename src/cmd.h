@@ -19,6 +19,9 @@ extern const struct command cmd_run, cmd_chat, cmd_infill, cmd_quantize, cmd_ins
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err);
 bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err);
 
+/* At most this many positional arguments. */
+bool cmd_expect_args(const struct settings *s, int most, struct unmask_err *err);
+
 /* Text of an argument: itself, @FILE, or - for standard input, which is also read when there is no argument and standard
  * input is not a terminal.  mem_free.  At most 16 MiB of UTF-8. */
 bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, struct unmask_err *err);
