@@ -362,6 +362,7 @@ bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *k
 
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld)
 {
+    if (n_rows == 0) return;
     f->x = (float *)x;                          /* head_norm_row only reads it */
     f->logit_rows = rows;
     f->norm = f->m->out_norm;

@@ -18,7 +18,7 @@ int forward_max_tokens(const struct forward *f);
 bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *key_mask, float *x,
                   bool (*on_layer)(void *user, int layer, const float *x), void *user);
 
-/* logits[i][0..n_vocab), rows ld floats apart (ld a multiple of 16, at least n_vocab), of row rows[i] of x; n_rows <= LOGIT_ROWS. */
+/* logits[i][0..n_vocab), rows ld floats apart (ld a multiple of 16, at least n_vocab), of row rows[i] of x; n_rows <= LOGIT_ROWS, 0 too. */
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld);
 
 static inline size_t logits_stride(const struct unmask_model *m) { return (size_t)tiles_of(m->h.n_vocab) * TILE_N; }

@@ -84,7 +84,7 @@ static int mask_answer(uint64_t seed, int batch, int row, int n_answer, struct s
 }
 
 bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
-                float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
+                float cfg_scale, uint64_t seed, bool (*on_draw)(void *user, int draws), void *user, double *nats, struct unmask_err *err)
 {
     const size_t ctx = (size_t)s->m->h.n_ctx, n = n_prompt + n_answer;
     if (mc < 1 || mc > 1 << 20) return fail(err, E_GEN_VALUE, .field = "mc", .found = FMT("%d", mc), .need = "1 to 1048576");
@@ -106,6 +106,7 @@ bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt
         const int count = mask_answer(seed, i / LIKELIHOOD_BATCH, i % LIKELIHOOD_BATCH, (int)n_answer, order, noisy + n_prompt, s->m->h.mask_id);
         ok = likelihood_draw(s, ids, noisy, (int)n, (int)n_prompt, (double)count / (double)n_answer, cfg_scale, &loss, err);
         total += loss;
+        if (ok && on_draw && !on_draw(user, i + 1)) ok = fail(err, E_CANCELLED, .hint = NULL);
     }
     mem_free(order);
     mem_free(ids);

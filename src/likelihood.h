@@ -4,10 +4,11 @@
 
 #include "session.h"
 
-/* Mean over mc draws, in batches of LIKELIHOOD_BATCH whose mask counts are spread evenly (stratified), as in the reference. */
+/* Mean over mc draws, in batches of LIKELIHOOD_BATCH whose mask counts are spread evenly (stratified), as in the reference.
+ * on_draw (or NULL) is told how many draws are done; false cancels. */
 enum { LIKELIHOOD_BATCH = 16 };
 bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
-                float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err);
+                float cfg_scale, uint64_t seed, bool (*on_draw)(void *user, int draws), void *user, double *nats, struct unmask_err *err);
 
 /* One draw: cross-entropy of the true ids at the masked positions of noisy (n ids, the first n_prompt never masked),
  * summed and divided by p_mask, nats. */

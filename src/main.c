@@ -11,6 +11,7 @@
 static const struct command *const commands[] = {
     &cmd_quantize,
     &cmd_forward,
+    &cmd_eval,
     &cmd_version,
     NULL
 };

@@ -305,5 +305,5 @@ bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
 bool unmask_likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
                        float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
 {
-    return likelihood(s, prompt, n_prompt, answer, n_answer, mc, cfg_scale, seed, nats, err);
+    return likelihood(s, prompt, n_prompt, answer, n_answer, mc, cfg_scale, seed, NULL, NULL, nats, err);
 }

@@ -1,0 +1,273 @@
+/* cmd_eval.c - measure a model on a file of JSON lines: the share of questions answered exactly, with Wilson's interval, or
+ * the likelihood bound of given answers (ML-GSAI/LLaDA get_log_likelihood.py), with an interval by the error over lines. */
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "file.h"
+#include "json.h"
+#include "likelihood.h"
+#include "mem.h"
+
+#define MAX_FILE (64u << 20)
+enum { LINE_DEPTH = 16 };
+static const double z95 = 1.959963984540054;    /* 97.5 % quantile of the normal distribution */
+
+struct line { json_t *o; int number; };
+
+struct eval {
+    const struct settings *s;
+    const char *path;
+    struct line *lines; size_t n_lines;
+    bool without_tokenizer;
+    struct unmask_model *m;
+    struct unmask_session *session;
+    struct progress progress;
+    size_t done; int draw;                      /* lines that are finished; draws of the line in work */
+};
+
+/* ---- the data file ---- */
+
+static bool refuse_line(const struct eval *e, int number, const char *found, const char *need, struct unmask_err *err)
+{
+    return fail(err, E_CLI_LINE, .file = e->path, .field = FMT("line %d", number), .found = found, .need = need);
+}
+
+/* Add the line to an error of the engine, which knows nothing of files of data. */
+static bool at_line(const struct eval *e, const struct line *l, struct unmask_err *err)
+{
+    if (err && !err->file[0]) snprintf(err->file, sizeof err->file, "%.220s, line %d", e->path, l->number);
+    return false;
+}
+
+static bool is_text(const json_t *o, const char *key) { return json_is_string(json_object_get(o, key)); }
+static bool is_list(const json_t *o, const char *key) { return json_is_array(json_object_get(o, key)); }
+
+static bool check_line(struct eval *e, const struct line *l, struct unmask_err *err)
+{
+    if (e->s->exact_match) return (is_text(l->o, "q") && is_text(l->o, "a")) || refuse_line(e, l->number, "other fields", "the texts \"q\" and \"a\"", err);
+    const bool ids = is_list(l->o, "prompt_ids") && is_list(l->o, "answer_ids"), texts = is_text(l->o, "prompt") && is_text(l->o, "answer");
+    e->without_tokenizer = e->without_tokenizer && ids;
+    return ids || texts || refuse_line(e, l->number, "other fields", "the texts \"prompt\" and \"answer\", or the lists \"prompt_ids\" and \"answer_ids\"", err);
+}
+
+static bool parse_line(struct eval *e, const char *text, size_t n, int number, struct unmask_err *err)
+{
+    struct unmask_err why;
+    struct line *grown = mem_resize(e->lines, e->n_lines + 1, sizeof *grown, err);
+    if (!grown) return false;
+    e->lines = grown;
+    struct line *l = &grown[e->n_lines];
+    *l = (struct line){ json_parse(text, n, e->path, LINE_DEPTH, &why), number };
+    if (!l->o) return refuse_line(e, number, why.found[0] ? why.found : why.what, "a JSON object in one line", err);
+    e->n_lines++;
+    return check_line(e, l, err);
+}
+
+static bool read_lines(struct eval *e, struct unmask_err *err)
+{
+    char *text;
+    size_t n;
+    if (!file_slurp(e->path, MAX_FILE, &text, &n, err)) return false;
+    bool ok = true;
+    int number = 0;
+    e->without_tokenizer = true;
+    for (const char *p = text, *end = text + n; ok && p < end && !(e->s->limit && e->n_lines == (size_t)e->s->limit); ) {
+        const char *stop = memchr(p, '\n', (size_t)(end - p));
+        const size_t length = (size_t)((stop ? stop : end) - p);
+        number++;
+        size_t blank = 0;
+        while (blank < length && (p[blank] == ' ' || p[blank] == '\t' || p[blank] == '\r')) blank++;
+        ok = blank == length || parse_line(e, p, length, number, err);
+        p = stop ? stop + 1 : end;
+    }
+    mem_free(text);
+    return ok && (e->n_lines > 0 || fail(err, E_CLI_LINE, .file = e->path, .found = "no line", .need = "JSON objects, one a line"));
+}
+
+static void show_progress(struct eval *e)
+{
+    const double part = e->s->likelihood ? (double)e->draw / e->s->mc : 0;
+    progress_show(&e->progress, (double)e->done + part, (double)e->n_lines, "lines", e->path);
+}
+
+/* ---- exact match ---- */
+
+static bool on_step(void *user, const struct unmask_step *step)
+{
+    (void)step;
+    show_progress(user);
+    return term_signal() == 0;
+}
+
+/* The answer to one question is, byte for byte, the wanted one; cut at its first end token. */
+static bool answers(struct eval *e, const struct line *l, const struct unmask_options *o, bool *right, struct unmask_err *err)
+{
+    const json_t *q = json_object_get(l->o, "q"), *a = json_object_get(l->o, "a");
+    const struct unmask_message message = { "user", json_string_value(q) };
+    struct unmask_model_info info;
+    struct unmask_result r = { .canvas = NULL };
+    int32_t *prompt;
+    char *text = NULL;
+    size_t n_prompt, n = 0;
+    unmask_model_get_info(e->m, &info);
+    if (!unmask_chat_ids(e->m, &message, 1, &prompt, &n_prompt, err)) return at_line(e, l, err);
+    bool ok = unmask_generate(e->session, prompt, n_prompt, o, on_step, e, &r, err);
+    size_t n_ids = 0;
+    while (ok && n_ids < (size_t)r.n_ids && r.ids[n_ids] != info.eos_id && r.ids[n_ids] != info.eot_id) n_ids++;
+    ok = ok && unmask_detokenize(e->m, r.ids, n_ids, 0, &text, &n, err);
+    *right = ok && n == json_string_length(a) && !memcmp(text, json_string_value(a), n);
+    unmask_free(text);
+    unmask_result_free(&r);
+    unmask_free(prompt);
+    return ok || at_line(e, l, err);
+}
+
+/* Wilson's score interval of k successes in n trials, at 95 %. */
+static void wilson(double k, double n, double *low, double *high)
+{
+    const double p = k / n, zz = z95 * z95, middle = (p + zz / (2 * n)) / (1 + zz / n);
+    const double half = z95 / (1 + zz / n) * sqrt(p * (1 - p) / n + zz / (4 * n * n));
+    *low = k > 0 ? middle - half : 0;
+    *high = k < n ? middle + half : 1;
+}
+
+static bool exact_match(struct eval *e, json_t **result, struct unmask_err *err)
+{
+    struct unmask_options o;
+    int correct = 0;
+    double low, high;
+    settings_generation(e->s, e->m, &o);
+    for (; e->done < e->n_lines; e->done++) {
+        bool right;
+        if (!answers(e, &e->lines[e->done], &o, &right, err)) return false;
+        correct += right;
+        show_progress(e);
+    }
+    const int n = (int)e->n_lines;
+    wilson(correct, n, &low, &high);
+    progress_end(&e->progress);
+    if (!e->s->json) printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100.0 * correct / n, correct, n, 100 * low, 100 * high);
+    *result = json_pack("{s:i,s:i,s:f,s:f,s:f}", "n", n, "correct", correct, "share", (double)correct / n, "low", low, "high", high);
+    return true;
+}
+
+/* ---- likelihood ---- */
+
+static bool on_draw(void *user, int draws)
+{
+    struct eval *e = user;
+    e->draw = draws;
+    show_progress(e);
+    return term_signal() == 0;
+}
+
+/* Ids of a field: "prompt_ids", or the text "prompt" as ordinary text.  mem_free. */
+static bool ids_of(const struct eval *e, const struct line *l, const char *list_key, const char *text_key, int32_t **ids, size_t *n, struct unmask_err *err)
+{
+    const json_t *list = json_object_get(l->o, list_key), *text = json_object_get(l->o, text_key);
+    if (!json_is_array(list)) return unmask_tokenize(e->m, json_string_value(text), json_string_length(text), 0, ids, n, err) || at_line(e, l, err);
+    *n = json_array_size(list);
+    if (!(*ids = mem_zalloc(*n, sizeof **ids, err))) return false;
+    for (size_t i = 0; i < *n; i++) {
+        const json_t *v = json_array_get(list, i);
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > INT32_MAX)
+            return refuse_line(e, l->number, FMT("another value in \"%s\"", list_key), "token ids", err);
+        (*ids)[i] = (int32_t)json_integer_value(v);
+    }
+    return true;
+}
+
+/* Bound of -log p(answer | prompt) of one line, nats.  Each line has its own noise, so that errors are independent. */
+static bool line_nats(struct eval *e, const struct line *l, uint64_t seed, double *nats, size_t *n_tokens, struct unmask_err *err)
+{
+    int32_t *prompt = NULL, *answer = NULL;
+    size_t n_prompt;
+    bool ok = ids_of(e, l, "prompt_ids", "prompt", &prompt, &n_prompt, err) && ids_of(e, l, "answer_ids", "answer", &answer, n_tokens, err);
+    if (ok) {
+        ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err) || at_line(e, l, err);
+        *nats = -*nats;
+    }
+    mem_free(prompt);
+    mem_free(answer);
+    return ok;
+}
+
+/* Nats per token over all lines is a ratio of two sums; its standard error is that of the residuals (linearization). */
+static double ratio_error(const double *nats, const double *tokens, size_t n, double ratio, double all_tokens)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (nats[i] - ratio * tokens[i]) * (nats[i] - ratio * tokens[i]);
+    return sqrt(sum * (double)n / (double)(n - 1)) / all_tokens;
+}
+
+static bool likelihood_of_lines(struct eval *e, json_t **result, struct unmask_err *err)
+{
+    const size_t n = e->n_lines;
+    double *nats = mem_zalloc(2 * n, sizeof *nats, err), *tokens = nats + n, all_nats = 0, all_tokens = 0;
+    if (!nats) return false;
+    for (; e->done < n; e->done++, e->draw = 0) {
+        size_t n_tokens;
+        if (!line_nats(e, &e->lines[e->done], e->s->seed + e->done, &nats[e->done], &n_tokens, err)) {
+            mem_free(nats);
+            return false;
+        }
+        tokens[e->done] = (double)n_tokens;
+        all_nats += nats[e->done];
+        all_tokens += tokens[e->done];
+    }
+    const double ratio = all_nats / all_tokens, half = n > 1 ? z95 * ratio_error(nats, tokens, n, ratio, all_tokens) : 0;
+    mem_free(nats);
+    progress_end(&e->progress);
+    if (!e->s->json) {
+        printf("likelihood  at most %.4f nats per token", ratio);
+        if (n > 1) printf(" (95 %% interval %.4f to %.4f)", ratio - half, ratio + half);
+        printf(", perplexity bound %.4f; %zu lines, %.0f tokens, mc %d, seed %llu\n", exp(ratio), n, all_tokens, e->s->mc, (unsigned long long)e->s->seed);
+    }
+    json_t *low = n > 1 ? json_real(ratio - half) : json_null(), *high = n > 1 ? json_real(ratio + half) : json_null();     /* one line has no spread */
+    *result = json_pack("{s:I,s:I,s:f,s:o,s:o,s:i,s:o,s:f}", "n", (json_int_t)n, "tokens", (json_int_t)all_tokens, "nats_per_token", ratio, "low", low, "high", high,
+                        "mc", e->s->mc, "seed", json_integer((json_int_t)e->s->seed), "perplexity", exp(ratio));
+    return true;
+}
+
+/* ---- the command ---- */
+
+static bool measure(struct eval *e, const struct term *t, struct unmask_err *err)
+{
+    json_t *result = NULL;
+    progress_start(&e->progress, e->s, t);
+    const double start = term_now();
+    const bool ok = e->s->exact_match ? exact_match(e, &result, err) : likelihood_of_lines(e, &result, err);
+    const double seconds = term_now() - start;
+    progress_end(&e->progress);
+    if (ok && e->s->json) {
+        json_t *o = json_pack("{s:O,s:f}", e->s->exact_match ? "exact_match" : "likelihood", result, "seconds", seconds);
+        json_dumpf(o, stdout, JSON_COMPACT);
+        putchar('\n');
+        json_decref(o);
+    }
+    if (ok && e->s->verbose) fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", e->n_lines, seconds, (double)term_peak_rss() / 0x1p20);
+    json_decref(result);
+    return ok;
+}
+
+static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
+{
+    if (!cmd_expect_args(s, 0, err)) return false;
+    if (s->likelihood && s->exact_match) return fail(err, E_CLI_CONFLICT, .field = "--likelihood, --exact-match", .found = "both", .need = "one of them");
+    if (!s->likelihood && !s->exact_match) return fail(err, E_CLI_MISSING, .field = "--likelihood, --exact-match", .need = "one of them, with a file of JSON lines");
+    struct eval e = { .s = s, .path = s->likelihood ? s->likelihood : s->exact_match };
+    const bool ok = read_lines(&e, err) && cmd_open_model(s, s->likelihood && e.without_tokenizer, &e.m, &e.session, err) && measure(&e, t, err);
+    unmask_session_close(e.session);
+    unmask_close(e.m);
+    for (size_t i = 0; i < e.n_lines; i++) json_decref(e.lines[i].o);
+    mem_free(e.lines);
+    return ok;
+}
+
+const struct command cmd_eval = {
+    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE) [options]", "measure a model on a file of JSON lines",
+    "  unmask eval --exact-match questions.jsonl            lines of {\"q\": ..., \"a\": ...}\n"
+    "  unmask eval --likelihood texts.jsonl --mc 128        lines of {\"prompt\": ..., \"answer\": ...} or their ids\n"
+};
