@@ -12,6 +12,8 @@ static const struct command *const commands[] = {
     &cmd_quantize,
     &cmd_forward,
     &cmd_eval,
+    &cmd_tokenize,
+    &cmd_detokenize,
     &cmd_version,
     NULL
 };

@@ -1,0 +1,94 @@
+/* test_jsonl.c - JSON lines: blank lines, the last line, lines of any length, and what is no object. */
+#include "testing.h"
+
+#include "jsonl.h"
+#include "mem.h"
+
+static void lines_are_read_one_by_one(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct jsonl j;
+    json_t *o;
+    const char text[] = "\n{\"text\":\"a\"}\r\n  \t\n{\"text\":\"\\u00e9\"}\n\n{\"text\":\"last\"}";
+    const char *const want[] = { "a", "\xC3\xA9", "last" };
+    OK(jsonl_open(&j, scratch_write("a.jsonl", text, sizeof text - 1), &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        OK(jsonl_next(&j, &o, &err), err);
+        assert_non_null(o);
+        assert_string_equal(json_string_value(jsonl_string(&j, o, "text", &err)), want[i]);
+        json_decref(o);
+    }
+    assert_int_equal(j.number, 6);
+    OK(jsonl_next(&j, &o, &err), err);
+    assert_null(o);
+    jsonl_close(&j);
+}
+
+static void a_line_may_be_long(void **state)
+{
+    enum { N = 1 << 20 };
+    (void)state;
+    struct unmask_err err;
+    struct jsonl j;
+    json_t *o;
+    char *text = malloc(N + 32);
+    memset(text, 'x', N + 32);
+    memcpy(text, "{\"text\":\"", 9);
+    memcpy(text + 9 + N, "\"}\n", 3);
+    OK(jsonl_open(&j, scratch_write("a.jsonl", text, N + 12), &err), err);
+    OK(jsonl_next(&j, &o, &err), err);
+    assert_int_equal(json_string_length(jsonl_string(&j, o, "text", &err)), N);
+    json_decref(o);
+    jsonl_close(&j);
+    free(text);
+}
+
+static void what_is_no_object_is_an_error_with_its_line(void **state)
+{
+    static const char *const bad[] = { "{\"text\":", "[1]", "7", "{\"text\":\"a\"}}", "\x01", "{\"text\":\"\xFF\"}", "{\"a\":1,\"a\":2}" };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct unmask_err err;
+        struct jsonl j;
+        json_t *o;
+        char text[64];
+        const int n = snprintf(text, sizeof text, "{\"text\":\"a\"}\n%s\n", bad[i]);
+        OK(jsonl_open(&j, scratch_write("a.jsonl", text, (size_t)n), &err), err);
+        OK(jsonl_next(&j, &o, &err), err);
+        assert_null(jsonl_string(&j, o, "q", &err));
+        expect_err(&err, "E-CLI-012", "line 1", "\"q\"", NULL);
+        json_decref(o);
+        assert_false(jsonl_next(&j, &o, &err));
+        expect_err(&err, "E-CLI-012", "line 2", "a.jsonl", NULL);
+        assert_null(o);
+        jsonl_close(&j);
+    }
+}
+
+static void files_that_cannot_be_read_are_errors(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct jsonl j = { 0 };
+    json_t *o;
+    assert_false(jsonl_open(&j, scratch("none.jsonl"), &err));
+    expect_err(&err, "E-FILE-001", "none.jsonl", NULL);
+    OK(jsonl_open(&j, "/tmp", &err), err);
+    assert_false(jsonl_next(&j, &o, &err));
+    expect_err(&err, "E-FILE-003", "/tmp", NULL);
+    jsonl_close(&j);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lines_are_read_one_by_one),
+        cmocka_unit_test(a_line_may_be_long),
+        cmocka_unit_test(what_is_no_object_is_an_error_with_its_line),
+        cmocka_unit_test(files_that_cannot_be_read_are_errors),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    scratch_remove();
+    return failed;
+}
