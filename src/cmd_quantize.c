@@ -15,18 +15,6 @@ struct run {
     struct progress progress;
 };
 
-/* Bytes as people read them. */
-struct size_text { char s[24]; };
-static const char *size_text(struct size_text *t, double bytes)
-{
-    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
-    size_t u = 0;
-    for (; bytes >= 1024 && u + 1 < sizeof units / sizeof *units; u++) bytes /= 1024;
-    snprintf(t->s, sizeof t->s, u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
-    return t->s;
-}
-#define SIZE(n) size_text(&(struct size_text){ { 0 } }, (double)(n))
-
 /* Free bytes where the output goes; 0 if unknown. */
 static double free_space(const char *out)
 {

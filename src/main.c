@@ -10,6 +10,7 @@
 
 static const struct command *const commands[] = {
     &cmd_quantize,
+    &cmd_inspect,
     &cmd_forward,
     &cmd_eval,
     &cmd_tokenize,

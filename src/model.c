@@ -70,6 +70,17 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
     return true;
 }
 
+bool model_plan(const struct arch *a, const struct checkpoint *c, const struct hparams *h, uint64_t *weight_bytes, uint64_t *parameters,
+                struct unmask_err *err)
+{
+    struct unmask_model m = { .arch = a, .h = *h };
+    struct loader l = { .m = &m, .c = c, .parts = mem_zalloc((size_t)(h->n_layer + 1) * TENSOR_ROLES, sizeof *l.parts, err) };
+    const bool ok = l.parts && plan_parts(&l, weight_bytes, err);
+    *parameters = m.parameters;
+    mem_free(l.parts);
+    return ok;
+}
+
 static bool read_rows(const struct part *p, const struct hparams *h, int row0, int n_rows, uint8_t *dst, struct unmask_err *err)
 {
     const size_t row_bytes = (size_t)(p->t->bytes / (uint64_t)p->n);

@@ -37,6 +37,9 @@ struct unmask_model {
 };
 
 bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
+/* What loading would take, from the descriptions of the tensors alone; fails where loading would. */
+bool model_plan(const struct arch *a, const struct checkpoint *c, const struct hparams *h, uint64_t *weight_bytes, uint64_t *parameters,
+                struct unmask_err *err);
 void model_close(struct unmask_model *m);
 
 /* Row `id` of the embedding as float32: out[n_embd].  scratch: model_embed_scratch() bytes. */

@@ -1,0 +1,282 @@
+/* cmd_inspect.c - what a checkpoint is, what it takes to run it, and what keeps it from running; from the descriptions in
+ * its files: no weight is read. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <string.h>
+
+#include "chat.h"
+#include "cmd.h"
+#include "json.h"
+#include "mem.h"
+#include "model.h"
+#include "utf8.h"
+
+/* A name of a number format as files spell it: "Q8_0". */
+struct format_name { char s[16]; };
+static const char *in_capitals(struct format_name *t, const char *name)
+{
+    size_t i = 0;
+    for (; name[i] && i + 1 < sizeof t->s; i++) t->s[i] = name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 32) : name[i];
+    t->s[i] = 0;
+    return t->s;
+}
+#define FORMAT_NAME(f) in_capitals(&(struct format_name){ { 0 } }, (f)->name)
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* ---- JSON, written as it is read: vocabularies are long ---- */
+
+static void put_string(struct str s)
+{
+    putchar('"');
+    for (size_t i = 0, n; i < s.n; i += n) {
+        uint32_t cp;
+        n = utf8_decode(s.s + i, s.n - i, &cp);
+        if (n == 0) {                           /* not UTF-8, which JSON must be */
+            fputs("\\ufffd", stdout);
+            n = 1;
+        } else if (cp < 0x20) printf("\\u%04x", (unsigned)cp);
+        else {
+            if (cp == '"' || cp == '\\') putchar('\\');
+            fwrite(s.s + i, 1, n, stdout);
+        }
+    }
+    putchar('"');
+}
+static void put_text(const char *s) { put_string((struct str){ s, strlen(s) }); }
+
+static void put_real(double v)
+{
+    if (isfinite(v)) printf("%.17g", v);
+    else fputs("null", stdout);                 /* JSON has no such number */
+}
+
+static uint64_t little_endian(const uint8_t *p, size_t n)
+{
+    uint64_t v = 0;
+    while (n--) v = v << 8 | p[n];
+    return v;
+}
+
+/* An item of an array of numbers, as it lies in the file. */
+static void put_item(enum meta_type type, const uint8_t *p)
+{
+    const size_t n = meta_type_bytes(type);
+    const uint64_t u = little_endian(p, n);
+    const uint32_t low = (uint32_t)u;
+    float f;
+    double d;
+    switch (type) {
+    case META_F32: memcpy(&f, &low, sizeof f); put_real((double)f); break;
+    case META_F64: memcpy(&d, &u, sizeof d); put_real(d); break;
+    case META_BOOL: fputs(u ? "true" : "false", stdout); break;
+    case META_I8: case META_I16: case META_I32: case META_I64: {
+        const unsigned unused = 64 - 8 * (unsigned)n;
+        printf("%" PRId64, (int64_t)(u << unused) >> unused);
+        break;
+    }
+    default: printf("%" PRIu64, u);
+    }
+}
+
+static void put_array(const struct meta *m)
+{
+    const size_t each = meta_type_bytes(m->item_type);
+    uint64_t at = 0;
+    struct str s;
+    putchar('[');
+    for (uint64_t i = 0; i < m->n_items; i++) {
+        if (i) putchar(',');
+        if (m->item_type == META_STRING) put_string(meta_next_string(m, &at, &s) ? s : (struct str){ "", 0 });
+        else put_item(m->item_type, (const uint8_t *)m->items.s + i * each);
+    }
+    putchar(']');
+}
+
+static void put_meta(const struct meta *m)
+{
+    switch (m->type) {
+    case META_STRING: put_string(m->v.s); break;
+    case META_ARRAY: put_array(m); break;
+    case META_BOOL: fputs(m->v.b ? "true" : "false", stdout); break;
+    case META_F32: case META_F64: put_real(m->v.f); break;
+    case META_I8: case META_I16: case META_I32: case META_I64: printf("%" PRId64, m->v.i); break;
+    default: printf("%" PRIu64, m->v.u);
+    }
+}
+
+static void put_tensor(const struct checkpoint *c, const struct tensor *t)
+{
+    fputs("{\"name\":", stdout);
+    put_text(t->name);
+    printf(",\"type\":\"%s\",\"shape\":[", FORMAT_NAME(t->format));
+    for (int d = 0; d < t->n_dims; d++) printf("%s%" PRIu64, d ? "," : "", t->shape[d]);
+    printf("],\"offset\":%" PRIu64, t->offset);
+    if (c->kind == CHECKPOINT_FOLDER) {
+        fputs(",\"file\":", stdout);
+        put_text(base_name(t->file->path));
+    }
+    putchar('}');
+}
+
+/* Fields of config.json as they stand there, arrays and objects too, which the checkpoint does not keep. */
+static bool put_config(const struct checkpoint *c, struct unmask_err *err)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/config.json", c->path);
+    json_t *config = json_read(path, err);
+    if (config) json_dumpf(config, stdout, JSON_COMPACT);
+    json_decref(config);
+    return config != NULL;
+}
+
+static bool print_json(const struct checkpoint *c, struct unmask_err *err)
+{
+    fputs("{\"metadata\":", stdout);
+    if (c->kind == CHECKPOINT_GGUF) {
+        putchar('{');
+        for (size_t i = 0; i < c->n_metas; i++) {
+            if (i) putchar(',');
+            put_string(c->metas[i].key);
+            putchar(':');
+            put_meta(&c->metas[i]);
+        }
+        putchar('}');
+    } else if (!put_config(c, err)) return false;
+    fputs(",\"tensors\":[", stdout);
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        if (i) putchar(',');
+        put_tensor(c, &c->tensors[i]);
+    }
+    puts("]}");
+    return true;
+}
+
+/* ---- for people ---- */
+
+static void print_file(const struct checkpoint *c)
+{
+    uint64_t bytes = 0;
+    char path[512];
+    err_printable(path, sizeof path, c->path, strlen(c->path));
+    for (size_t i = 0; i < c->n_tensors; i++) bytes += c->tensors[i].bytes;
+    printf("File        %s\nKind        %s, %zu tensors of %s, %zu %s\n", path, c->kind == CHECKPOINT_GGUF ? "GGUF" : "Hugging Face folder (safetensors)", c->n_tensors,
+           SIZE(bytes), c->n_metas, c->kind == CHECKPOINT_GGUF ? "metadata keys" : "fields in config.json");
+}
+
+static void print_formats(const struct checkpoint *c)
+{
+    const char *head = "Formats   ";
+    for (const struct quant_format *const *f = quant_formats; *f; f++) {
+        uint64_t bytes = 0;
+        size_t n = 0;
+        for (size_t i = 0; i < c->n_tensors; i++)
+            if (c->tensors[i].format == *f) bytes += c->tensors[i].bytes, n++;
+        if (!n) continue;
+        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight\n", head, FORMAT_NAME(*f), n, SIZE(bytes), 8.0 * (*f)->block_bytes / (*f)->block);
+        head = "          ";
+    }
+}
+
+static void print_hparams(const struct arch *a, const struct hparams *h, uint64_t parameters)
+{
+    printf("Model       %s, %.2f %s parameters\n", a->name, (double)parameters / (parameters >= 1000000000 ? 1e9 : 1e6), parameters >= 1000000000 ? "billion" : "million");
+    printf("Layers      %d of width %d, %d heads of %d", h->n_layer, h->n_embd, h->n_head, h->head_dim);
+    if (h->n_head_kv != h->n_head) printf(" (%d for keys and values)", h->n_head_kv);
+    printf(", feed-forward %d%s%s\n", h->n_ff, h->qkv_bias ? ", q, k, v biases" : "", h->tied_head ? ", tied head" : "");
+    printf("Context     %d tokens, RoPE base %g, RMSNorm epsilon %g\n", h->n_ctx, (double)h->rope_theta, (double)h->norm_eps);
+}
+
+static void print_id(const char *what, int32_t id)
+{
+    if (id >= 0) printf(", %s %d", what, id);
+}
+
+/* The tokenizer, or why there is none; it also knows special ids that the model's metadata leaves open. */
+static void print_tokenizer(const struct checkpoint *c, struct hparams *h)
+{
+    struct unmask_err err;
+    struct tokenizer *t = NULL;
+    char line[1024];
+    if (!tokenizer_open(&t, c, &err)) printf("Tokenizer   none: %s\n", unmask_err_message(&err, line, sizeof line));
+    else {
+        const struct token_ids ids = tokenizer_ids(t);
+        const struct chat_template *chat = chat_template_of(t, &err);
+        if (h->mask_id < 0) h->mask_id = ids.mask;
+        if (h->eos_id < 0) h->eos_id = ids.eos;
+        if (h->bos_id < 0) h->bos_id = ids.bos;
+        if (h->eot_id < 0) h->eot_id = ids.eot >= 0 || !chat ? ids.eot : chat_end_of_turn(chat, t);
+        printf("Tokenizer   byte-level BPE (%s), %d ids, %zu merges; chat template: %s\n", tokenizer_pre(t), tokenizer_size(t), tokenizer_n_merges(t),
+               chat ? chat_template_name(chat) : "none that is known");
+    }
+    tokenizer_close(t);
+    printf("Vocabulary  %d", h->n_vocab);
+    print_id("mask", h->mask_id);
+    print_id("end of text", h->eos_id);
+    print_id("end of turn", h->eot_id);
+    print_id("begin", h->bos_id);
+    putchar('\n');
+}
+
+static void print_model(const struct checkpoint *c)
+{
+    struct unmask_err err;
+    struct hparams h;
+    uint64_t bytes, parameters;
+    char line[1024];
+    const struct arch *a = arch_of(c, &err);
+    if (!a || !arch_hparams(a, c, &h, &err) || !model_plan(a, c, &h, &bytes, &parameters, &err)) {
+        printf("Runs        no: %s\n", unmask_err_message(&err, line, sizeof line));
+        return;
+    }
+    print_hparams(a, &h, parameters);
+    print_tokenizer(c, &h);
+    printf("Memory      %s for the weights, once loaded (%s available now)\n", SIZE(bytes), SIZE(mem_available()));
+    if (h.mask_id < 0) puts("Runs        no: nothing names the mask token");
+    else printf("Runs        %s\n", bytes <= mem_available() ? "yes" : "not in the memory that is available now; `unmask quantize` makes it smaller");
+}
+
+static void print_tensors(const struct checkpoint *c)
+{
+    puts("\nTensors (name, format, shape with the row length first, offset, bytes)");
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        const struct tensor *t = &c->tensors[i];
+        char name[256], shape[96] = "";
+        err_printable(name, sizeof name, t->name, strlen(t->name));
+        for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
+        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes,
+               c->kind == CHECKPOINT_FOLDER ? "  " : "", c->kind == CHECKPOINT_FOLDER ? base_name(t->file->path) : "");
+    }
+}
+
+static bool run(const struct settings *given, const struct term *t, struct unmask_err *err)
+{
+    (void)t;
+    struct settings s = *given;
+    struct checkpoint *c;
+    char path[1024];
+    if (!cmd_expect_args(&s, 1, err)) return false;
+    if (s.n_args && s.origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
+    if (s.n_args) s.model = s.args[0];
+    if (!cmd_model_path(&s, path, err) || !checkpoint_open(&c, path, err)) return false;
+    bool ok = true;
+    if (s.json) ok = print_json(c, err);
+    else {
+        print_file(c);
+        print_formats(c);
+        print_model(c);
+        if (s.show_tensors) print_tensors(c);
+    }
+    checkpoint_close(c);
+    return ok;
+}
+
+const struct command cmd_inspect = {
+    "inspect", CMD_INSPECT, run, "inspect [MODEL] [--tensors] [--json]", "what a model file is and whether it runs here",
+    "  unmask inspect model.gguf\n  unmask inspect checkpoint-folder --tensors\n  unmask inspect model.gguf --json\n"
+};
