@@ -6,15 +6,23 @@
 
 _Static_assert(sizeof(struct block_q8_0) == 34, "a Q8_0 block is 34 bytes in files");
 
+/* roundf() of |x| < 2^23 (half away from zero), inline: the C library's is a call, and five times slower here. */
+static int8_t round_away(float x)
+{
+    const int whole = (int)x;
+    const float rest = x - (float)whole;        /* exact */
+    return (int8_t)(whole + (rest >= 0.5f) - (rest <= -0.5f));
+}
+
 static struct block_q8_0 quantize_block(const float *x)
 {
     struct block_q8_0 b;
     float amax = 0;
-    for (int i = 0; i < QBLOCK; i++) amax = fmaxf(amax, fabsf(x[i]));
+    for (int i = 0; i < QBLOCK; i++) amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
     const float d = amax / 127, inverse = 1 / d;
     const float id = isfinite(inverse) ? inverse : 0;   /* d is 0, or so small that its f16 is 0 whatever q is */
     b.d = f32_to_f16(d);
-    for (int i = 0; i < QBLOCK; i++) b.q[i] = (int8_t)roundf(x[i] * id);
+    for (int i = 0; i < QBLOCK; i++) b.q[i] = round_away(x[i] * id);
     return b;
 }
 

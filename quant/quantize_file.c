@@ -11,6 +11,13 @@
 
 /* ---- hash ------------------------------------------------------------------------------------------ */
 
+/* Every step is a bijection of h, so that a changed word cannot go unnoticed by itself. */
+static uint64_t mix_word(uint64_t h, uint64_t word)
+{
+    h = (h ^ word) * NOISE_GOLDEN;
+    return h ^ h >> 32;
+}
+
 void byte_hash_add(struct byte_hash *s, const void *p, size_t n)
 {
     const uint8_t *b = p;
@@ -18,19 +25,19 @@ void byte_hash_add(struct byte_hash *s, const void *p, size_t n)
     for (; i < n && s->n % 8; i++, s->n++) {
         s->held |= (uint64_t)b[i] << 8 * (s->n % 8);
         if (s->n % 8 == 7) {
-            s->h = noise_mix(s->h ^ s->held);
+            s->h = mix_word(s->h, s->held);
             s->held = 0;
         }
     }
     for (; n - i >= 8; i += 8, s->n += 8) {
         uint64_t word;
         memcpy(&word, b + i, 8);
-        s->h = noise_mix(s->h ^ word);
+        s->h = mix_word(s->h, word);
     }
     for (; i < n; i++, s->n++) s->held |= (uint64_t)b[i] << 8 * (s->n % 8);
 }
 
-uint64_t byte_hash_end(const struct byte_hash *s) { return noise_mix(noise_mix(s->h ^ s->held) ^ s->n); }
+uint64_t byte_hash_end(const struct byte_hash *s) { return noise_mix(mix_word(s->h, s->held) ^ s->n); }
 
 /* ---- steps ----------------------------------------------------------------------------------------- */
 
