@@ -11,7 +11,7 @@
  *     struct unmask_result r;
  *     if (!unmask_open(&m, "model.gguf", NULL, &err) || !unmask_session_open(&s, m, 0, &err)) ...
  *     unmask_options_default(m, &o);
- *     struct unmask_message hello = { "user", "turn on the kitchen light" };
+ *     struct unmask_message hello = { "user", "turn on the kitchen light", 0 };
  *     int32_t *ids; size_t n;
  *     unmask_chat_ids(m, &hello, 1, &ids, &n, &err);
  *     unmask_generate(s, ids, n, &o, NULL, NULL, &r, &err);
@@ -105,7 +105,10 @@ bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len,
 bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t n, unsigned flags, char **text,
                        size_t *len, struct unmask_err *err);
 
-struct unmask_message { const char *role, *content; };         /* role: system, user, assistant */
+struct unmask_message {
+    const char *role, *content; /* role: system, user, assistant                                */
+    size_t n_content;           /* bytes; 0: up to the NUL that ends content                    */
+};
 
 /* Token ids of a conversation in the model's chat template, up to where the assistant's answer
  * begins.  Message text never becomes a special token. */

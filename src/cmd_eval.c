@@ -105,7 +105,7 @@ static bool on_step(void *user, const struct unmask_step *step)
 static bool answers(struct eval *e, const struct line *l, const struct unmask_options *o, bool *right, struct unmask_err *err)
 {
     const json_t *q = json_object_get(l->o, "q"), *a = json_object_get(l->o, "a");
-    const struct unmask_message message = { "user", json_string_value(q) };
+    const struct unmask_message message = { "user", json_string_value(q), json_string_length(q) };
     struct unmask_model_info info;
     struct unmask_result r = { .canvas = NULL };
     int32_t *prompt;

@@ -9,6 +9,7 @@
 #include "mem.h"
 
 static const struct command *const commands[] = {
+    &cmd_run,
     &cmd_quantize,
     &cmd_inspect,
     &cmd_forward,

@@ -47,12 +47,30 @@ void term_init(struct term *t, const struct settings *s)
     t->live = !dumb;
 }
 
+static struct winsize window(void)
+{
+    struct winsize w = { 0 };
+    if ((ioctl(STDERR_FILENO, TIOCGWINSZ, &w) != 0 || w.ws_col == 0) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) != 0) w.ws_col = w.ws_row = 0;
+    return w;
+}
+
 int term_width(void)
 {
-    struct winsize w;
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0) return w.ws_col;
-    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0) return w.ws_col;
-    return 80;
+    const int columns = window().ws_col;
+    return columns > 0 ? columns : 80;
+}
+
+int term_height(void)
+{
+    const int rows = window().ws_row;
+    return rows > 0 ? rows : 24;
+}
+
+/* Controls, and the marks that turn the direction of text around. */
+uint32_t term_visible(uint32_t cp)
+{
+    if (cp < 0x20) return 0x2400 + cp;          /* U+2400...: pictures of control codes */
+    return (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069) ? 0xFFFD : cp;
 }
 
 void term_put_text(FILE *out, const char *text, size_t n, bool tty)
@@ -65,13 +83,9 @@ void term_put_text(FILE *out, const char *text, size_t n, bool tty)
         uint32_t cp;
         len = utf8_decode(text + i, n - i, &cp);
         if (!len) len = 1, cp = 0xFFFD;
-        const bool control = (cp < 0x20 && cp != '\n' && cp != '\t') || (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069);
-        if (!control) fwrite(text + i, 1, len, out);
-        else {
-            char symbol[4];
-            const size_t k = utf8_encode(cp < 0x20 ? 0x2400 + cp : 0xFFFD, symbol);        /* U+2400...: pictures of control codes */
-            fwrite(symbol, 1, k, out);
-        }
+        char shown[4];
+        const uint32_t as = cp == '\n' || cp == '\t' ? cp : term_visible(cp);
+        fwrite(shown, 1, utf8_encode(as, shown), out);
     }
 }
 

@@ -11,6 +11,7 @@ struct term {
 };
 void term_init(struct term *t, const struct settings *s);
 int term_width(void);           /* columns of the terminal, at least 1; 80 if unknown */
+int term_height(void);          /* rows of the terminal, at least 1; 24 if unknown    */
 
 /* SIGINT, SIGTERM and SIGHUP set a flag that long work polls; a second one ends the program at once, after removing
  * half-written files.  Returns 0, or the number of the signal that came. */
@@ -18,6 +19,8 @@ void term_catch_signals(void);
 int term_signal(void);
 void term_clear_signal(void);   /* a chat goes on after Ctrl-C in an answer */
 
+/* What a terminal shows in place of a character of model output: itself, or a symbol for one that would steer the terminal. */
+uint32_t term_visible(uint32_t cp);
 /* Write model output: raw to a file or pipe; to a terminal control bytes become visible symbols. */
 void term_put_text(FILE *out, const char *text, size_t n, bool tty);
 

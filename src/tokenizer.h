@@ -22,6 +22,7 @@ bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, boo
 /* Decoding that may be fed token by token: bytes of an unfinished character are held back until complete;
  * invalid bytes become U+FFFD, so what comes out is always valid UTF-8. */
 struct text_out { char *s; size_t n, cap; };    /* s: mem_free; NUL-terminated */
+bool text_put(struct text_out *out, const char *s, size_t n, struct unmask_err *err);      /* appends n bytes */
 struct token_decoder { uint8_t held[4]; int n_held; };
 bool tokenizer_decode(const struct tokenizer *t, struct token_decoder *d, const int32_t *ids, size_t n, bool special,
                       struct text_out *out, struct unmask_err *err);

@@ -48,8 +48,6 @@ bool tokenizer_wrong_field(const char *file, const char *path, const json_t *fou
 /* "folder/name" (mem_free). */
 char *tokenizer_path(const char *folder, const char *name, struct unmask_err *err);
 
-/* Append n bytes; keeps out NUL-terminated. */
-bool text_put(struct text_out *out, const char *s, size_t n, struct unmask_err *err);
 /* The first space of s cuts a merge into its two parts; false unless there is exactly one, inside. */
 bool merge_parts(struct str s, struct str *left, struct str *right);
 

@@ -71,7 +71,8 @@ bool unmask_chat_ids(const struct unmask_model *m, const struct unmask_message *
     struct chat_message *list = mem_zalloc(n_messages, sizeof *list, err);
     if (!list) return false;
     for (size_t i = 0; i < n_messages; i++)
-        list[i] = (struct chat_message){ .role = messages[i].role, .text = messages[i].content, .n_text = strlen(messages[i].content) };
+        list[i] = (struct chat_message){ .role = messages[i].role, .text = messages[i].content,
+                                         .n_text = messages[i].n_content ? messages[i].n_content : strlen(messages[i].content) };
     const bool ok = chat_encode(m->chat, m->tokenizer, list, n_messages, ids, n, err);
     mem_free(list);
     if (!ok) {

@@ -1,0 +1,220 @@
+/* cmd_generate.c - see cmd_generate.h. */
+#include "cmd_generate.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "canvas.h"
+#include "cmd_trace.h"
+#include "mem.h"
+
+bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_err *err)
+{
+    *g = (struct generator){ .s = s, .t = t };
+    if (!cmd_open_model(s, without_tokenizer, &g->m, &g->session, err)) return false;
+    unmask_model_get_info(g->m, &g->info);
+    settings_generation(s, g->m, &g->o);
+    return true;
+}
+
+void generator_close(struct generator *g)
+{
+    unmask_session_close(g->session);
+    unmask_close(g->m);
+    *g = (struct generator){ .s = NULL };
+}
+
+void answer_free(struct answer *a)
+{
+    unmask_result_free(&a->r);
+    mem_free(a->text);
+    *a = (struct answer){ .text = NULL };
+}
+
+void note(const struct settings *s, const char *fmt, ...)
+{
+    if (s->quiet) return;
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("unmask: note: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+}
+
+/* ---- one run ---- */
+
+struct watch {
+    struct canvas canvas;
+    struct progress progress;
+    struct outfile *trace;      /* NULL: none */
+    int masks;                  /* of the start canvas */
+    struct unmask_err *err;     /* of the trace; the engine then reports a cancelled run */
+    bool failed;
+};
+
+static bool on_step(void *user, const struct unmask_step *step)
+{
+    struct watch *w = user;
+    if (w->trace && !trace_step(w->trace, step, w->err)) {
+        w->failed = true;
+        return false;
+    }
+    if (step->step == 0) w->masks = step->n_masked;
+    if (w->canvas.out) canvas_draw(&w->canvas, step);
+    else progress_show(&w->progress, w->masks - step->n_masked, w->masks, "tokens", "denoising");
+    return !term_signal();
+}
+
+static bool run_engine(struct generator *g, const int32_t *ids, size_t n, bool infill, struct watch *w, struct unmask_result *r, struct unmask_err *err)
+{
+    const bool scheduled = g->o.steps > 0 && g->o.threshold <= 0 && g->o.factor <= 0;
+    canvas_open(&w->canvas, g->s, g->t, g->m, scheduled ? g->o.steps : 0);
+    progress_start(&w->progress, g->s, g->t);
+    const bool ok = (infill ? unmask_infill : unmask_generate)(g->session, ids, n, &g->o, on_step, w, r, err);
+    canvas_close(&w->canvas);
+    progress_end(&w->progress);
+    return ok;
+}
+
+bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, struct answer *a, struct unmask_err *err)
+{
+    struct outfile trace = { .path = NULL };
+    struct unmask_err traced;
+    struct watch w = { .err = &traced };
+    *a = (struct answer){ .finish = "length" };
+    if (g->s->trace && !trace_open(&trace, g->s->trace, g->s->force, err)) return false;
+    if (g->s->trace) w.trace = &trace;
+    bool ok = run_engine(g, ids, n, infill, &w, &a->r, err);
+    if (w.failed) {
+        if (err) *err = traced;
+        answer_free(a);
+    }
+    if (ok && w.trace) ok = outfile_commit(&trace, err);
+    outfile_abort(&trace);
+    const int length = a->r.n_canvas - a->r.n_prompt;
+    if (!infill && a->r.canvas && length < g->o.gen_length)
+        note(g->s, "answer cut to %d positions: %zu prompt tokens, and a context of %d", length, n, g->info.context_length);
+    return ok;
+}
+
+/* ---- what came out ---- */
+
+static bool is_end(const struct generator *g, int32_t id) { return id == g->info.eos_id || id == g->info.eot_id; }
+
+size_t ids_before_end(const struct generator *g, const int32_t *ids, size_t n)
+{
+    size_t i = 0;
+    while (i < n && !is_end(g, ids[i])) i++;
+    return i;
+}
+
+bool text_of_ids(const struct generator *g, const int32_t *ids, size_t n, char **text, size_t *n_text, struct unmask_err *err)
+{
+    const size_t end = ids_before_end(g, ids, n);
+    int32_t *kept = mem_resize(NULL, end + 1, sizeof *kept, err);
+    if (!kept) return false;
+    size_t n_kept = 0;
+    for (size_t i = 0; i < end; i++)
+        if (ids[i] != g->info.mask_id) kept[n_kept++] = ids[i];
+    const bool ok = unmask_detokenize(g->m, kept, n_kept, 0, text, n_text, err);
+    mem_free(kept);
+    return ok;
+}
+
+/* Cut the text before the first of the stop texts that is in it. */
+static bool cut_at_stop(const struct settings *s, struct answer *a)
+{
+    const size_t before = a->n_text;
+    for (int i = 0; i < s->n_stop; i++) {
+        const size_t n = strlen(s->stop[i]);
+        for (size_t at = 0; at + n <= a->n_text; at++)
+            if (!memcmp(a->text + at, s->stop[i], n)) a->n_text = at;
+    }
+    a->text[a->n_text] = 0;
+    return a->n_text < before;
+}
+
+bool answer_read(const struct generator *g, struct answer *a, struct unmask_err *err)
+{
+    const size_t n = (size_t)a->r.n_ids, before_end = ids_before_end(g, a->r.ids, n), n_counted = before_end < n ? before_end + 1 : n;
+    const float *confidence = a->r.confidence + a->r.n_prompt;
+    bool ended = before_end < n;
+    a->n_tokens = 0;
+    a->confidence_min = NAN;
+    for (size_t i = 0; i < n_counted; i++) {
+        a->n_tokens += a->r.ids[i] != g->info.mask_id;
+        a->confidence_min = fminf(a->confidence_min, confidence[i]);
+    }
+    if (g->info.has_tokenizer) {
+        if (!text_of_ids(g, a->r.ids, n, &a->text, &a->n_text, err)) return false;
+        ended = cut_at_stop(g->s, a) || ended;
+    }
+    a->finish = a->r.finish == UNMASK_FINISH_CANCELLED ? "cancelled" : ended ? "stop" : "length";
+    return true;
+}
+
+/* ---- printing ---- */
+
+void print_text(const struct generator *g, const char *text, size_t n)
+{
+    term_put_text(stdout, text, n, g->t->out_tty && !g->s->raw);
+    if (n == 0 || text[n - 1] != '\n') putchar('\n');
+}
+
+void print_json_string(const char *s, size_t n)
+{
+    json_t *j = json_stringn(s, n);
+    json_dumpf(j, stdout, JSON_ENCODE_ANY);
+    json_decref(j);
+}
+
+void print_json_ids(const int32_t *ids, size_t n)
+{
+    putchar('[');
+    for (size_t i = 0; i < n; i++) printf("%s%d", i ? "," : "", ids[i]);
+    putchar(']');
+}
+
+void print_json_figures(const struct generator *g, const struct answer *a, size_t n_prompt)
+{
+    char confidence[32] = "null";
+    if (!isnan(a->confidence_min)) snprintf(confidence, sizeof confidence, "%.9g", (double)a->confidence_min);
+    printf("\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%d,\"total_tokens\":%zu},"
+           "\"x_diffusion\":{\"steps\":%d,\"passes\":%d,\"blocks\":%d,\"seed\":%" PRIu64 ",\"ms_total\":%.3f,\"confidence_min\":%s,"
+           "\"isa\":\"%s\",\"peak_rss_bytes\":%" PRIu64 "}",
+           n_prompt, a->n_tokens, n_prompt + (size_t)a->n_tokens, a->r.steps, a->r.passes, a->r.n_blocks, g->o.seed, a->r.seconds * 1e3,
+           confidence, g->info.isa, term_peak_rss());
+}
+
+void answer_summary(const struct generator *g, const struct answer *a)
+{
+    fprintf(stderr, "unmask: %d steps, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps, a->n_tokens, a->r.seconds,
+            a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20), g->info.isa, g->o.seed);
+}
+
+void answer_print(const struct generator *g, const struct answer *a)
+{
+    if (g->s->json) {
+        putchar('{');
+        if (a->text) {
+            fputs("\"text\":", stdout);
+            print_json_string(a->text, a->n_text);
+            putchar(',');
+        }
+        fputs("\"ids\":", stdout);
+        print_json_ids(a->r.ids, (size_t)a->r.n_ids);
+        printf(",\"finish_reason\":\"%s\",", a->finish);
+        print_json_figures(g, a, (size_t)a->r.n_prompt);
+        fputs("}\n", stdout);
+    } else if (a->text) print_text(g, a->text, a->n_text);
+    else {
+        for (int i = 0; i < a->r.n_ids; i++) printf("%s%d", i ? " " : "", a->r.ids[i]);
+        putchar('\n');
+    }
+    fflush(stdout);
+    if (g->s->verbose) answer_summary(g, a);
+}
