@@ -2,21 +2,16 @@
 #include "cmd.h"
 
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "datafiles.h"
 #include "file.h"
 #include "mem.h"
+#include "pool.h"
 #include "utf8.h"
 
 #define EMBEDDED_MODEL "unmask-demo-6M-v1.0-Q8_0.gguf"
 enum { MAX_PROMPT = 16 << 20 };
-
-static bool exists(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0;
-}
 
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err)
 {
@@ -24,27 +19,26 @@ bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err
         const bool fits = snprintf(path, 1024, "%s", s->model) < 1024;
         return fits || fail(err, E_CLI_VALUE, .field = "--model", .found = "a path of more than 1023 bytes", .need = "a shorter one");
     }
-    char self[1000];
-    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n > 0) {                                /* build/unmask: ../models;  PREFIX/bin/unmask: ../share/unmask/models */
-        self[n] = 0;
-        char *slash = strrchr(self, '/');
-        if (slash) *slash = 0;
-        for (int i = 0; i < 2; i++) {
-            if (snprintf(path, 1024, "%.900s/../%s/%s", self, i ? "share/unmask/models" : "models", EMBEDDED_MODEL) < 1024 && exists(path)) return true;
-        }
-    }
-    snprintf(path, 1024, "%s/models/%s", DATADIR, EMBEDDED_MODEL);
-    if (exists(path)) return true;
+    if (datafile_find("models", EMBEDDED_MODEL, path)) return true;
     return fail(err, E_CLI_NO_MODEL, .need = "-m FILE, UNMASK_MODEL, or the embedded model " EMBEDDED_MODEL " beside the program");
+}
+
+/* Threads as asked for, but not more than four per core: more only get in each other's way. */
+static int thread_count(const struct settings *s)
+{
+    const int most = 4 * pool_cores();
+    if (s->threads <= most) return s->threads;
+    if (!s->quiet) fprintf(stderr, "unmask: note: --threads %d: %d are used, 4 per core\n", s->threads, most);
+    return most;
 }
 
 bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err)
 {
     char path[1024];
+    const int threads = thread_count(s);
     if (!cmd_model_path(s, path, err)
-        || !unmask_open(m, path, &(struct unmask_open_options){ .isa = s->isa, .threads = s->threads, .without_tokenizer = without_tokenizer }, err)) return false;
-    if (unmask_session_open(session, *m, s->threads, err)) return true;
+        || !unmask_open(m, path, &(struct unmask_open_options){ .isa = s->isa, .threads = threads, .without_tokenizer = without_tokenizer }, err)) return false;
+    if (unmask_session_open(session, *m, threads, err)) return true;
     unmask_close(*m);
     *m = NULL;
     return false;

@@ -11,7 +11,7 @@
 
 enum { MAX_BYTES = 64 << 10, MAX_DEPTH = 8, MAX_KEYS = 512, MAX_KEY = 256, MAX_TEXT = 4096 };
 
-struct level { bool sequence; size_t key_length; bool have_key; };      /* key_length: of the path up to this level */
+struct level { bool sequence; size_t key_length; bool have_key; int n_values; };        /* key_length: of the path up to this level */
 struct seen { char *key; int line; };
 
 struct reader {
@@ -70,8 +70,10 @@ static bool take_scalar(struct reader *r, const yaml_event_t *e, struct unmask_e
     const char *text = (const char *)e->data.scalar.value;
     if (e->data.scalar.length > MAX_TEXT || strlen(text) != e->data.scalar.length)
         return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("a value of %zu bytes", e->data.scalar.length), .need = FMT("at most %d, without NUL", MAX_TEXT));
-    const struct yaml_value v = { r->key, text, e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE, r->key_line, r->key_column };
+    const struct yaml_value v = { .key = r->key, .text = text, .quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE,
+                                  .in_list = l->sequence, .line = r->key_line, .column = r->key_column };
     if (!l->sequence) l->have_key = false;
+    l->n_values++;
     return r->fn(r->user, &v, err);
 }
 
@@ -88,11 +90,14 @@ static bool push(struct reader *r, const yaml_event_t *e, bool sequence, bool de
     return true;
 }
 
-static void pop(struct reader *r)
+static bool pop(struct reader *r, struct unmask_err *err)
 {
-    r->depth--;
+    const struct level *l = &r->stack[r->depth--];
     r->stack[r->depth].have_key = false;
-    r->key[r->stack[r->depth + 1].key_length] = 0;
+    r->stack[r->depth].n_values++;
+    r->key[l->key_length] = 0;
+    const struct yaml_value v = { .key = r->key, .text = "", .empty_collection = true, .line = r->key_line, .column = r->key_column };
+    return l->n_values > 0 || r->depth == 0 || r->fn(r->user, &v, err);
 }
 
 static bool take_event(struct reader *r, const yaml_event_t *e, struct unmask_err *err)
@@ -103,7 +108,7 @@ static bool take_event(struct reader *r, const yaml_event_t *e, struct unmask_er
     case YAML_SCALAR_EVENT: return take_scalar(r, e, err);
     case YAML_MAPPING_START_EVENT: return push(r, e, false, e->data.mapping_start.anchor || e->data.mapping_start.tag, err);
     case YAML_SEQUENCE_START_EVENT: return push(r, e, true, e->data.sequence_start.anchor || e->data.sequence_start.tag, err);
-    case YAML_MAPPING_END_EVENT: case YAML_SEQUENCE_END_EVENT: pop(r); return true;
+    case YAML_MAPPING_END_EVENT: case YAML_SEQUENCE_END_EVENT: return pop(r, err);
     default: return true;
     }
 }
@@ -114,20 +119,36 @@ static bool syntax_error(const struct reader *r, const yaml_parser_t *p, struct 
                 .need = p->context ? FMT("well-formed YAML (%s)", p->context) : "well-formed YAML");
 }
 
+/* libyaml reports bytes that are no text without their line, so they are looked for first. */
+static bool check_text(const char *text, size_t n, const char *path, struct unmask_err *err)
+{
+    const size_t valid = utf8_valid(text, n);
+    int line = 1, column = 1;
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char b = (unsigned char)text[i];
+        if (i == valid || (b < 0x20 && b != '\n' && b != '\r' && b != '\t') || b == 0x7F)
+            return fail(err, E_YAML_SYNTAX, .file = path, .field = FMT("line %d, column %d", line, column), .found = FMT("byte 0x%02x", b),
+                        .need = "UTF-8 text without control bytes");
+        if (b == '\n') line++, column = 1;
+        else if ((b & 0xC0) != 0x80) column++;
+    }
+    return true;
+}
+
+static bool read_text(const char *path, char **text, size_t *n, struct unmask_err *err)
+{
+    if (!file_slurp(path, MAX_BYTES, text, n, err))
+        return err && err->status == UNMASK_ELIMIT ? fail(err, E_YAML_LIMIT, .file = path, .found = "a larger file", .need = FMT("at most %d bytes", MAX_BYTES)) : false;
+    if (check_text(*text, *n, path, err)) return true;
+    mem_free(*text);
+    return false;
+}
+
 bool yaml_read(const char *path, bool (*fn)(void *user, const struct yaml_value *v, struct unmask_err *err), void *user, struct unmask_err *err)
 {
     char *text;
     size_t n;
-    if (!file_slurp(path, MAX_BYTES, &text, &n, err)) {
-        if (err && err->status == UNMASK_EMODEL) err->status = UNMASK_EUSAGE;
-        return false;
-    }
-    const size_t bad = utf8_valid(text, n);
-    if (bad < n || memchr(text, 0, n)) {
-        const size_t at = bad < n ? bad : (size_t)((char *)memchr(text, 0, n) - text);
-        mem_free(text);
-        return fail(err, E_YAML_SYNTAX, .file = path, .byte = AT(at), .found = "a byte that is not UTF-8 text", .need = "UTF-8");
-    }
+    if (!read_text(path, &text, &n, err)) return false;
     struct reader *r = mem_zalloc(1, sizeof *r, err);
     yaml_parser_t parser;
     bool ok = r && (yaml_parser_initialize(&parser) || fail(err, E_MEMORY, .file = path));
@@ -139,6 +160,7 @@ bool yaml_read(const char *path, bool (*fn)(void *user, const struct yaml_value 
     r->path = path;
     r->fn = fn;
     r->user = user;
+    yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, n);
     for (bool end = false; ok && !end; ) {
         yaml_event_t e;

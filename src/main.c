@@ -44,6 +44,15 @@ static const struct command *find(const char *name)
     return NULL;
 }
 
+static const struct unmask_err *unknown_command(const char *name, struct unmask_err *err)
+{
+    const char *words[sizeof commands / sizeof *commands + 1] = { NULL };
+    for (int i = 0; commands[i]; i++) words[i] = commands[i]->name;
+    const char *near = nearest_word(name, words);
+    fail(err, E_CLI_COMMAND, .field = QUOTE(name, strlen(name)), .hint = near ? FMT("Did you mean `unmask %s`?", near) : "`unmask help` lists the commands");
+    return err;
+}
+
 static int report(const struct unmask_err *err, bool json)
 {
     char line[2048];
@@ -52,8 +61,8 @@ static int report(const struct unmask_err *err, bool json)
         fprintf(stderr, "unmask: error: %s\n", unmask_err_message(err, line, sizeof line));
         return (int)err->status;
     }
-    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error", "id", err->id, "file", err->file, "what", err->what, "field", err->field,
-                          "found", err->found, "need", err->need, "hint", err->hint, "exit", (int)err->status);
+    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error", "id", err->id, "message", unmask_err_message(err, line, sizeof line),
+                          "file", err->file, "what", err->what, "field", err->field, "found", err->found, "need", err->need, "hint", err->hint, "exit", (int)err->status);
     if (e && err->has_offset) json_object_set_new(json_object_get(e, "error"), "offset", json_integer((json_int_t)err->offset));
     if (e) json_dumpf(e, stderr, JSON_COMPACT);
     fputc('\n', stderr);
@@ -85,28 +94,30 @@ static int run(int argc, char **argv)
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) name = "help";
     if (!strcmp(name, "help") || !strcmp(name, "-h") || !strcmp(name, "--help")) {
         const struct command *c = argc > 2 ? find(argv[2]) : NULL;
+        if (argc > 2 && !c && argv[2][0] != '-' && argv[1][0] != '-') return report(unknown_command(argv[2], &err), false);
         if (c) command_help(stdout, c);
         else help(stdout);
         return 0;
     }
     const struct command *c = version ? &cmd_version : find(name);
-    if (!c) {
-        const char *words[sizeof commands / sizeof *commands + 1] = { NULL };
-        for (int i = 0; commands[i]; i++) words[i] = commands[i]->name;
-        const char *near = nearest_word(name, words);
-        fail(&err, E_CLI_COMMAND, .field = QUOTE(name, strlen(name)), .hint = near ? FMT("Did you mean `unmask %s`?", near) : "`unmask help` lists the commands");
-        return report(&err, false);
+    bool json = false;
+    for (int i = 2; i < argc; i++) {
+        json |= !strcmp(argv[i], "--json");
+        if (!c && (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help"))) {
+            help(stdout);
+            return 0;
+        }
     }
+    if (!c) return report(unknown_command(name, &err), json);
     struct settings s;
     struct term t;
     struct arena arena = { NULL };
     int status = 0;
-    bool json = false;
-    for (int i = 2; i < argc; i++) json |= !strcmp(argv[i], "--json");
     if (!settings_open(&s, &arena, c->bit, c->name, argc - 2, argv + 2, &err)) status = report(&err, json);
     else if (s.help) command_help(stdout, c);
     else {
         term_init(&t, &s);
+        if (s.verbose) options_notes(&s, stderr);
         if (!(s.version ? &cmd_version : c)->run(&s, &t, &err)) status = report(&err, json);
     }
     arena_free(&arena);

@@ -8,6 +8,7 @@
 
 #include "mem.h"
 #include "configfile.h"
+#include "datafiles.h"
 
 enum option_type { FLAG, ONOFF, INT, REAL, SEED, TEXT, CHOICE, LIST };
 
@@ -47,31 +48,45 @@ bool parse_int(const char *text, int64_t min, int64_t max, int64_t *v)
     return true;
 }
 
+/* m * 10^e: rounded once when both factors are exact (m < 2^53, |e| <= 22). */
+static double scale10(double m, int e)
+{
+    static const double power[] = { 1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+                                    1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+    for (; e > 22 && m <= 1e300; e -= 22) m *= power[22];
+    for (; e < -22 && m > 0; e += 22) m /= power[22];
+    return m == 0 || m > 1e300 ? m : e >= 0 ? m * power[e] : m / power[-e];
+}
+
+/* Up to 15 digits are rounded correctly; with more the double is off by two units in the last place at most, so that a float comes
+ * back from whatever it was printed as. */
 bool parse_real(const char *text, double min, double max, double *v)
 {
-    const char *p = text + (*text == '-' || *text == '+');
-    double x = 0, scale = 1;
-    int digits = 0, exponent = 0;
-    for (; *p >= '0' && *p <= '9'; p++, digits++) x = x * 10 + (*p - '0');
-    if (*p == '.')
-        for (p++; *p >= '0' && *p <= '9'; p++, digits++) {
-            x = x * 10 + (*p - '0');
-            scale *= 10;
-        }
-    if (digits == 0 || digits > 15) return false;
-    if (*p == 'e' || *p == 'E') {
-        const char *sign = ++p;
-        if (*p == '-' || *p == '+') p++;
-        if (*p < '0' || *p > '9') return false;
-        for (; *p >= '0' && *p <= '9' && exponent < 1000; p++) exponent = exponent * 10 + (*p - '0');
-        if (*sign == '-') exponent = -exponent;
+    enum { DIGITS = 17, FAR = 10000 };
+    const bool minus = *text == '-';
+    uint64_t m = 0;
+    int e = 0, digits = 0, exponent = 0;
+    bool any = false, point = false;
+    const char *p = text + minus;
+    for (; (*p >= '0' && *p <= '9') || (*p == '.' && !point); p++) {
+        if (*p == '.') { point = true; continue; }
+        any = true;
+        if (digits < DIGITS) {
+            m = m * 10 + (uint64_t)(*p - '0');
+            digits += m > 0;
+            e -= point;
+        } else e += !point && e < FAR;          /* digits that a double cannot hold */
     }
-    if (*p || exponent > 30 || exponent < -30) return false;
-    x /= scale;
-    for (; exponent > 0; exponent--) x *= 10;
-    for (; exponent < 0; exponent++) x /= 10;
-    if (*text == '-') x = -x;
-    if (!(x >= min && x <= max)) return false;
+    if (!any) return false;
+    if (*p == 'e' || *p == 'E') {
+        const bool down = *++p == '-';
+        p += *p == '-' || *p == '+';
+        if (*p < '0' || *p > '9') return false;
+        for (; *p >= '0' && *p <= '9'; p++) if (exponent < FAR) exponent = exponent * 10 + (*p - '0');
+        e += down ? -exponent : exponent;
+    }
+    const double x = (minus ? -1 : 1) * scale10((double)m, e);
+    if (*p || !(x >= min && x <= max)) return false;
     *v = x;
     return true;
 }
@@ -120,33 +135,34 @@ bool parse_ids(const char *text, const char *flag, int32_t **ids, size_t *n, str
 
 /* ---- suggestions ---- */
 
+/* Letters to insert, remove, change, or swap with their neighbour; a large number for words that are long. */
 static int distance(const char *a, const char *b)
 {
-    enum { MOST = 40 };
+    enum { MOST = 48 };
     const size_t na = strlen(a), nb = strlen(b);
-    int row[MOST + 1];
+    int rows[3][MOST + 1];                      /* rows i - 2, i - 1 and i of the table, by i % 3 */
     if (na > MOST || nb > MOST) return MOST;
-    for (size_t j = 0; j <= nb; j++) row[j] = (int)j;
-    for (size_t i = 1; i <= na; i++) {
-        int diagonal = row[0];
-        row[0] = (int)i;
-        for (size_t j = 1; j <= nb; j++) {
-            const int up = row[j], replace = diagonal + (a[i - 1] != b[j - 1]);
-            int best = up + 1 < row[j - 1] + 1 ? up + 1 : row[j - 1] + 1;
-            if (replace < best) best = replace;
-            diagonal = up;
-            row[j] = best;
+    for (size_t i = 0; i <= na; i++)
+        for (size_t j = 0; j <= nb; j++) {
+            int *to = &rows[i % 3][j];
+            if (i == 0 || j == 0) { *to = (int)(i + j); continue; }
+            const int *up = rows[(i + 2) % 3], left = rows[i % 3][j - 1];
+            *to = up[j - 1] + (a[i - 1] != b[j - 1]);
+            if (up[j] + 1 < *to) *to = up[j] + 1;
+            if (left + 1 < *to) *to = left + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && rows[(i + 1) % 3][j - 2] + 1 < *to)
+                *to = rows[(i + 1) % 3][j - 2] + 1;
         }
-    }
-    return row[nb];
+    return rows[na % 3][nb];
 }
 
 const char *nearest_word(const char *word, const char *const *words)
 {
+    const size_t n = strlen(word);
     const char *best = NULL;
-    int least = 3;
+    int least = n < 4 ? 4 : n < 9 ? 6 : 8;      /* twice the edits, so that half a step can prefer a word that goes on */
     for (; *words; words++) {
-        const int d = distance(word, *words);
+        const int d = 2 * distance(word, *words) + (strncmp(word, *words, n) != 0);
         if (d < least) {
             least = d;
             best = *words;
@@ -172,11 +188,11 @@ static const char *nearest_option(const char *word, bool keys, unsigned command)
 
 /* ---- one value ---- */
 
-static const char *need_of(const struct option *o, struct err_text *t)
+static const char *need_of(const struct option *o, enum origin from, struct err_text *t)
 {
     switch (o->type) {
     case FLAG: return "true or false";
-    case ONOFF: return "on or off";
+    case ONOFF: return from == FROM_YAML ? "true or false" : "on or off";
     case INT: return err_fmt(t, "a whole number from %.0f to %.0f", o->min, o->max);
     case REAL: return err_fmt(t, "a number from %g to %g", o->min, o->max);
     case SEED: return "a whole number from 0 to 18446744073709551615, or -1 for a random one";
@@ -204,7 +220,7 @@ static struct list list_of(struct settings *s, const struct option *o)
 }
 
 /* Store text as the option's value; false: it is not one. */
-static bool store(struct settings *s, const struct option *o, const char *text, struct unmask_err *err)
+static bool store(struct settings *s, const struct option *o, const char *text, enum origin from, struct unmask_err *err)
 {
     char *member = (char *)s + o->offset;
     int64_t i;
@@ -212,7 +228,8 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
     switch (o->type) {
     case FLAG:
     case ONOFF: {
-        const char *yes = o->type == FLAG ? "true" : "on", *no = o->type == FLAG ? "false" : "off";
+        const bool word = o->type == ONOFF && from != FROM_YAML;        /* a file says true or false, as YAML 1.2 does */
+        const char *yes = word ? "on" : "true", *no = word ? "off" : "false";
         const bool on = !strcmp(text, yes) || !strcmp(text, "true");
         if (!on && strcmp(text, no) && strcmp(text, "false")) return false;
         *(bool *)member = on;
@@ -243,16 +260,24 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
     const struct option *o = &options[id];
     if (from < s->origin[id]) return true;
     if (o->type == LIST && from > s->origin[id]) *list_of(s, o).n = 0;
-    if (!store(s, o, text, err)) {
+    if (!store(s, o, text, from, err)) {
         struct err_text need;
         return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file, .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
-                    .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max) : need_of(o, &need));
+                    .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max) : need_of(o, from, &need));
     }
     s->origin[id] = from;
     return true;
 }
 
 /* ---- sources ---- */
+
+static bool is_section(const char *word)
+{
+    const size_t n = strlen(word);
+    for (int i = 0; i < OPT_COUNT; i++)
+        if (options[i].key && !strncmp(options[i].key, word, n) && options[i].key[n] == '.') return true;
+    return false;
+}
 
 struct yaml_source { struct settings *s; const char *path; };
 
@@ -261,8 +286,25 @@ static bool set_from_yaml(void *user, const struct yaml_value *v, struct unmask_
     const struct yaml_source *src = user;
     struct err_text where;
     err_fmt(&where, "%s, line %d, column %d", v->key, v->line, v->column);
-    for (int i = 0; i < OPT_COUNT; i++)
-        if (options[i].key && !strcmp(options[i].key, v->key)) return set(src->s, i, v->text, FROM_YAML, src->path, where.s, err);
+    int id = 0;
+    while (id < OPT_COUNT && (!options[id].key || strcmp(options[id].key, v->key))) id++;
+    if (id < OPT_COUNT) {
+        const enum option_type type = options[id].type;
+        if (v->empty_collection && type == LIST) return true;
+        const bool null = !v->quoted && (!*v->text || !strcmp(v->text, "~") || !strcmp(v->text, "null"));
+        if (v->empty_collection || null)
+            return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = "no value", .hint = "Give it one or remove the line");
+        if ((v->in_list && type != LIST) || (v->quoted && type != TEXT && type != CHOICE && type != LIST)) {
+            struct err_text need;
+            return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .need = need_of(&options[id], FROM_YAML, &need),
+                        .found = v->in_list ? "a list" : FMT("\"%s\" in quotes", QUOTE(v->text, strlen(v->text))));
+        }
+        return set(src->s, id, v->text, FROM_YAML, src->path, where.s, err);
+    }
+    if (is_section(v->key)) {
+        if (!*v->text && !v->quoted) return true;                       /* all its lines are comments */
+        return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = QUOTE(v->text, strlen(v->text)), .need = "keys below it");
+    }
     const char *near = nearest_option(v->key, true, 0);
     return fail(err, E_YAML_UNKNOWN, .file = src->path, .field = where.s, .hint = near ? FMT("Did you mean `%s`?", near) : NULL);
 }
@@ -278,20 +320,21 @@ static bool exists(const char *path)
     return stat(path, &st) == 0;
 }
 
-/* -c NAME: ./NAME, ./NAME.yaml, or those in the installed folder or in configs/ beside the build. */
+/* -c NAME: ./NAME, ./NAME.yaml, or a configuration that comes with the program. */
 static bool read_named(struct settings *s, const char *name, struct unmask_err *err)
 {
-    const char *const patterns[] = { "%s", "%s.yaml", DATADIR "/configs/%s", DATADIR "/configs/%s.yaml", "configs/%s", "configs/%s.yaml" };
-    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
-        char path[1024];
-        if (i >= 2 && strchr(name, '/')) break;
-        if (snprintf(path, sizeof path, patterns[i], name) < (int)sizeof path && exists(path)) return read_yaml(s, path, err);
+    for (int i = 0; i < 4; i++) {
+        char path[1024], file[300];
+        if (snprintf(file, sizeof file, "%s%s", name, i % 2 ? ".yaml" : "") >= (int)sizeof file) break;
+        if (i < 2 ? exists(file) : !strchr(name, '/') && datafile_find("configs", file, path)) return read_yaml(s, i < 2 ? file : path, err);
     }
-    return read_yaml(s, name, err);
+    return read_yaml(s, name, err);             /* opening it gives the sentence */
 }
 
 static bool read_files(struct settings *s, struct unmask_err *err)
 {
+    if (s->no_config && s->config)
+        return fail(err, E_CLI_CONFLICT, .field = "--config, --no-config", .need = "one of them");
     if (s->no_config) return true;
     char path[1024];
     const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
@@ -332,6 +375,18 @@ static int find_flag(unsigned command, const char *flag, size_t n)
     return -1;
 }
 
+static bool unknown_flag(const struct settings *s, unsigned command, const char *flag, size_t n, struct unmask_err *err)
+{
+    char word[64];
+    snprintf(word, sizeof word, "%.*s", (int)(n < 60 ? n : 60), flag);
+    const char *near = nearest_option(word, false, command);
+    const bool elsewhere = find_flag(CMD_ALL, flag, n) >= 0;
+    return fail(err, E_CLI_FLAG, .field = QUOTE(flag, n),
+                .hint = elsewhere ? FMT("It belongs to other commands; `unmask %s -h` lists the flags", s->command)
+                        : near ? FMT("Did you mean %s? `unmask %s -h` lists the flags", near, s->command)
+                        : FMT("`unmask %s -h` lists the flags; text that begins with - goes after --", s->command));
+}
+
 static bool is_flag(const char *arg) { return arg[0] == '-' && arg[1] && !(arg[1] >= '0' && arg[1] <= '9'); }
 
 static bool read_flags(struct settings *s, unsigned command, int argc, char **argv, struct unmask_err *err)
@@ -349,19 +404,39 @@ static bool read_flags(struct settings *s, unsigned command, int argc, char **ar
         }
         const char *equals = argv[a][1] == '-' ? strchr(argv[a], '=') : NULL;
         const size_t n = equals ? (size_t)(equals - argv[a]) : strlen(argv[a]);
-        const int id = find_flag(command, argv[a], n);
-        if (id < 0) {
-            char word[64];
-            snprintf(word, sizeof word, "%.*s", (int)(n < 60 ? n : 60), argv[a]);
-            const char *near = nearest_option(word, false, command);
-            return fail(err, E_CLI_FLAG, .field = QUOTE(argv[a], n), .hint = near ? FMT("Did you mean %s? `unmask %s -h` lists the flags", near, s->command)
-                                                                             : FMT("`unmask %s -h` lists the flags", s->command));
-        }
-        const char *value = equals ? equals + 1 : options[id].type == FLAG ? "true" : a + 1 < argc ? argv[++a] : NULL;
+        int id = find_flag(command, argv[a], n);
+        const bool attached = id < 0 && argv[a][1] != '-' && n > 2;             /* -t4 */
+        if (attached && (id = find_flag(command, argv[a], 2)) >= 0 && options[id].type == FLAG) id = -1;
+        if (id < 0) return unknown_flag(s, command, argv[a], n, err);
+        const char *value = attached ? argv[a] + 2 : equals ? equals + 1 : options[id].type == FLAG ? "true" : a + 1 < argc ? argv[++a] : NULL;
         if (!value || (equals && !*value && options[id].type != TEXT))
             return fail(err, E_CLI_NO_VALUE, .field = options[id].flag, .need = options[id].arg ? options[id].arg : "true or false");
         if (!set(s, id, value, FROM_FLAG, NULL, options[id].flag, err)) return false;
+        s->times[id]++;
     }
+    return true;
+}
+
+/* A commit rule of a stronger source replaces what a weaker one says: `--steps 40` switches off a file's threshold. */
+static void weaker_rules_off(struct settings *s)
+{
+    const enum option_id rules[] = { OPT_THRESHOLD, OPT_FACTOR, OPT_STEPS };
+    enum origin strongest = FROM_DEFAULT;
+    for (int i = 0; i < 3; i++) if (s->origin[rules[i]] > strongest) strongest = s->origin[rules[i]];
+    for (int i = 0; i < 3; i++) if (s->origin[rules[i]] < strongest) s->origin[rules[i]] = FROM_DEFAULT;
+    if (!s->origin[OPT_THRESHOLD]) s->threshold = 0;
+    if (!s->origin[OPT_FACTOR]) s->factor = 0;
+    if (!s->origin[OPT_STEPS]) s->steps = 0;
+}
+
+static bool check_conflicts(struct settings *s, struct unmask_err *err)
+{
+    weaker_rules_off(s);
+    if (s->threshold > 0 && s->factor > 0) return fail(err, E_CLI_CONFLICT, .field = "--threshold, --factor", .need = "one of them");
+    if (s->verbose && s->quiet) return fail(err, E_CLI_CONFLICT, .field = "--verbose, --quiet", .need = "one of them");
+    if (s->raw && s->system && s->origin[OPT_SYSTEM] == FROM_FLAG)
+        return fail(err, E_CLI_CONFLICT, .field = "--raw, --system", .need = "one of them", .hint = "A system message needs the chat template");
+    if (s->prompt && s->prompt_ids) return fail(err, E_CLI_CONFLICT, .field = "--prompt, --prompt-ids", .need = "one of them");
     return true;
 }
 
@@ -370,7 +445,16 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
     *s = defaults;
     s->arena = arena;
     s->command = command;
-    return read_flags(s, command_bit, argc, argv, err) && (s->help || s->version || (read_files(s, err) && read_environment(s, err)));
+    for (int i = 0; i < argc && strcmp(argv[i], "--"); i++)         /* help is given whatever else is wrong */
+        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) return (s->help = true);
+    if (!read_flags(s, command_bit, argc, argv, err)) return false;
+    return s->help || s->version || (read_files(s, err) && read_environment(s, err) && check_conflicts(s, err));
+}
+
+void options_notes(const struct settings *s, FILE *out)
+{
+    for (int i = 0; i < OPT_COUNT; i++)
+        if (s->times[i] > 1 && options[i].type != LIST) fprintf(out, "unmask: note: %s was given %d times; the last one counts\n", options[i].flag, s->times[i]);
 }
 
 void options_help(FILE *out, unsigned command_bit)
@@ -380,9 +464,8 @@ void options_help(FILE *out, unsigned command_bit)
         if (!(o->commands & command_bit)) continue;
         char left[64];
         const bool is_short = o->aliases[0] == '-' && o->aliases[1] != '-' && (o->aliases[2] == 0 || o->aliases[2] == ',');
-        snprintf(left, sizeof left, "%s%s%s%s%s", is_short ? (const char[]){ o->aliases[0], o->aliases[1], 0 } : "", is_short ? ", " : "    ", o->flag,
-                 o->arg ? " " : "", o->arg ? o->arg : "");
-        fprintf(out, "  %-32s %s\n", left, o->help);
+        snprintf(left, sizeof left, "%.2s%s%s%s%s", is_short ? o->aliases : "", is_short ? ", " : "    ", o->flag, o->arg ? " " : "", o->arg ? o->arg : "");
+        fprintf(out, "  %-32s %s%s%s%s\n", left, o->help, o->key ? "  [" : "", o->key ? o->key : "", o->key ? "]" : "");
     }
 }
 

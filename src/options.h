@@ -3,6 +3,8 @@
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
+#include <stdio.h>
+
 #include "err.h"
 
 enum command_bit {
@@ -30,6 +32,7 @@ struct settings {
     const char *command;
     const char **args; int n_args;              /* positional arguments */
     enum origin origin[OPT_COUNT];
+    int times[OPT_COUNT];                       /* how often it was given as a flag */
 
     const char *model, *config;
     bool no_config;
@@ -66,11 +69,12 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
 struct unmask_model;
 void settings_generation(const struct settings *s, const struct unmask_model *m, struct unmask_options *o);
 
+/* What -v says about flags that were given more than once. */
+void options_notes(const struct settings *s, FILE *out);
 /* Print the flags that a command takes, from the table. */
-#include <stdio.h>
 void options_help(FILE *out, unsigned command_bit);
 
-/* The word of a NULL-terminated list that is nearest to `word` (at most 2 edits away, or NULL): for "did you mean". */
+/* The word of a NULL-terminated list that is nearest to `word` (a few edits away, by its length, or NULL): for "did you mean". */
 const char *nearest_word(const char *word, const char *const *words);
 
 /* Strict numbers: the whole text, decimal, no locale. */

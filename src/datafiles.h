@@ -1,0 +1,11 @@
+/* datafiles.h - where the files that come with the program lie: models/ and configs/. */
+#ifndef DATAFILES_H
+#define DATAFILES_H
+
+#include <stdbool.h>
+
+/* Path of folder/name beside the build (build/unmask: ../models), beside an installed program (../share/unmask/models), or where
+ * `make install` puts it.  False, with the last place that was tried in path, if there is none. */
+bool datafile_find(const char *folder, const char *name, char path[1024]);
+
+#endif
