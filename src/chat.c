@@ -32,7 +32,8 @@ static bool put_token(const struct tokenizer *t, const char *text, int32_t **ids
 /* What str.strip() of Python, hence Jinja's trim, takes away. */
 static bool is_space(uint32_t c)
 {
-    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A)
+    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680
+        || (c >= 0x2000 && c <= 0x200A)
         || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
@@ -73,7 +74,8 @@ static bool llada_text(const struct tokenizer *t, struct str text, int32_t **ids
 
 /* An earlier answer as ids: end-of-text tokens are dropped (LLaDA chat.py), so are masks that a cancelled run left, and
  * the turn's end, which is written anyway. */
-static bool llada_answer(const struct tokenizer *t, const struct chat_message *m, int32_t eot, int32_t **ids, size_t *n_ids, struct unmask_err *err)
+static bool llada_answer(const struct tokenizer *t, const struct chat_message *m, int32_t eot, int32_t **ids, size_t *n_ids,
+                         struct unmask_err *err)
 {
     const struct token_ids special = tokenizer_ids(t);
     if (!tokenizer_encode(t, "\n\n", 2, false, ids, n_ids, err)) return false;
@@ -92,7 +94,8 @@ static bool llada_encode(const struct chat_template *c, const struct tokenizer *
     if (!put_id(ids, n_ids, bos, err)) return false;
     for (size_t i = 0; i < n; i++)
         if (!llada_header(t, m[i].role, ids, n_ids, err)
-            || !(m[i].ids ? llada_answer(t, &m[i], eot, ids, n_ids, err) : llada_text(t, (struct str){ m[i].text, m[i].n_text }, ids, n_ids, err))
+            || !(m[i].ids ? llada_answer(t, &m[i], eot, ids, n_ids, err)
+                 : llada_text(t, (struct str){ m[i].text, m[i].n_text }, ids, n_ids, err))
             || !put_id(ids, n_ids, eot, err)) return false;
     return llada_header(t, "assistant", ids, n_ids, err) && tokenizer_encode(t, "\n\n", 2, false, ids, n_ids, err);
 }
@@ -134,7 +137,8 @@ const struct chat_template *chat_template_of(const struct tokenizer *t, struct u
     for (int i = 0; i < N_TABLE && !c; i++)
         if (fits(&table[i], text)) c = &table[i];
     if (!c) {
-        fail(err, E_CHAT_UNKNOWN, .found = QUOTE(text.s, text.n), .need = "the template \"llada\"", .hint = "Give it plain text to continue");
+        fail(err, E_CHAT_UNKNOWN, .found = QUOTE(text.s, text.n), .need = "the template \"llada\"",
+             .hint = "Give it plain text to continue");
         return NULL;
     }
     for (const char *const *token = c->tokens; *token; token++)
@@ -155,7 +159,8 @@ bool chat_encode(const struct chat_template *c, const struct tokenizer *t, const
     for (size_t i = 0; i < n_messages; i++) {
         const char *role = messages[i].role;
         if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)
-            return fail(err, E_CHAT_ROLE, .field = FMT("message %zu", i + 1), .found = FMT("\"%s\"", QUOTE(role, strlen(role))), .need = "system, user or assistant");
+            return fail(err, E_CHAT_ROLE, .field = FMT("message %zu", i + 1), .found = FMT("\"%s\"", QUOTE(role, strlen(role))),
+                        .need = "system, user or assistant");
     }
     const size_t before = *n_ids;
     if (c->encode(c, t, messages, n_messages, ids, n_ids, err)) return true;

@@ -39,7 +39,8 @@ static bool run(const struct settings *s, const struct term *term, struct unmask
     struct text_out text = { 0 };
     int32_t *ids = NULL;
     size_t n = 0;
-    const bool ok = read_ids(s, &ids, &n, err) && cmd_open_tokenizer(s, &t, err) && tokenizer_decode(t, &d, ids, n, s->special, &text, err)
+    const bool ok = read_ids(s, &ids, &n, err) && cmd_open_tokenizer(s, &t, err)
+        && tokenizer_decode(t, &d, ids, n, s->special, &text, err)
         && tokenizer_decode_end(&d, &text, err) && print_text(&text, s, term, err);
     tokenizer_close(t);
     mem_free(text.s);

@@ -28,7 +28,8 @@ static void print_ids(const int32_t *ids, size_t n, bool json)
     fputs(json ? "]}\n" : "\n", stdout);
 }
 
-static bool tokenize(const struct tokenizer *t, const char *text, size_t n, const struct settings *s, bool json, struct unmask_err *err)
+static bool tokenize(const struct tokenizer *t, const char *text, size_t n, const struct settings *s, bool json,
+                     struct unmask_err *err)
 {
     int32_t *ids = NULL;
     size_t n_ids = 0;
@@ -61,7 +62,8 @@ static bool run(const struct settings *s, const struct term *term, struct unmask
     char *text = NULL;
     size_t n;
     if (s->n_args > (s->jsonl ? 0 : 1))
-        return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[s->n_args - 1], strlen(s->args[s->n_args - 1])), .need = s->jsonl ? "no text beside --jsonl" : "one text; put it in quotes");
+        return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[s->n_args - 1], strlen(s->args[s->n_args - 1])),
+                    .need = s->jsonl ? "no text beside --jsonl" : "one text; put it in quotes");
     if (!s->jsonl && !cmd_read_text(s->n_args ? s->args[0] : NULL, "text", &text, &n, err)) return false;
     bool ok = cmd_open_tokenizer(s, &t, err);
     if (ok) {

@@ -63,7 +63,8 @@ bool json_flat_int(struct json_flat *f, int64_t *v)
     for (; f->p < f->end && *f->p >= '0' && *f->p <= '9' && f->p - start < DIGITS; f->p++) n = n * 10 + (*f->p - '0');
     *v = negative ? -n : n;
     if (f->p == start || (*start == '0' && f->p - start > 1)) return false;
-    return f->p < f->end && (*f->p == ',' || *f->p == '}' || *f->p == ']' || *f->p == ' ' || *f->p == '\n' || *f->p == '\r' || *f->p == '\t');
+    return f->p < f->end && (*f->p == ',' || *f->p == '}' || *f->p == ']' || *f->p == ' ' || *f->p == '\n' || *f->p == '\r'
+                             || *f->p == '\t');
 }
 
 bool json_flat_skip(struct json_flat *f, struct str *value, size_t *n_items)

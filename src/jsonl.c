@@ -23,7 +23,8 @@ static bool read_line(struct jsonl *j, bool *end, struct unmask_err *err)
     errno = 0;
     for (j->n = 0; (c = getc_unlocked(j->in)) != EOF && c != '\n'; ) {
         if (j->n == JSON_BYTES)
-            return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number + 1), .found = "a longer line", .need = FMT("at most %u bytes", JSON_BYTES));
+            return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number + 1),
+                        .found = "a longer line", .need = FMT("at most %u bytes", JSON_BYTES));
         if (j->n == j->cap) {
             const size_t cap = j->cap ? 2 * j->cap : 4096;
             char *line = mem_resize(j->line, cap, 1, err);
@@ -57,8 +58,10 @@ bool jsonl_next(struct jsonl *j, json_t **object, struct unmask_err *err)
     } while (blank(j));
     *object = json_parse(j->line, j->n, j->name, JSON_DEPTH, &why);
     if (json_is_object(*object)) return true;
-    if (*object) fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number), .need = "a JSON object");
-    else fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number), .byte = { why.has_offset, why.offset },
+    if (*object) fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
+                      .need = "a JSON object");
+    else fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
+              .byte = { why.has_offset, why.offset },
               .found = why.found[0] ? why.found : why.what, .need = "a JSON object");
     json_decref(*object);
     *object = NULL;
@@ -69,8 +72,8 @@ const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const ch
 {
     const json_t *v = json_object_get(object, key);
     if (json_is_string(v)) return v;
-    fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number), .found = v ? "another type" : "no such field",
-         .need = FMT("a text under \"%s\"", key));
+    fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
+         .found = v ? "another type" : "no such field", .need = FMT("a text under \"%s\"", key));
     return NULL;
 }
 

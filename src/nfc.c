@@ -58,8 +58,10 @@ static bool decompose(struct points *p, const char *s, size_t n, struct unmask_e
         int class_of_last = 0;
         i += utf8_decode(s + i, n - i, &cp);
         if (!points_room(p, MOST, err)) return false;
-        const utf8proc_ssize_t got = utf8proc_decompose_char((int32_t)cp, p->c + p->n, MOST, UTF8PROC_STABLE | UTF8PROC_COMPOSE, &class_of_last);
-        if (got < 0 || got > MOST) return fail(err, E_INTERNAL, .what = utf8proc_errmsg(got), .found = FMT("U+%04X", (unsigned)cp));
+        const utf8proc_ssize_t got = utf8proc_decompose_char((int32_t)cp, p->c + p->n, MOST, UTF8PROC_STABLE | UTF8PROC_COMPOSE,
+                                                             &class_of_last);
+        if (got < 0 || got > MOST)
+            return fail(err, E_INTERNAL, .what = utf8proc_errmsg(got), .found = FMT("U+%04X", (unsigned)cp));
         for (const size_t end = p->n + (size_t)got; p->n < end; p->n++) {
             if (combining_class(p->c[p->n]) > 0) { marks++; continue; }
             if (marks > 1) sort_marks(p->c + p->n - marks, p->spare, marks);

@@ -17,11 +17,13 @@
 
 static const struct pretokenizer table[] = {
     { { "llama-bpe", "llama3", "llama-v3" },
-      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" },
+      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+        "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" },
       CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?" OTHER "+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|" SPACES_AT_END,
       .ignore_merges = true },
     { { "qwen2" },
-      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" },
+      { "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+        "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" },
       CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?" OTHER "+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|" SPACES_AT_END,
       .nfc = true },
     { { "bailingmoe2", "bailingmoe", "llada-moe" },
@@ -98,13 +100,15 @@ bool split_work_init(struct split_work *w, const struct splitter *s, size_t n, s
     return true;
 }
 
-bool split_next(const struct splitter *s, struct split_work *w, const char *text, size_t n, size_t at, size_t *end, struct unmask_err *err)
+bool split_next(const struct splitter *s, struct split_work *w, const char *text, size_t n, size_t at, size_t *end,
+                struct unmask_err *err)
 {
     const int found = pcre2_match(s->code, (PCRE2_SPTR)text, n, at, PCRE2_ANCHORED | PCRE2_NO_UTF_CHECK, w->match, w->limits);
     if (found == PCRE2_ERROR_NOMEMORY) return fail(err, E_MEMORY, .need = "work space to cut text into pieces");
     *end = found > 0 ? pcre2_get_ovector_pointer(w->match)[1] : at;
     /* Every character is white space, a letter, a number or none of them: some alternative takes it. */
-    return *end > at || fail(err, E_INTERNAL, .what = "the pre-tokenizer stopped", .byte = AT(at), .found = FMT("PCRE2 result %d", found));
+    return *end > at || fail(err, E_INTERNAL, .what = "the pre-tokenizer stopped", .byte = AT(at),
+                             .found = FMT("PCRE2 result %d", found));
 }
 
 void split_work_free(struct split_work *w)

@@ -28,9 +28,11 @@ void splitter_free(struct splitter *s);         /* NULL is fine */
 
 /* State of one caller. */
 struct split_work { void *match, *limits; };    /* zero-initialise */
-bool split_work_init(struct split_work *w, const struct splitter *s, size_t n, struct unmask_err *err);  /* texts of up to n bytes */
+/* For texts of up to n bytes. */
+bool split_work_init(struct split_work *w, const struct splitter *s, size_t n, struct unmask_err *err);
 /* End of the piece that starts at `at` < n; text must be valid UTF-8. */
-bool split_next(const struct splitter *s, struct split_work *w, const char *text, size_t n, size_t at, size_t *end, struct unmask_err *err);
+bool split_next(const struct splitter *s, struct split_work *w, const char *text, size_t n, size_t at, size_t *end,
+                struct unmask_err *err);
 void split_work_free(struct split_work *w);
 
 #endif

@@ -22,7 +22,8 @@ static bool named(struct tokenizer *t, const char *file, const json_t *root, con
     if (!json_is_string(text)) return tokenizer_wrong_field(file, FMT("$.%s", key), text, "the text of a token", err);
     const int32_t found = vocab_find(&t->vocab, json_string_value(text), json_string_length(text));
     if (found < 0)
-        return fail(err, E_TOK_SPECIAL, .file = file, .field = FMT("$.%s", key), .found = FMT("\"%s\"", QUOTE(json_string_value(text), json_string_length(text))),
+        return fail(err, E_TOK_SPECIAL, .file = file, .field = FMT("$.%s", key),
+                    .found = FMT("\"%s\"", QUOTE(json_string_value(text), json_string_length(text))),
                     .need = "a token of the vocabulary");
     if (*id < 0) *id = found;
     return true;
@@ -69,11 +70,13 @@ static bool load_decoder(struct tokenizer *t, const char *file, json_t *decoder,
         int64_t id = 0;
         size_t digits = 0;
         for (; key[digits] >= '0' && key[digits] <= '9' && digits < 10; digits++) id = id * 10 + (key[digits] - '0');
-        if (digits == 0 || key[digits]) return fail(err, E_TOK_FIELD, .file = file, .field = where.s, .found = "this key", .need = "an id");
+        if (digits == 0 || key[digits])
+            return fail(err, E_TOK_FIELD, .file = file, .field = where.s, .found = "this key", .need = "an id");
         if (!json_is_string(content)) return tokenizer_wrong_field(file, FMT("%s.content", where.s), content, "a string", err);
         const struct str text = { json_string_value(content), json_string_length(content) };
         if (vocab_find(&t->vocab, text.s, text.n) == id) continue;
-        if (!tokenizer_add_token(t, id, text, json_is_true(json_object_get(a, "special")) ? TOKEN_CONTROL : TOKEN_USER, file, where.s, err)) return false;
+        const enum token_type type = json_is_true(json_object_get(a, "special")) ? TOKEN_CONTROL : TOKEN_USER;
+        if (!tokenizer_add_token(t, id, text, type, file, where.s, err)) return false;
     }
     return true;
 }
@@ -95,7 +98,8 @@ static bool load_special_map(struct tokenizer *t, const char *file, json_t *root
 static bool load_model_config(struct tokenizer *t, const char *file, json_t *root, struct unmask_err *err)
 {
     const struct { const char *key; int32_t *id; } rows[] = {
-        { "bos_token_id", &t->ids.bos }, { "eos_token_id", &t->ids.eos }, { "pad_token_id", &t->ids.pad }, { "mask_token_id", &t->ids.mask } };
+        { "bos_token_id", &t->ids.bos }, { "eos_token_id", &t->ids.eos }, { "pad_token_id", &t->ids.pad },
+        { "mask_token_id", &t->ids.mask } };
     if (!json_is_object(root)) return tokenizer_wrong_field(file, "$", root, "an object", err);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         const json_t *v = json_object_get(root, rows[i].key);

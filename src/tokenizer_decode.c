@@ -45,7 +45,7 @@ static bool put_byte(struct token_decoder *d, struct text_out *out, uint8_t b, s
         d->n_held = 0;
         if (!text_put(out, replacement, 3, err)) return false;
     }
-    if (!d->n_held && length_of(b) < 2) return length_of(b) ? text_put(out, &(char){ (char)b }, 1, err) : text_put(out, replacement, 3, err);
+    if (!d->n_held && length_of(b) < 2) return text_put(out, length_of(b) ? (const char *)&b : replacement, length_of(b) ? 1 : 3, err);
     d->held[d->n_held++] = b;
     if (d->n_held < length_of(d->held[0])) return true;
     const size_t n = (size_t)d->n_held;
@@ -80,7 +80,10 @@ static bool put_normal(struct token_decoder *d, struct text_out *out, const stru
     return true;
 }
 
-static int hex(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : 0; }
+static int hex(char c)          /* a digit: the loader has seen to it */
+{
+    return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+}
 
 bool tokenizer_decode(const struct tokenizer *t, struct token_decoder *d, const int32_t *ids, size_t n, bool special,
                       struct text_out *out, struct unmask_err *err)

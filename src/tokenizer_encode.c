@@ -73,7 +73,8 @@ static bool encode_piece(struct encoder *e, const char *s, size_t n, struct unma
     for (size_t i = 0; i < n; i++) {
         ids[i] = e->t->byte_ids[(uint8_t)s[i]];
         if (ids[i] < 0)
-            return fail(err, E_TOK_BYTE, .file = e->t->path, .found = FMT("byte 0x%02X in the text", (uint8_t)s[i]), .need = "a token for every byte of the text");
+            return fail(err, E_TOK_BYTE, .file = e->t->path, .found = FMT("byte 0x%02X in the text", (uint8_t)s[i]),
+                        .need = "a token for every byte of the text");
     }
     size_t left = n;
     if (n > 1 && !bpe_merge(&e->t->bpe, &e->bpe, ids, &left, err)) return false;

@@ -27,7 +27,8 @@ static bool find(struct str text, struct tables *found)
     bool ok = enter(&f, "model") && json_flat_take(&f, '{');
     do {
         ok = ok && json_flat_key(&f, &key);
-        const bool vocab = ok && key.n == 5 && !memcmp(key.s, "vocab", 5), merges = ok && key.n == 6 && !memcmp(key.s, "merges", 6);
+        const bool vocab = ok && key.n == 5 && !memcmp(key.s, "vocab", 5);
+        const bool merges = ok && key.n == 6 && !memcmp(key.s, "merges", 6);
         ok = ok && json_flat_skip(&f, &value, &n);
         if (ok && vocab) { found->vocab = value; found->n_vocab = n; }
         if (ok && merges) { found->merges = value; found->n_merges = n; }
@@ -43,7 +44,8 @@ static bool read_vocab(struct tokenizer *t, const struct tables *from)
     struct str text;
     int64_t id;
     bool ok = vocab_init(&t->vocab, from->n_vocab, NULL) && json_flat_take(&f, '{');
-    do ok = ok && json_flat_key(&f, &text) && json_flat_int(&f, &id) && vocab_add(&t->vocab, id, text, TOKEN_NORMAL, NULL, NULL, NULL);
+    do ok = ok && json_flat_key(&f, &text) && json_flat_int(&f, &id)
+        && vocab_add(&t->vocab, id, text, TOKEN_NORMAL, NULL, NULL, NULL);
     while (ok && json_flat_take(&f, ','));
     ok = ok && json_flat_take(&f, '}') && f.p == f.end;
     json_flat_end(&f);
@@ -56,7 +58,8 @@ static bool read_merge(struct tokenizer *t, struct json_flat *f)
     char copy[1024];
     struct str left, right;
     if (!json_flat_take(f, '['))
-        return json_flat_string(f, &left) && merge_parts(left, &left, &right) && tokenizer_add_merge(t, left, right, NULL, NULL, NULL);
+        return json_flat_string(f, &left) && merge_parts(left, &left, &right)
+            && tokenizer_add_merge(t, left, right, NULL, NULL, NULL);
     if (!json_flat_string(f, &left) || left.n > sizeof copy) return false;
     memcpy(copy, left.s, left.n);
     left.s = copy;
@@ -81,8 +84,11 @@ static char *without(struct str text, const struct tables *tables, size_t *n)
     const bool vocab_first = tables->vocab.s < tables->merges.s;
     const struct str a = vocab_first ? tables->vocab : tables->merges, b = vocab_first ? tables->merges : tables->vocab;
     const char *const empty[] = { "{}", "[]" };
-    const struct str parts[] = { { text.s, (size_t)(a.s - text.s) }, { empty[!vocab_first], 2 }, { a.s + a.n, (size_t)(b.s - a.s) - a.n },
-                                 { empty[vocab_first], 2 }, { b.s + b.n, (size_t)(text.s + text.n - b.s) - b.n } };
+    const struct str parts[] = {
+        { text.s, (size_t)(a.s - text.s) }, { empty[!vocab_first], 2 },
+        { a.s + a.n, (size_t)(b.s - a.s) - a.n }, { empty[vocab_first], 2 },
+        { b.s + b.n, (size_t)(text.s + text.n - b.s) - b.n },
+    };
     char *rest = mem_resize(NULL, text.n - a.n - b.n + 4, 1, NULL);
     *n = 0;
     for (int i = 0; rest && i < 5; i++) {
@@ -95,7 +101,8 @@ static char *without(struct str text, const struct tables *tables, size_t *n)
 bool tokenizer_load_flat(struct tokenizer *t, struct str text, char **rest, size_t *n_rest)
 {
     struct tables tables = { 0 };
-    if (find(text, &tables) && read_vocab(t, &tables) && read_merges(t, &tables) && (*rest = without(text, &tables, n_rest))) return true;
+    if (find(text, &tables) && read_vocab(t, &tables) && read_merges(t, &tables)
+        && (*rest = without(text, &tables, n_rest))) return true;
     vocab_free(&t->vocab);
     bpe_free(&t->bpe);
     return false;

@@ -9,7 +9,8 @@
 
 bool tokenizer_wrong_field(const char *file, const char *path, const json_t *found, const char *need, struct unmask_err *err)
 {
-    static const char *const kinds[] = { "an object", "an array", "a string", "an integer", "a real number", "true", "false", "null" };
+    static const char *const kinds[] = { "an object", "an array", "a string", "an integer", "a real number",
+                                         "true", "false", "null" };
     return fail(err, E_TOK_FIELD, .file = file, .field = path, .need = need, .found = !found ? "nothing"
         : json_is_string(found) ? FMT("\"%s\"", QUOTE(json_string_value(found), json_string_length(found)))
         : json_is_integer(found) ? FMT("%lld", (long long)json_integer_value(found)) : kinds[json_typeof(found)]);
@@ -31,7 +32,8 @@ static bool is(const json_t *v, const char *text) { return json_is_string(v) && 
 static struct str str_of(const json_t *v) { return (struct str){ json_string_value(v), json_string_length(v) }; }
 
 /* An optional flag that must have the value `want`, because another would change ids. */
-static bool need_flag(const char *file, const json_t *o, const char *key, const char *path, bool absent, bool want, struct unmask_err *err)
+static bool need_flag(const char *file, const json_t *o, const char *key, const char *path, bool absent, bool want,
+                      struct unmask_err *err)
 {
     const json_t *v = json_object_get(o, key);
     const bool value = v ? json_is_true(v) : absent;
@@ -55,8 +57,10 @@ static bool load_vocab(struct tokenizer *t, const char *file, json_t *vocab, siz
     if (!json_is_object(vocab)) return tokenizer_wrong_field(file, "$.model.vocab", vocab, "an object of texts and ids", err);
     if (!vocab_init(&t->vocab, json_object_size(vocab) + n_added, err)) return false;
     json_object_foreach(vocab, text, id) {
-        if (!json_is_integer(id)) return tokenizer_wrong_field(file, FMT("$.model.vocab[\"%s\"]", QUOTE(text, strlen(text))), id, "an integer", err);
-        if (!vocab_add(&t->vocab, json_integer_value(id), (struct str){ text, strlen(text) }, TOKEN_NORMAL, file, "$.model.vocab", err)) return false;
+        if (!json_is_integer(id))
+            return tokenizer_wrong_field(file, FMT("$.model.vocab[\"%s\"]", QUOTE(text, strlen(text))), id, "an integer", err);
+        if (!vocab_add(&t->vocab, json_integer_value(id), (struct str){ text, strlen(text) }, TOKEN_NORMAL, file,
+                       "$.model.vocab", err)) return false;
     }
     return true;
 }
@@ -65,7 +69,9 @@ static bool load_merges(struct tokenizer *t, const char *file, const json_t *mer
 {
     if (!json_is_array(merges)) return tokenizer_wrong_field(file, "$.model.merges", merges, "an array", err);
     const size_t n = json_array_size(merges);
-    if (n > BPE_PAIRS) return fail(err, E_TOK_MANY, .file = file, .field = "$.model.merges", .found = FMT("%zu merges", n), .need = FMT("at most %d", BPE_PAIRS));
+    if (n > BPE_PAIRS)
+        return fail(err, E_TOK_MANY, .file = file, .field = "$.model.merges", .found = FMT("%zu merges", n),
+                    .need = FMT("at most %d", BPE_PAIRS));
     if (!bpe_init(&t->bpe, n, err)) return false;
     for (size_t i = 0; i < n; i++) {
         const json_t *m = json_array_get(merges, i);            /* "a b" or ["a","b"] */
@@ -90,7 +96,8 @@ static bool check_model(const char *file, const json_t *model, struct unmask_err
 {
     static const char *const affixes[] = { "continuing_subword_prefix", "end_of_word_suffix" };
     if (!json_is_object(model)) return tokenizer_wrong_field(file, "$.model", model, "an object", err);
-    if (!is(json_object_get(model, "type"), "BPE")) return unsupported(file, "$.model.type", json_object_get(model, "type"), "\"BPE\" (byte-level)", err);
+    if (!is(json_object_get(model, "type"), "BPE"))
+        return unsupported(file, "$.model.type", json_object_get(model, "type"), "\"BPE\" (byte-level)", err);
     for (size_t i = 0; i < 2; i++) {
         const json_t *v = json_object_get(model, affixes[i]);
         if (!is_null(v) && !is(v, "")) return tokenizer_wrong_field(file, FMT("$.model.%s", affixes[i]), v, "null", err);
@@ -105,10 +112,12 @@ static bool load_model(struct tokenizer *t, const char *file, const json_t *mode
 {
     if (!check_model(file, model, err)) return false;
     const json_t *ignore = json_object_get(model, "ignore_merges");
-    if (ignore && !json_is_boolean(ignore)) return tokenizer_wrong_field(file, "$.model.ignore_merges", ignore, "true or false", err);
+    if (ignore && !json_is_boolean(ignore))
+        return tokenizer_wrong_field(file, "$.model.ignore_merges", ignore, "true or false", err);
     t->ignore_merges = json_is_true(ignore);
     if (t->bpe.pairs) return true;              /* tokenizer_load_flat() has read the rest */
-    return load_vocab(t, file, json_object_get(model, "vocab"), n_added, err) && load_merges(t, file, json_object_get(model, "merges"), err);
+    return load_vocab(t, file, json_object_get(model, "vocab"), n_added, err)
+        && load_merges(t, file, json_object_get(model, "merges"), err);
 }
 
 /* ---- added tokens ---- */
@@ -132,12 +141,14 @@ static bool load_added(struct tokenizer *t, const char *file, const json_t *adde
         if (!json_is_object(a)) return tokenizer_wrong_field(file, where.s, a, "an object", err);
         if (!json_is_integer(id)) return tokenizer_wrong_field(file, FMT("%s.id", where.s), id, "an integer", err);
         if (!json_is_string(content)) return tokenizer_wrong_field(file, FMT("%s.content", where.s), content, "a string", err);
-        if (special && !json_is_boolean(special)) return tokenizer_wrong_field(file, FMT("%s.special", where.s), special, "true or false", err);
+        if (special && !json_is_boolean(special))
+            return tokenizer_wrong_field(file, FMT("%s.special", where.s), special, "true or false", err);
         if (!json_is_true(special) && !check_conditions(file, a, where.s, err)) return false;
         const enum token_type type = json_is_true(special) ? TOKEN_CONTROL : TOKEN_USER;
         const int32_t known = vocab_find(&t->vocab, json_string_value(content), json_string_length(content));
         if (known >= 0 && known == json_integer_value(id) && t->vocab.tokens[known].type != TOKEN_NORMAL)
-            return fail(err, E_TOK_TWICE, .file = file, .field = where.s, .found = FMT("%s again", QUOTE(json_string_value(content), json_string_length(content))));
+            return fail(err, E_TOK_TWICE, .file = file, .field = where.s,
+                        .found = FMT("%s again", QUOTE(json_string_value(content), json_string_length(content))));
         if (!tokenizer_add_token(t, json_integer_value(id), str_of(content), type, file, where.s, err)) return false;
     }
     return true;
@@ -156,19 +167,23 @@ static bool load_normalizer(struct tokenizer *t, const char *file, const json_t 
  * empty with these patterns, is the same. */
 static bool load_split(struct tokenizer *t, const char *file, const char *path, const json_t *split, struct unmask_err *err)
 {
-    const json_t *regex = json_object_get(json_object_get(split, "pattern"), "Regex"), *behavior = json_object_get(split, "behavior");
+    const json_t *regex = json_object_get(json_object_get(split, "pattern"), "Regex");
+    const json_t *behavior = json_object_get(split, "behavior");
     if (!json_is_string(regex)) return tokenizer_wrong_field(file, FMT("%s.pattern.Regex", path), regex, "a string", err);
-    if (!is(behavior, "Isolated") && !is(behavior, "Removed")) return tokenizer_wrong_field(file, FMT("%s.behavior", path), behavior, "\"Isolated\"", err);
+    if (!is(behavior, "Isolated") && !is(behavior, "Removed"))
+        return tokenizer_wrong_field(file, FMT("%s.behavior", path), behavior, "\"Isolated\"", err);
     if (!need_flag(file, split, "invert", path, false, is(behavior, "Removed"), err)) return false;
     t->pre = pretokenizer_by_text(str_of(regex));
     return t->pre || fail(err, E_TOK_PATTERN, .file = file, .field = FMT("%s.pattern.Regex", path),
-                          .found = QUOTE(json_string_value(regex), json_string_length(regex)), .need = FMT("the pattern of one of %s", pretokenizer_known()));
+                          .found = QUOTE(json_string_value(regex), json_string_length(regex)),
+                          .need = FMT("the pattern of one of %s", pretokenizer_known()));
 }
 
 /* ByteLevel alone cuts with its own pattern; after a Split it only changes the alphabet. */
 static bool load_byte_level(struct tokenizer *t, const char *file, const char *path, const json_t *step, struct unmask_err *err)
 {
-    if (!is(json_object_get(step, "type"), "ByteLevel")) return unsupported(file, path, json_object_get(step, "type"), "\"ByteLevel\"", err);
+    if (!is(json_object_get(step, "type"), "ByteLevel"))
+        return unsupported(file, path, json_object_get(step, "type"), "\"ByteLevel\"", err);
     if (!need_flag(file, step, "add_prefix_space", path, true, false, err)) return false;
     if (t->pre) return need_flag(file, step, "use_regex", path, true, false, err);
     t->pre = pretokenizer_byte_level();
@@ -210,7 +225,8 @@ static bool load_text(struct tokenizer *t, const char *file, char *text, size_t 
     char *rest = NULL;
     size_t n_rest;
     json_t *root = NULL;
-    if (tokenizer_load_flat(t, (struct str){ text, n }, &rest, &n_rest) && !(root = json_parse(rest, n_rest, file, JSON_DEPTH, NULL))) {
+    if (tokenizer_load_flat(t, (struct str){ text, n }, &rest, &n_rest)
+        && !(root = json_parse(rest, n_rest, file, JSON_DEPTH, NULL))) {
         vocab_free(&t->vocab);                  /* its offsets are not the file's: let the whole text be refused */
         bpe_free(&t->bpe);
     }
@@ -228,7 +244,8 @@ bool tokenizer_load_json(struct tokenizer *t, const char *folder, struct unmask_
     size_t n;
     if (!file) return false;
     const bool ok = (stat(file, &st) == 0 || errno != ENOENT || stat(folder, &st) != 0
-                     || fail(err, E_TOK_NONE, .file = folder, .found = "no tokenizer.json", .hint = "Copy it from where the model was published; other tokenizer files are not read"))
+                     || fail(err, E_TOK_NONE, .file = folder, .found = "no tokenizer.json",
+                             .hint = "Copy it from where the model was published; other tokenizer files are not read"))
         && file_slurp(file, JSON_BYTES, &text, &n, err) && load_text(t, file, text, n, err);
     mem_free(text);
     mem_free(file);

@@ -15,12 +15,14 @@ bool merge_parts(struct str s, struct str *left, struct str *right)
     return !memchr(right->s, ' ', right->n);
 }
 
-bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where, struct unmask_err *err)
+bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where,
+                         struct unmask_err *err)
 {
     char joined[1024], *text = joined;
     const int32_t a = vocab_find(&t->vocab, left.s, left.n), b = vocab_find(&t->vocab, right.s, right.n);
     if (a < 0 || b < 0)
-        return fail(err, E_TOK_MERGE, .file = file, .field = where, .found = FMT("\"%s\"", a < 0 ? QUOTE(left.s, left.n) : QUOTE(right.s, right.n)),
+        return fail(err, E_TOK_MERGE, .file = file, .field = where,
+                    .found = FMT("\"%s\"", a < 0 ? QUOTE(left.s, left.n) : QUOTE(right.s, right.n)),
                     .need = "a token of the vocabulary");
     const size_t n = left.n + right.n;          /* each at most TOKEN_BYTES */
     if (n > sizeof joined && !(text = mem_resize(NULL, n, 1, err))) return false;
@@ -28,13 +30,14 @@ bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right,
     memcpy(text + left.n, right.s, right.n);
     const int32_t result = vocab_find(&t->vocab, text, n);
     if (result >= 0) bpe_add(&t->bpe, (struct bpe_pair){ a, b, result });
-    else fail(err, E_TOK_MERGE, .file = file, .field = where, .found = FMT("\"%s\"", QUOTE(text, n)), .need = "a token of the vocabulary");
+    else fail(err, E_TOK_MERGE, .file = file, .field = where, .found = FMT("\"%s\"", QUOTE(text, n)),
+              .need = "a token of the vocabulary");
     if (text != joined) mem_free(text);
     return result >= 0;
 }
 
-bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file, const char *where,
-                         struct unmask_err *err)
+bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file,
+                         const char *where, struct unmask_err *err)
 {
     const int32_t known = vocab_find(&t->vocab, text.s, text.n);
     if (known < 0 || known != id) return vocab_add(&t->vocab, id, text, type, file, where, err);
@@ -49,15 +52,19 @@ static int by_text(const void *a, const void *b)
     return order ? order : (x.n > y.n) - (x.n < y.n);
 }
 
+static bool is_literal(const struct token *k, bool control)
+{
+    return k->type == TOKEN_USER || (control && k->type == TOKEN_CONTROL);
+}
+
 static bool collect(struct literals *l, const struct vocab *v, bool control, struct unmask_err *err)
 {
     size_t n = 0;
-    for (int id = 0; id < v->size; id++) n += v->tokens[id].type == TOKEN_USER || (control && v->tokens[id].type == TOKEN_CONTROL);
+    for (int id = 0; id < v->size; id++) n += is_literal(&v->tokens[id], control);
     if (!(l->items = mem_zalloc(n, sizeof *l->items, err))) return false;
     for (int id = 0; id < v->size; id++) {
         const struct token *k = &v->tokens[id];
-        if (k->type == TOKEN_USER || (control && k->type == TOKEN_CONTROL))
-            l->items[l->n++] = (struct literal){ { k->s, k->n }, id };
+        if (is_literal(k, control)) l->items[l->n++] = (struct literal){ { k->s, k->n }, id };
     }
     qsort(l->items, l->n, sizeof *l->items, by_text);
     return true;
@@ -89,7 +96,8 @@ bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err)
         t->byte_ids[b] = vocab_find(&t->vocab, c, utf8_encode(byte_to_char((uint8_t)b), c));
     }
     if (t->ids.eot < 0) t->ids.eot = find_eot(&t->vocab);
-    return splitter_new(&t->splitter, t->pre, err) && collect(&t->user, &t->vocab, false, err) && collect(&t->special, &t->vocab, true, err);
+    return splitter_new(&t->splitter, t->pre, err) && collect(&t->user, &t->vocab, false, err)
+        && collect(&t->special, &t->vocab, true, err);
 }
 
 static struct tokenizer *tokenizer_new(const char *path, struct unmask_err *err)

@@ -28,7 +28,7 @@ struct tokenizer {
 
 /* The files of a folder. */
 bool tokenizer_load_json(struct tokenizer *t, const char *folder, struct unmask_err *err);             /* tokenizer.json */
-bool tokenizer_load_config(struct tokenizer *t, const char *folder, struct unmask_err *err);           /* the others, where present */
+bool tokenizer_load_config(struct tokenizer *t, const char *folder, struct unmask_err *err);    /* the others, if present */
 bool tokenizer_load_gguf(struct tokenizer *t, const struct checkpoint *c, struct unmask_err *err);
 
 /* The vocabulary and merges of tokenizer.json's text, if they are as plain as they usually are; *rest (mem_free) is then the
@@ -36,10 +36,11 @@ bool tokenizer_load_gguf(struct tokenizer *t, const struct checkpoint *c, struct
 bool tokenizer_load_flat(struct tokenizer *t, struct str text, char **rest, size_t *n_rest);
 
 /* Add a merge given as two texts; `where` says in messages which one. */
-bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where, struct unmask_err *err);
-/* Add a token that tokenizer.json or tokenizer_config.json lists beside the vocabulary, which may hold it already. */
-bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file, const char *where,
+bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where,
                          struct unmask_err *err);
+/* Add a token that tokenizer.json or tokenizer_config.json lists beside the vocabulary, which may hold it already. */
+bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file,
+                         const char *where, struct unmask_err *err);
 /* Derive the tables above and check what only the whole shows. */
 bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err);
 

@@ -38,10 +38,12 @@ bool vocab_grow(struct vocab *v, int n, struct unmask_err *err)
     return true;
 }
 
-bool vocab_add(struct vocab *v, int64_t id, struct str text, int type, const char *file, const char *field, struct unmask_err *err)
+bool vocab_add(struct vocab *v, int64_t id, struct str text, int type, const char *file, const char *field,
+               struct unmask_err *err)
 {
     if (id < 0 || id >= VOCAB_IDS)
-        return fail(err, E_TOK_RANGE, .file = file, .field = field, .found = FMT("id %lld for %s", (long long)id, QUOTE(text.s, text.n)),
+        return fail(err, E_TOK_RANGE, .file = file, .field = field,
+                    .found = FMT("id %lld for %s", (long long)id, QUOTE(text.s, text.n)),
                     .need = FMT("0 to %d", VOCAB_IDS - 1));
     if (text.n == 0 || text.n > TOKEN_BYTES)
         return fail(err, E_TOK_TEXT, .file = file, .field = field, .found = FMT("%zu bytes for id %lld", text.n, (long long)id),
@@ -49,7 +51,8 @@ bool vocab_add(struct vocab *v, int64_t id, struct str text, int type, const cha
     if (id < v->size && v->tokens[id].type) {
         const struct token *other = &v->tokens[id];
         return fail(err, E_TOK_TWICE, .file = file, .field = field,
-                    .found = FMT("id %lld is \"%s\" and \"%s\"", (long long)id, QUOTE(other->s, other->n), QUOTE(text.s, text.n)));
+                    .found = FMT("id %lld is \"%s\" and \"%s\"", (long long)id, QUOTE(other->s, other->n),
+                                 QUOTE(text.s, text.n)));
     }
     if (!vocab_grow(v, (int)id + 1, err) || (v->used == v->room && !more_room(v, err))) return false;
     char *s = arena_strndup(&v->texts, text.s, text.n, err);

@@ -21,7 +21,8 @@ struct vocab {
 bool vocab_init(struct vocab *v, size_t n, struct unmask_err *err);
 /* Copies the text.  Refuses ids outside [0, VOCAB_IDS), texts that are empty or longer than TOKEN_BYTES, and a second
  * token of the same id or text; file and field say in messages where the token stands. */
-bool vocab_add(struct vocab *v, int64_t id, struct str text, int type, const char *file, const char *field, struct unmask_err *err);
+bool vocab_add(struct vocab *v, int64_t id, struct str text, int type, const char *file, const char *field,
+               struct unmask_err *err);
 /* Ids up to n without a token, if there are fewer. */
 bool vocab_grow(struct vocab *v, int n, struct unmask_err *err);
 int32_t vocab_find(const struct vocab *v, const char *s, size_t n);     /* -1: none */

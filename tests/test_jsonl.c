@@ -46,7 +46,8 @@ static void a_line_may_be_long(void **state)
 
 static void what_is_no_object_is_an_error_with_its_line(void **state)
 {
-    static const char *const bad[] = { "{\"text\":", "[1]", "7", "{\"text\":\"a\"}}", "\x01", "{\"text\":\"\xFF\"}", "{\"a\":1,\"a\":2}" };
+    static const char *const bad[] = { "{\"text\":", "[1]", "7", "{\"text\":\"a\"}}", "\x01", "{\"text\":\"\xFF\"}",
+        "{\"a\":1,\"a\":2}" };
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct unmask_err err;
