@@ -96,7 +96,8 @@ bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, st
     if (ok && w.trace) ok = outfile_commit(&trace, err);
     outfile_abort(&trace);
     const int length = a->r.n_canvas - a->r.n_prompt;
-    if (!infill && a->r.canvas && length < g->o.gen_length)
+    const bool felt = g->s->origin[OPT_GEN_LENGTH] == FROM_FLAG || a->r.finish != UNMASK_FINISH_STOP;
+    if (!infill && a->r.canvas && length < g->o.gen_length && felt)
         note(g->s, "answer cut to %d positions: %zu prompt tokens, and a context of %d", length, n, g->info.context_length);
     return ok;
 }

@@ -4,6 +4,7 @@
 #define CMD_GENERATE_H
 
 #include "cmd.h"
+#include "tokenizer.h"
 
 struct generator {
     const struct settings *s;

@@ -10,6 +10,8 @@
 
 static const struct command *const commands[] = {
     &cmd_run,
+    &cmd_chat,
+    &cmd_infill,
     &cmd_quantize,
     &cmd_inspect,
     &cmd_forward,
