@@ -38,6 +38,8 @@ struct forward {
     const struct layer *layer;
     const float *norm;
     const int *logit_rows;
+
+    struct stage_seconds *seconds;              /* NULL: nobody measures */
 };
 
 static size_t padded(int n) { return (size_t)tiles_of(n) * TILE_N; }
@@ -116,6 +118,25 @@ void forward_close(struct forward *f)
 
 int forward_max_tokens(const struct forward *f) { return f->max_tokens; }
 
+/* ---- stages: every one goes through here ---- */
+
+void forward_measure(struct forward *f, struct stage_seconds *seconds)
+{
+    f->seconds = seconds;
+    pool_count_waiting(f->pool, seconds ? &seconds->waiting : NULL);
+}
+
+static void run_stage(struct forward *f, enum stage stage, void (*item)(void *arg, int item, int worker), void *arg, int n_items)
+{
+    if (!f->seconds) {
+        pool_run(f->pool, item, arg, n_items);
+        return;
+    }
+    const double waited = f->seconds->waiting, start = pool_clock();
+    pool_run(f->pool, item, arg, n_items);
+    f->seconds->of[stage] += pool_clock() - start - (f->seconds->waiting - waited);
+}
+
 /* ---- matrix products ---- */
 
 struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };
@@ -152,7 +173,7 @@ static void product_item(void *arg, int item, int worker)
 
 /* y = rows of in times w^T for up to three products that may run side by side.  Items are sized to about ITEM_MACS
  * multiply-accumulates: some tens of microseconds, small enough to share out evenly and large enough to hand out. */
-static void run_products(struct forward *f, const struct product *p, int n, int rows)
+static void run_products(struct forward *f, enum stage stage, const struct product *p, int n, int rows)
 {
     enum { ITEM_MACS = 4 << 20 };
     struct products all = { .k = &f->m->kernels, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
@@ -163,24 +184,24 @@ static void run_products(struct forward *f, const struct product *p, int n, int 
         all.tile_step[i] = step < 2 ? 2 : step;
         all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles_of(p[i].w->n) + all.tile_step[i] - 1) / all.tile_step[i]);
     }
-    pool_run(f->pool, product_item, &all, all.first_item[n]);
+    run_stage(f, stage, product_item, &all, all.first_item[n]);
 }
 
 /* ---- stages over rows; ROW_GROUP rows are one item, since they share cache lines of struct q8rows ---- */
 
 typedef void row_stage(struct forward *f, int row, int worker);
-struct row_job { struct forward *f; row_stage *stage; int n_rows; };
+struct row_job { struct forward *f; row_stage *row; int n_rows; };
 
 static void row_group(void *arg, int item, int worker)
 {
     const struct row_job *j = arg;
     const int end = (item + 1) * ROW_GROUP < j->n_rows ? (item + 1) * ROW_GROUP : j->n_rows;
-    for (int r = item * ROW_GROUP; r < end; r++) j->stage(j->f, r, worker);
+    for (int r = item * ROW_GROUP; r < end; r++) j->row(j->f, r, worker);
 }
 
-static void each_row(struct forward *f, row_stage *stage, int n_rows)
+static void each_row(struct forward *f, enum stage stage, row_stage *row, int n_rows)
 {
-    pool_run(f->pool, row_group, &(struct row_job){ f, stage, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
+    run_stage(f, stage, row_group, &(struct row_job){ f, row, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
 }
 
 static bool any_int8(const struct forward *f, const struct weight *const *w, int n)
@@ -300,10 +321,10 @@ static void chunk_kv(struct forward *f)
 {
     const struct layer *l = f->layer;
     const size_t ld = padded(kv_width(&f->m->h));
-    each_row(f, attn_norm_row, f->n_rows);
+    each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
     const struct product kv[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld } };
-    run_products(f, kv, 2, f->n_rows);
-    each_row(f, store_kv_row, f->n_rows);
+    run_products(f, STAGE_QKV, kv, 2, f->n_rows);
+    each_row(f, STAGE_ROPE, store_kv_row, f->n_rows);
 }
 
 static void chunk_attention(struct forward *f)
@@ -311,25 +332,25 @@ static void chunk_attention(struct forward *f)
     const struct layer *l = f->layer;
     const struct hparams *h = &f->m->h;
     const struct weight *o[] = { &l->o };
-    each_row(f, attn_norm_row, f->n_rows);
-    run_products(f, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
-    each_row(f, rotate_q_row, f->n_rows);
-    pool_run(f->pool, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
-    if (any_int8(f, o, 1)) each_row(f, quantize_attended_row, f->n_rows);
-    run_products(f, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
-    each_row(f, residual_row, f->n_rows);
+    each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
+    run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
+    each_row(f, STAGE_ROPE, rotate_q_row, f->n_rows);
+    run_stage(f, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
+    if (any_int8(f, o, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
+    run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
 }
 
 static void chunk_ffn(struct forward *f)
 {
     const struct layer *l = f->layer;
     const struct hparams *h = &f->m->h;
-    each_row(f, ffn_norm_row, f->n_rows);
+    each_row(f, STAGE_NORM, ffn_norm_row, f->n_rows);
     const struct product gate_up[] = { { &l->gate, &f->normed, f->gate, padded(h->n_ff) }, { &l->up, &f->normed, f->up, padded(h->n_ff) } };
-    run_products(f, gate_up, 2, f->n_rows);
-    each_row(f, swiglu_row, f->n_rows);
-    run_products(f, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
-    each_row(f, residual_row, f->n_rows);
+    run_products(f, STAGE_GATE_UP, gate_up, 2, f->n_rows);
+    each_row(f, STAGE_SWIGLU, swiglu_row, f->n_rows);
+    run_products(f, STAGE_DOWN, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
 }
 
 static void each_chunk(struct forward *f, void (*stage)(struct forward *f))
@@ -347,7 +368,7 @@ bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *k
     f->n = n;
     f->key_mask = key_mask;
     f->x = x;
-    each_row(f, embed_row, n);
+    each_row(f, STAGE_EMBED, embed_row, n);
     for (int i = 0; i < f->m->h.n_layer; i++) {
         f->layer = &f->m->layers[i];
         f->norm = f->layer->attn_norm;
@@ -366,6 +387,6 @@ void forward_logits(struct forward *f, const float *x, const int *rows, int n_ro
     f->x = (float *)x;                          /* head_norm_row only reads it */
     f->logit_rows = rows;
     f->norm = f->m->out_norm;
-    each_row(f, head_norm_row, n_rows);
-    run_products(f, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
+    each_row(f, STAGE_NORM, head_norm_row, n_rows);
+    run_products(f, STAGE_HEAD, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
 }

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "mem.h"
 
@@ -25,6 +26,7 @@ struct pool {
     void (*fn)(void *arg, int item, int worker);
     void *arg;
     int n_items;
+    double *waiting;            /* seconds; NULL: not measured */
     _Alignas(64) _Atomic ticket hand_out;
     _Alignas(64) atomic_int unfinished;         /* items of this job that are not done */
     _Alignas(64) atomic_int sleeping;           /* workers in pthread_cond_wait        */
@@ -93,6 +95,24 @@ static void wake_sleepers(struct pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+static void wait_for_others(struct pool *p)
+{
+    for (int i = 0; i < SPIN; i++) {
+        if (atomic_load(&p->unfinished) == 0) return;
+        relax();
+    }
+    pthread_mutex_lock(&p->lock);
+    while (atomic_load(&p->unfinished)) pthread_cond_wait(&p->done, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
+double pool_clock(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void *arg, int n_items)
 {
     if (n_items <= 1 || p->n_workers == 0) {
@@ -106,14 +126,12 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void 
     atomic_store(&p->hand_out, ticket_new(atomic_load(&p->hand_out), (uint32_t)n_items));
     wake_sleepers(p);
     take_items(p, 0);
-    for (int i = 0; i < SPIN; i++) {
-        if (atomic_load(&p->unfinished) == 0) return;
-        relax();
-    }
-    pthread_mutex_lock(&p->lock);
-    while (atomic_load(&p->unfinished)) pthread_cond_wait(&p->done, &p->lock);
-    pthread_mutex_unlock(&p->lock);
+    const double start = p->waiting ? pool_clock() : 0;
+    wait_for_others(p);
+    if (p->waiting) *p->waiting += pool_clock() - start;
 }
+
+void pool_count_waiting(struct pool *p, double *seconds) { p->waiting = seconds; }
 
 int pool_cores(void)
 {
