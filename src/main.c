@@ -18,6 +18,7 @@ static const struct command *const commands[] = {
     &cmd_eval,
     &cmd_tokenize,
     &cmd_detokenize,
+    &cmd_bench,
     &cmd_version,
     NULL
 };

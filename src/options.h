@@ -56,7 +56,8 @@ struct settings {
     const char *likelihood, *exact_match; int limit, mc;        /* eval */
     bool force;                                 /* quantize */
     const char *set[MAX_SET]; int n_set;
-    bool kernels, show_tensors;                 /* bench, inspect */
+    bool show_tensors;                          /* inspect */
+    bool kernels; const char *tokens, *baseline, *make_model; int logit_rows;   /* bench */
     bool help, version;
 
     struct arena *arena;                        /* owns the strings */

@@ -10,7 +10,8 @@
 enum noise_stream {
     NOISE_GUMBEL = 0,           /* LLaDA token sampling          */
     NOISE_REMASK = 1,           /* random remasking              */
-    NOISE_LIKELIHOOD = 6        /* masks of the likelihood bound */
+    NOISE_LIKELIHOOD = 6,       /* masks of the likelihood bound */
+    NOISE_WEIGHTS = 7           /* models for measurements       */
 };
 
 #define NOISE_GOLDEN 0x9E3779B97F4A7C15u

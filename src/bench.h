@@ -1,0 +1,18 @@
+/* bench.h - the parts of `unmask bench`.  Measurements come as JSON rows, one object each, which cmd_bench.c prints as a table
+ * or as they are, and compares with earlier ones. */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <jansson.h>
+
+#include "options.h"
+#include "term.h"
+
+/* Whole passes over the model of --model: a row per entry of --tokens, appended to rows. */
+bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err);
+
+/* Write a model of a real shape (by name) with random weights, the same bytes every time, for measurements. */
+struct quant_format;
+bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, struct unmask_err *err);
+
+#endif

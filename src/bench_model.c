@@ -1,0 +1,193 @@
+/* bench_model.c - GGUF files of real shapes with random weights, for measurements: such a file loads, takes the time and the
+ * memory of a trained one, and means nothing.  Keys and names as of llama.cpp's llada files, so that it loads there too. */
+#include "bench.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "arch.h"
+#include "byte_alphabet.h"
+#include "f16.h"
+#include "gguf.h"
+#include "mem.h"
+#include "rng.h"
+#include "utf8.h"
+
+static const struct shape { const char *name; int n_layer, n_embd, n_head, n_ff, n_vocab, n_ctx; float rope_theta; } shapes[] = {
+    { "llada-8b", 32, 4096, 32, 12288, 126464, 4096, 500000 },          /* LLaDA-8B's config.json */
+    { "0.5b", 24, 1024, 16, 2816, 32768, 4096, 500000 },
+    { "demo", 6, 256, 4, 512, 4096, 256, 10000 },                       /* the embedded model     */
+};
+
+/* ---- random blocks, with weights of a standard deviation of about 0.02 ---- */
+
+/* Blocks first .. first + n of a tensor to dst. */
+typedef void fill(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n);
+
+static void put_words(uint8_t *dst, uint64_t prefix, uint64_t at, size_t n)
+{
+    for (size_t i = 0; i < n; i++) memcpy(dst + 8 * i, &(uint64_t){ noise_bits(prefix, at + i) }, 8);
+}
+
+static void fill_q4_0(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
+{
+    const uint16_t scale = f32_to_f16(0.0043f);
+    for (size_t i = 0; i < n; i++, dst += 18) {
+        memcpy(dst, &scale, 2);
+        put_words(dst + 2, prefix, (first + i) * 2, 2);
+    }
+}
+
+static void fill_q8_0(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
+{
+    const uint16_t scale = f32_to_f16(0.00027f);
+    for (size_t i = 0; i < n; i++, dst += 34) {
+        memcpy(dst, &scale, 2);
+        put_words(dst + 2, prefix, (first + i) * 4, 4);
+    }
+}
+
+static void fill_f16(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int16_t x = (int16_t)(noise_bits(prefix, first + i) >> 48);
+        memcpy(dst + 2 * i, &(uint16_t){ f32_to_f16((float)x * (0.035f / 32768)) }, 2);
+    }
+}
+
+static fill *fill_of(const struct quant_format *f)
+{
+    return f == &format_q4_0 ? fill_q4_0 : f == &format_q8_0 ? fill_q8_0 : f == &format_f16 ? fill_f16 : NULL;
+}
+
+/* ---- the file ---- */
+
+struct make {
+    const struct shape *shape;
+    const struct arch *arch;
+    struct hparams h;
+    const struct quant_format *f;
+    struct gguf_writer *writer;
+    struct outfile out;
+    uint8_t *buffer;
+};
+
+/* Byte-level tokens, one merge, and as many names as the shape has ids; the last three are begin, end and mask. */
+static bool put_tokenizer(struct make *k, struct unmask_err *err)
+{
+    enum { NAME = 16, CONTROL = 3, NORMAL = 1 };
+    const int n = k->h.n_vocab;
+    char *names = mem_zalloc((size_t)n, NAME, err);
+    struct str *tokens = mem_zalloc((size_t)n, sizeof *tokens, err);
+    int32_t *types = mem_zalloc((size_t)n, sizeof *types, err);
+    const struct str merge = { "t h", 3 };
+    bool ok = names && tokens && types;
+    for (int i = 0; ok && i < n; i++) {
+        char *name = names + (size_t)i * NAME;
+        const size_t len = i < 256 ? (size_t)utf8_encode(byte_to_char((uint8_t)i), name) : (size_t)snprintf(name, NAME, i == 256 ? "th" : "t%d", i);
+        tokens[i] = (struct str){ name, len };
+        types[i] = i < n - 3 ? NORMAL : CONTROL;
+    }
+    struct gguf_writer *w = k->writer;
+    ok = ok && gguf_put_str(w, "tokenizer.ggml.model", (struct str){ "gpt2", 4 }, err) && gguf_put_str(w, "tokenizer.ggml.pre", (struct str){ "gpt-2", 5 }, err)
+        && gguf_put_strs(w, "tokenizer.ggml.tokens", tokens, (size_t)n, err) && gguf_put_i32s(w, "tokenizer.ggml.token_type", types, (size_t)n, err)
+        && gguf_put_strs(w, "tokenizer.ggml.merges", &merge, 1, err) && gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)n - 3, err)
+        && gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)n - 2, err) && gguf_put_u32(w, "tokenizer.ggml.mask_token_id", (uint32_t)n - 1, err)
+        && gguf_put_bool(w, "tokenizer.ggml.add_bos_token", false, err);
+    mem_free(names);
+    mem_free(tokens);
+    mem_free(types);
+    return ok;
+}
+
+static bool put_hparams(struct make *k, struct unmask_err *err)
+{
+    const struct hparams *h = &k->h;
+    const uint32_t heads = (uint32_t)h->n_head, width = (uint32_t)h->n_embd;
+    const char *name = FMT("random %s", k->shape->name);
+    struct gguf_writer *w = k->writer;
+    return gguf_put_str(w, "general.architecture", (struct str){ "llada", 5 }, err) && gguf_put_str(w, "general.name", (struct str){ name, strlen(name) }, err)
+        && gguf_put_u32(w, "general.file_type", k->f->gguf_file_type, err) && gguf_put_u32(w, "llada.block_count", (uint32_t)h->n_layer, err)
+        && gguf_put_u32(w, "llada.context_length", (uint32_t)h->n_ctx, err) && gguf_put_u32(w, "llada.embedding_length", width, err)
+        && gguf_put_u32(w, "llada.feed_forward_length", (uint32_t)h->n_ff, err) && gguf_put_u32(w, "llada.attention.head_count", heads, err)
+        && gguf_put_u32(w, "llada.attention.head_count_kv", heads, err) && gguf_put_f32(w, "llada.attention.layer_norm_rms_epsilon", h->norm_eps, err)
+        && gguf_put_bool(w, "llada.attention.causal", false, err) && gguf_put_f32(w, "llada.rope.freq_base", h->rope_theta, err)
+        && gguf_put_u32(w, "llada.rope.dimension_count", width / heads, err) && gguf_put_u32(w, "llada.vocab_size", (uint32_t)h->n_vocab, err)
+        && gguf_put_bool(w, "diffusion.shift_logits", false, err);
+}
+
+/* Call visit for every tensor of the file, in its order: embedding, layers, final norm, head. */
+static bool each_tensor(struct make *k, bool (*visit)(struct make *k, enum tensor_role role, int layer, struct unmask_err *err), struct unmask_err *err)
+{
+    static const enum tensor_role in_layer[] = { T_ATTN_NORM, T_Q, T_K, T_V, T_O, T_FFN_NORM, T_GATE, T_UP, T_DOWN };
+    bool ok = visit(k, T_EMBED, 0, err);
+    for (int layer = 0; layer < k->h.n_layer; layer++)
+        for (size_t i = 0; ok && i < sizeof in_layer / sizeof *in_layer; i++) ok = visit(k, in_layer[i], layer, err);
+    return ok && visit(k, T_OUT_NORM, 0, err) && visit(k, T_HEAD, 0, err);
+}
+
+static bool describe(struct make *k, enum tensor_role role, int layer, struct unmask_err *err)
+{
+    const struct arch_tensor *t = &k->arch->tensors[role];
+    char name[64];
+    int n, columns;
+    arch_shape(&k->h, role, &n, &columns);
+    snprintf(name, sizeof name, t->gguf, layer);
+    if (!t->matrix) return gguf_put_tensor(k->writer, name, &format_f32, 1, (const uint64_t[4]){ (uint64_t)n, 1, 1, 1 }, err);
+    return gguf_put_tensor(k->writer, name, k->f, 2, (const uint64_t[4]){ (uint64_t)columns, (uint64_t)n, 1, 1 }, err);
+}
+
+enum { BUFFER = 1 << 20 };
+
+static bool write_ones(struct make *k, size_t n, struct unmask_err *err)
+{
+    const float one = 1;
+    for (size_t i = 0; i < n; i++) memcpy(k->buffer + i * sizeof one, &one, sizeof one);
+    return outfile_write(&k->out, k->buffer, n * sizeof one, err);
+}
+
+static bool write_tensor(struct make *k, enum tensor_role role, int layer, struct unmask_err *err)
+{
+    int n, columns;
+    arch_shape(&k->h, role, &n, &columns);
+    if (!k->arch->tensors[role].matrix) return write_ones(k, (size_t)n, err) && gguf_write_padding(&k->out, err);
+    const size_t at_once = (size_t)(BUFFER / k->f->block_bytes);
+    const uint64_t blocks = (uint64_t)n * (uint64_t)columns / (uint64_t)k->f->block, prefix = noise_prefix(0, NOISE_WEIGHTS, (uint64_t)role, (uint64_t)layer, 0);
+    for (uint64_t at = 0; at < blocks; at += at_once) {
+        const size_t now = blocks - at < at_once ? (size_t)(blocks - at) : at_once;
+        fill_of(k->f)(k->buffer, prefix, at, now);
+        if (term_signal()) return fail(err, E_CANCELLED, .file = k->out.path);
+        if (!outfile_write(&k->out, k->buffer, now * (size_t)k->f->block_bytes, err)) return false;
+    }
+    return gguf_write_padding(&k->out, err);
+}
+
+static const struct shape *shape_of(const char *name, struct unmask_err *err)
+{
+    char names[128] = "";
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        if (!strcmp(shapes[i].name, name)) return &shapes[i];
+        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", shapes[i].name);
+    }
+    fail(err, E_CLI_VALUE, .field = "--make-model", .found = QUOTE(name, strlen(name)), .need = names);
+    return NULL;
+}
+
+bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, struct unmask_err *err)
+{
+    struct make k = { .f = f, .arch = archs[0] };
+    for (int i = 0; archs[i]; i++)
+        if (!strcmp(archs[i]->name, "llada")) k.arch = archs[i];
+    if (!(k.shape = shape_of(shape, err))) return false;
+    if (!fill_of(f)) return fail(err, E_QNT_FORMAT, .found = f->name, .need = "q4_0, q8_0 or f16");
+    k.h = (struct hparams){ .n_layer = k.shape->n_layer, .n_embd = k.shape->n_embd, .n_head = k.shape->n_head, .n_head_kv = k.shape->n_head,
+                            .head_dim = k.shape->n_embd / k.shape->n_head, .n_ff = k.shape->n_ff, .n_vocab = k.shape->n_vocab, .n_ctx = k.shape->n_ctx,
+                            .rope_theta = k.shape->rope_theta, .norm_eps = 1e-5f };
+    const bool ok = (k.buffer = mem_aligned(BUFFER, err)) && gguf_writer_new(&k.writer, err) && put_hparams(&k, err) && put_tokenizer(&k, err)
+        && each_tensor(&k, describe, err) && outfile_open(&k.out, out, force, gguf_writer_bytes(k.writer), err)
+        && gguf_write_header(k.writer, &k.out, err) && each_tensor(&k, write_tensor, err) && outfile_commit(&k.out, err);
+    if (!ok) outfile_abort(&k.out);
+    gguf_writer_free(k.writer);
+    mem_free(k.buffer);
+    return ok;
+}

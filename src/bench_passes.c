@@ -1,0 +1,180 @@
+/* bench_passes.c - time whole passes over a model, without tokenizer or sampling: forward_pass() and the logits of the last
+ * rows, as a denoising step needs them. */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "forward.h"
+#include "mem.h"
+
+enum { LEAST_RUNS = 3, MOST_RUNS = 1000, WARM_UP = 8 };
+static const double case_seconds = 2;           /* what a case may take beyond LEAST_RUNS */
+
+struct bench {
+    const struct settings *s;
+    const struct unmask_model *m;
+    struct pool *pool;
+    double load_seconds;
+};
+
+/* One row of the result: passes over n_tokens ids with the logits of the last n_logits of them. */
+struct passes {
+    int n_tokens, n_logits;
+    struct forward *f;
+    int32_t *ids;
+    float *x, *logits;
+    struct stage_seconds stages;
+    double seconds[MOST_RUNS]; int n_runs;
+};
+
+static bool still_wanted(void *user, int layer, const float *x)
+{
+    (void)user, (void)layer, (void)x;
+    return term_signal() == 0;
+}
+
+static bool pass(struct passes *p, const struct unmask_model *m, int n_tokens)
+{
+    const int n_logits = p->n_logits < n_tokens ? p->n_logits : n_tokens;
+    int rows[LOGIT_ROWS];
+    if (!forward_pass(p->f, p->ids, n_tokens, NULL, p->x, still_wanted, NULL)) return false;
+    for (int at = n_tokens - n_logits; at < n_tokens; at += LOGIT_ROWS) {
+        const int n = n_tokens - at < LOGIT_ROWS ? n_tokens - at : LOGIT_ROWS;
+        for (int i = 0; i < n; i++) rows[i] = at + i;
+        forward_logits(p->f, p->x, rows, n, p->logits, logits_stride(m));
+    }
+    return true;
+}
+
+static bool measure(struct passes *p, const struct bench *b, struct unmask_err *err)
+{
+    const size_t n = (size_t)p->n_tokens;
+    if (!forward_open(&p->f, b->m, p->n_tokens, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
+        || !(p->x = mem_aligned(n * (size_t)b->m->h.n_embd * sizeof(float), err))
+        || !(p->logits = mem_aligned(LOGIT_ROWS * logits_stride(b->m) * sizeof(float), err))) return false;
+    for (int i = 0; i < p->n_tokens; i++) p->ids[i] = (int32_t)((i * 7919LL + 13) % b->m->h.n_vocab);
+    if (!pass(p, b->m, p->n_tokens < WARM_UP ? p->n_tokens : WARM_UP)) return fail(err, E_CANCELLED, .hint = NULL);
+    forward_measure(p->f, &p->stages);
+    for (double sum = 0; p->n_runs < MOST_RUNS && (p->n_runs < LEAST_RUNS || sum < case_seconds); sum += p->seconds[p->n_runs++]) {
+        const double start = term_now();
+        if (!pass(p, b->m, p->n_tokens)) return fail(err, E_CANCELLED, .hint = NULL);
+        p->seconds[p->n_runs] = term_now() - start;
+    }
+    forward_measure(p->f, NULL);
+    return true;
+}
+
+static void passes_free(struct passes *p)
+{
+    if (!p) return;
+    forward_close(p->f);
+    mem_free(p->ids);
+    mem_free(p->x);
+    mem_free(p->logits);
+    mem_free(p);
+}
+
+/* ---- the row of the result ---- */
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Weights of the matrices that every token, and that every logit row, is multiplied by. */
+static double layer_weights(const struct unmask_model *m)
+{
+    const struct hparams *h = &m->h;
+    const double d = h->n_embd, q = (double)h->n_head * h->head_dim, kv = (double)h->n_head_kv * h->head_dim, ff = h->n_ff;
+    return h->n_layer * (2 * d * q + 2 * d * kv + 3 * d * ff);
+}
+static double head_weights(const struct unmask_model *m) { return (double)m->h.n_embd * m->h.n_vocab; }
+
+/* Bytes of packed weights that one pass needs: all matrices, less an embedding that is not the head too. */
+static double bytes_of_pass(const struct unmask_model *m)
+{
+    const double embedding = m->h.tied_head ? 0 : (double)tiles_of(m->embed.n) * (double)m->embed.pack->tile_bytes(m->embed.k);
+    return (double)m->weight_bytes - embedding;
+}
+
+/* Shares of the time of all runs.  "other" is what lies between the stages. */
+static json_t *shares(const struct passes *p)
+{
+    static const char *const names[] = {
+#define X(id, name) name,
+        STAGES(X)
+#undef X
+    };
+    json_t *o = json_object();
+    double all = 0, rest;
+    for (int i = 0; i < p->n_runs; i++) all += p->seconds[i];
+    rest = all - p->stages.waiting;
+    for (int i = 0; i < N_STAGES; i++) {
+        json_object_set_new(o, names[i], json_real(p->stages.of[i] / all));
+        rest -= p->stages.of[i];
+    }
+    json_object_set_new(o, "sync", json_real(p->stages.waiting / all));
+    json_object_set_new(o, "other", json_real(rest / all));
+    return o;
+}
+
+static json_t *row_of(struct passes *p, const struct bench *b)
+{
+    const struct unmask_model *m = b->m;
+    json_t *share = shares(p);
+    qsort(p->seconds, (size_t)p->n_runs, sizeof *p->seconds, compare);
+    const double median = p->seconds[p->n_runs / 2], macs = layer_weights(m) * p->n_tokens + head_weights(m) * p->n_logits;
+    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:I,s:o}", "test", "pass", "model", m->name, "format", m->weight_format, "isa", m->isa,
+                     "tokens", p->n_tokens, "logit_rows", p->n_logits, "threads", pool_threads(b->pool), "runs", p->n_runs, "seconds", median,
+                     "fastest", p->seconds[0], "gops", 2e-9 * macs / median, "weights_gbps", 1e-9 * bytes_of_pass(m) / median,
+                     "load_seconds", b->load_seconds, "peak_rss_bytes", (json_int_t)term_peak_rss(), "share_by_kernel", share);
+}
+
+static bool one_case(const struct bench *b, int n_tokens, json_t *rows, struct unmask_err *err)
+{
+    struct passes *p = mem_zalloc(1, sizeof *p, err);
+    if (!p) return false;
+    p->n_tokens = n_tokens;
+    p->n_logits = b->s->logit_rows < n_tokens ? b->s->logit_rows : n_tokens;
+    const bool ok = measure(p, b, err);
+    if (ok) json_array_append_new(rows, row_of(p, b));
+    passes_free(p);
+    return ok;
+}
+
+/* The cases of --tokens; without it those of the default that the model's context holds. */
+static bool each_case(const struct bench *b, json_t *rows, struct unmask_err *err)
+{
+    const char *list = b->s->tokens ? b->s->tokens : "32,128,512";
+    for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        const size_t n = strcspn(p, ",");
+        char word[16] = "";
+        int64_t tokens;
+        if (n < sizeof word) memcpy(word, p, n);
+        if (!b->s->tokens && parse_int(word, b->m->h.n_ctx + 1, INT32_MAX, &tokens)) continue;
+        if (!parse_int(word, 1, b->m->h.n_ctx, &tokens))
+            return fail(err, E_CLI_VALUE, .field = "--tokens", .found = QUOTE(p, n), .need = FMT("numbers from 1 to %d, the model's context, like 32,128,512", b->m->h.n_ctx));
+        if (!one_case(b, (int)tokens, rows, err)) return false;
+    }
+    return true;
+}
+
+bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err)
+{
+    (void)t;
+    char path[1024];
+    struct unmask_model *m = NULL;
+    struct bench b = { .s = s };
+    const double start = term_now();
+    bool ok = cmd_model_path(s, path, err)
+           && model_open(&m, path, &(struct unmask_open_options){ .isa = s->isa, .threads = s->threads, .without_tokenizer = true }, err);
+    b.load_seconds = term_now() - start;
+    b.m = m;
+    ok = ok && pool_open(&b.pool, s->threads, err) && each_case(&b, rows, err);
+    pool_close(b.pool);
+    model_close(m);
+    return ok;
+}

@@ -1,0 +1,54 @@
+#!/bin/sh
+# unmask bench as a command: models with random weights, what a measurement reports, comparison with earlier ones.
+unmask="$RUNNER ${UNMASK:-build/unmask}"
+passed=0; failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+
+# expect NAME STATUS PATTERN: the last run ended so, and its standard error matches the pattern ("": is empty)
+expect() {
+    if [ "$status" -eq "$2" ] && if [ "$3" ]; then grep -q -- "$3" "$dir/err"; else [ ! -s "$dir/err" ]; fi; then passed=$((passed + 1)); return; fi
+    failed=$((failed + 1))
+    echo "$1: status $status, need $2 and \"$3\":"; cat "$dir/err"
+}
+check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
+bench() { $unmask bench "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+
+for format in q4_0 q8_0 f16; do
+    bench --make-model demo $format "$dir/$format.gguf"; expect "a model in $format" 0 ""
+    $unmask forward -m "$dir/$format.gguf" --ids 3,17,42 >"$dir/out" 2>"$dir/err"; status=$?
+    expect "it runs" 0 ""
+    check "with finite logits that differ" "$(grep -c 'nan\|inf' "$dir/out") $(cut -c 8- "$dir/out" | sort -u | grep -c .)" "0 3"
+done
+check "it has a tokenizer" "$($unmask tokenize -m "$dir/q4_0.gguf" 'the' 2>&1 | tr -s ' \n' ' ' | sed 's/ $//')" "256 101"
+bench --make-model demo q4_0 "$dir/again.gguf"
+check "the same bytes again" "$(cksum <"$dir/again.gguf")" "$(cksum <"$dir/q4_0.gguf")"
+bench --make-model demo q4_0 "$dir/again.gguf";             expect "an existing file" 2 "E-FILE-008"
+bench --make-model demo q4_0 "$dir/again.gguf" --force;     expect "that may be replaced" 0 ""
+bench --make-model 9b q4_0 "$dir/x.gguf";                   expect "an unknown shape" 2 "found 9b, need llada-8b, 0.5b, demo"
+bench --make-model demo bf16 "$dir/x.gguf";                 expect "a format without a generator" 2 "found bf16.*E-QNT-007"
+bench --make-model demo q5_k "$dir/x.gguf";                 expect "an unknown format" 2 "found q5_k.*E-QNT-007"
+bench --make-model demo q4_0;                               expect "no output" 2 "E-CLI-005"
+
+bench -m "$dir/q4_0.gguf" --tokens 4,7 --logit-rows 5 -t 2 --json
+expect "a measurement" 0 ""
+cp "$dir/out" "$dir/before.json"
+row='"test": "pass", .*"tokens": 7, "logit_rows": 5, "threads": 2, .*"seconds": [0-9].*"gops": [0-9].*"load_seconds": [0-9].*"peak_rss_bytes": [0-9].*"share_by_kernel": {"embed": [0-9]'
+check "its fields" "$(tr '{' '\n' <"$dir/out" | tr '\n' '{' | grep -c "$row")" "1"
+check "shares are the whole" "$(tr '{' '\n' <"$dir/out" | grep '^"embed"' | tr -d '}]' | awk -F '[:,]' '{ for (i = 2; i <= NF; i += 2) sum += $i } END { print (sum > 1.99 && sum < 2.01) }')" "1"
+sed 's/"gops": [0-9.]*/"gops": 0.001/g' "$dir/before.json" >"$dir/slow.json"
+sed 's/"gops": [0-9.]*/"gops": 1e9/g' "$dir/before.json" >"$dir/fast.json"
+bench -m "$dir/q4_0.gguf" --tokens 7 --logit-rows 5 -t 2 --baseline "$dir/slow.json"
+expect "faster than before" 0 ""
+check "the table" "$(grep -c '^| pass |\|^| sync |' "$dir/out")" "2"
+bench -m "$dir/q4_0.gguf" --tokens 7 --logit-rows 5 -t 2 --baseline "$dir/fast.json"
+expect "slower than before" 8 "E-BEN-001"
+bench -m "$dir/q4_0.gguf" --tokens 2 --logit-rows 5 -t 2 --baseline "$dir/fast.json"
+expect "a baseline of something else" 2 "E-BEN-002"
+bench -m "$dir/q4_0.gguf" --tokens 3,257;                   expect "more tokens than the context" 2 "found 257, need numbers from 1 to 256"
+bench -m "$dir/q4_0.gguf" --tokens ,3;                      expect "no number" 2 "E-CLI-004"
+bench -m "$dir/q4_0.gguf" 3;                                expect "an argument too many" 2 "E-CLI-006"
+bench -m "$dir/none.gguf";                                  expect "no model" 4 "E-FILE-001"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
