@@ -105,5 +105,6 @@ bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, st
     if (bad == *n) return true;
     const unsigned byte = (unsigned char)(*text)[bad];
     mem_free(*text);
+    *text = NULL;
     return fail(err, E_CLI_TEXT, .field = what, .byte = AT(bad), .found = FMT("byte 0x%02x", byte), .need = "UTF-8 text");
 }

@@ -74,9 +74,11 @@ static bool run_engine(struct generator *g, const int32_t *ids, size_t n, bool i
     const bool scheduled = g->o.steps > 0 && g->o.threshold <= 0 && g->o.factor <= 0;
     canvas_open(&w->canvas, g->s, g->t, g->m, scheduled ? g->o.steps : 0);
     progress_start(&w->progress, g->s, g->t);
+    term_hold_signals(true);
     const bool ok = (infill ? unmask_infill : unmask_generate)(g->session, ids, n, &g->o, on_step, w, r, err);
     canvas_close(&w->canvas);
     progress_end(&w->progress);
+    term_hold_signals(false);
     return ok;
 }
 

@@ -77,10 +77,13 @@ static int report(const struct unmask_err *err, bool json)
 static int finish(int status)
 {
     errno = 0;
-    if (fflush(stdout) == 0 && !ferror(stdout)) return status;
-    if (errno == EPIPE) return status == 0 ? 0 : status;
+    bool ok = fflush(stdout) == 0;
+    int why = errno;
+    if (ok && !ferror(stdout)) return status;
+    if (ok && write(STDOUT_FILENO, "\n", 1) < 0) why = errno;          /* it failed before: once more, to learn why */
+    if (why == EPIPE) return status;
     struct unmask_err err;
-    fail(&err, E_CLI_WRITE, .found = errno ? ERRNO(errno) : "an error");
+    fail(&err, E_CLI_WRITE, .found = why ? ERRNO(why) : "an error");
     return report(&err, false);
 }
 

@@ -6,35 +6,50 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "outfile.h"
 #include "utf8.h"
 
-/* The one piece of mutable state in the program that handlers require. */
-static volatile sig_atomic_t caught;
+/* The only mutable state of the program: a signal handler can speak through nothing else. */
+static volatile sig_atomic_t caught, held;
+static struct termios at_start;                 /* of the terminal on standard input, before anything changed it */
+static volatile sig_atomic_t have_terminal;
+
+static void end_now(int sig)
+{
+    static const char plain[] = "\033[0m\033[?25h\n";      /* no colour, cursor shown, a fresh line */
+    outfile_abort_all();
+    if (have_terminal) tcsetattr(STDIN_FILENO, TCSANOW, &at_start);
+    const int shown_on = isatty(STDERR_FILENO) ? STDERR_FILENO : isatty(STDOUT_FILENO) ? STDOUT_FILENO : -1;
+    if (held && shown_on >= 0 && write(shown_on, plain, sizeof plain - 1) < 0) _exit(128 + sig);
+    _exit(128 + sig);
+}
 
 static void on_signal(int sig)
 {
-    if (caught) {
-        outfile_abort_all();
-        _exit(128 + sig);
-    }
+    if (!held || caught) end_now(sig);
     caught = sig;
 }
 
 void term_catch_signals(void)
 {
+    const int ends[] = { SIGINT, SIGTERM, SIGHUP };
     struct sigaction sa = { .sa_handler = on_signal };      /* no SA_RESTART: reads return, so that a prompt notices */
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-    sigaction(SIGHUP, &sa, NULL);
+    have_terminal = tcgetattr(STDIN_FILENO, &at_start) == 0;
+    sigfillset(&sa.sa_mask);
+    for (int i = 0; i < 3; i++) {
+        struct sigaction old;
+        if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(ends[i], &sa, NULL);     /* nohup stays */
+    }
     sa.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &sa, NULL);                          /* a reader that goes away is a write error */
     sigaction(SIGXFSZ, &sa, NULL);                          /* so is a file-size limit */
 }
 
+void term_hold_signals(bool hold) { held = hold; }
 int term_signal(void) { return caught; }
 void term_clear_signal(void) { caught = 0; }
 

@@ -13,10 +13,11 @@ void term_init(struct term *t, const struct settings *s);
 int term_width(void);           /* columns of the terminal, at least 1; 80 if unknown */
 int term_height(void);          /* rows of the terminal, at least 1; 24 if unknown    */
 
-/* SIGINT, SIGTERM and SIGHUP set a flag that long work polls; a second one ends the program at once, after removing
- * half-written files.  Returns 0, or the number of the signal that came. */
+/* SIGINT, SIGTERM and SIGHUP end the program at once, after removing half-written files and restoring the terminal.  While
+ * they are held, the first one only sets a flag that the work polls, so that it can leave what it has; the second ends it. */
 void term_catch_signals(void);
-int term_signal(void);
+void term_hold_signals(bool hold);
+int term_signal(void);          /* 0, or the number of the signal that came while held */
 void term_clear_signal(void);   /* a chat goes on after Ctrl-C in an answer */
 
 /* What a terminal shows in place of a character of model output: itself, or a symbol for one that would steer the terminal. */
