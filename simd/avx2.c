@@ -7,8 +7,7 @@
 #include <string.h>
 
 #include "kernels.h"
-
-#define INLINE static inline __attribute__((always_inline))
+#include "vectors.h"
 
 /* All ones in the lanes below n, for the end of a row. */
 INLINE __m256i lanes_below(int n)
@@ -32,118 +31,40 @@ INLINE float largest(__m256 a)
     return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
 }
 
-/* ---- matrix products over blocks of 32: ROWS rows x 16 channels, float sums in memory, integer sums in registers */
+/* ---- matrix products over blocks of 32 */
 
-enum { Q4_BLOCK = QBLOCK / 2 * TILE_N, Q8_BLOCK = QBLOCK * TILE_N };
-
-INLINE __m256i broadcast4(const int8_t *p) { int32_t v; memcpy(&v, p, 4); return _mm256_set1_epi32(v); }
-INLINE __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
-INLINE __m256 load_scales(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
-
-/* acc = fmaf((float)isum, scale_w * scale_x, acc) */
-INLINE void scale_add(float *acc, __m256i isum, __m256 scale_w, float scale_x)
+/* Nibbles: eight products with an activation (at most 15 * 127), in pairs, stay below 2^15, so that one widening addition
+ * serves a whole block.
+ * Bytes: vpmaddubsw wants one unsigned side: |w| (at most 128) times x with w's sign.  Two such products stay below 2^15;
+ * the sign goes to x because x is never -128. */
+INLINE vint q8_weights(vint w) { return w; }
+INLINE vint dot_start(const bool bytes, int32_t offset) { (void)bytes, (void)offset; return _mm256_setzero_si256(); }
+INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 {
-    const __m256 scale = _mm256_mul_ps(scale_w, _mm256_set1_ps(scale_x));
-    _mm256_storeu_ps(acc, _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), scale, _mm256_loadu_ps(acc)));
-}
-
-/* Eight products of a nibble (at most 15) and an activation (at most 127), in pairs, stay below 2^15: one widening
- * addition for a whole block of 32. */
-INLINE void q4_block(const int ROWS, float (*acc)[TILE_N], const uint8_t *w, const uint8_t *scales, const int8_t *q,
-                     const float *scale, const int32_t *offset)
-{
-    const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
-    __m256i t[4][2];
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) t[r][0] = t[r][1] = _mm256_setzero_si256();
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-        __m256i w2[2];
-        for (int v = 0; v < 2; v++) {
-            const __m256i pairs = load(w + (size_t)(j % 4 * 2 + v) * 32);
-            w2[v] = _mm256_and_si256(j < 4 ? pairs : _mm256_srli_epi16(pairs, 4), low);
-        }
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-            const __m256i x = broadcast4(q + r * QBLOCK + 4 * j);
-#pragma GCC unroll 2
-            for (int v = 0; v < 2; v++) {
-                t[r][v] = _mm256_add_epi16(t[r][v], _mm256_maddubs_epi16(w2[v], x));
-                __asm__("" : "+x"(t[r][v]));            /* else gcc 12 puts the additions off and spills every product */
-            }
-        }
+    if (bytes) {
+        const vint pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    } else {
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
     }
-    const __m256 sw[2] = { load_scales(scales), load_scales(scales + 16) };
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; v++)
-            scale_add(acc[r] + 8 * v, _mm256_add_epi32(_mm256_madd_epi16(t[r][v], ones), _mm256_set1_epi32(offset[r])), sw[v], scale[r]);
+    __asm__("" : "+x"(sum));                            /* else gcc 12 puts the additions off and spills every product */
+    return sum;
+}
+INLINE vint dot_end(const bool bytes, vint sum, int32_t offset)
+{
+    return bytes ? sum : _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), all_4(offset));
 }
 
-/* |w| (at most 128) times x with w's sign (at most 127): two products stay below 2^15.  The sign goes to x, which is never -128. */
-INLINE void q8_block(const int ROWS, float (*acc)[TILE_N], const uint8_t *w, const uint8_t *scales, const int8_t *q, const float *scale)
-{
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i t[4][2];
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) t[r][0] = t[r][1] = _mm256_setzero_si256();
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-        const __m256i w2[2] = { load(w + j * 64), load(w + j * 64 + 32) }, abs2[2] = { _mm256_abs_epi8(w2[0]), _mm256_abs_epi8(w2[1]) };
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-            const __m256i x = broadcast4(q + r * QBLOCK + 4 * j);
-#pragma GCC unroll 2
-            for (int v = 0; v < 2; v++) {
-                const __m256i pairs = _mm256_maddubs_epi16(abs2[v], _mm256_sign_epi8(x, w2[v]));
-                t[r][v] = _mm256_add_epi32(t[r][v], _mm256_madd_epi16(pairs, ones));
-                __asm__("" : "+x"(t[r][v]));
-            }
-        }
-    }
-    const __m256 sw[2] = { load_scales(scales), load_scales(scales + 16) };
-#pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; v++) scale_add(acc[r] + 8 * v, t[r][v], sw[v], scale[r]);
-}
-
-/* ROWS rows from row r on (all in one group) times one tile. */
-INLINE void rows_by_tile(const int ROWS, const bool nibbles, float *y, size_t ldy, const struct q8rows *x, int r, const uint8_t *w)
-{
-    const int nb = x->k / QBLOCK;
-    const size_t block_bytes = nibbles ? Q4_BLOCK : Q8_BLOCK;
-    const uint8_t *scales = w + (size_t)nb * block_bytes;
-    float acc[4][TILE_N] __attribute__((aligned(32))) = { { 0 } };
-    for (int b = 0; b < nb; b++, w += block_bytes, scales += 2 * TILE_N) {
-        const size_t at = q8_index(x, r, b);
-        if (nibbles) q4_block(ROWS, acc, w, scales, x->q + at * QBLOCK, x->scale + at, x->offset + at);
-        else q8_block(ROWS, acc, w, scales, x->q + at * QBLOCK, x->scale + at);
-    }
-    for (int i = 0; i < ROWS; i++) memcpy(y + (size_t)(r + i) * ldy, acc[i], sizeof acc[i]);
-}
-
-INLINE void gemm_blocks(const bool nibbles, float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles)
-{
-    const size_t tile_bytes = ((size_t)(x->k / QBLOCK) * (size_t)((nibbles ? Q4_BLOCK : Q8_BLOCK) + 2 * TILE_N) + 63) & ~(size_t)63;
-    for (int t = 0; t < n_tiles; t++, w += tile_bytes, y += TILE_N) {
-        int r = row0;
-        for (; r + 4 <= row1; r += 4) rows_by_tile(4, nibbles, y, ldy, x, r, w);
-        if (row1 - r == 3) rows_by_tile(3, nibbles, y, ldy, x, r, w);
-        if (row1 - r == 2) rows_by_tile(2, nibbles, y, ldy, x, r, w);
-        if (row1 - r == 1) rows_by_tile(1, nibbles, y, ldy, x, r, w);
-    }
-}
+#include "gemm_x86.h"
 
 static void gemm_q4_avx2(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
 {
-    gemm_blocks(true, y, ldy, x, row0, row1, w, n_tiles);
+    gemm_blocks(NIBBLES, y, ldy, x, row0, row1, w, n_tiles);
 }
 
 static void gemm_q8_avx2(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
 {
-    gemm_blocks(false, y, ldy, x, row0, row1, w, n_tiles);
+    gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
 }
 
 /* ---- matrix products over plain numbers: ROWS rows x 16 channels, all sums in registers */
@@ -160,18 +81,18 @@ INLINE __m256 load_plain(const enum plain type, const uint8_t *w, size_t i)
 INLINE void plain_rows_by_tile(const int ROWS, const enum plain type, float *y, size_t ldy, const float *x, size_t ldx, const uint8_t *w, int k)
 {
     __m256 acc[6][2];
-#pragma GCC unroll 8
+UNROLL
     for (int r = 0; r < ROWS; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
     for (size_t i = 0; i < (size_t)k; i++) {
         const __m256 w0 = load_plain(type, w, i * TILE_N), w1 = load_plain(type, w, i * TILE_N + 8);
-#pragma GCC unroll 8
+UNROLL
         for (int r = 0; r < ROWS; r++) {
             const __m256 a = _mm256_broadcast_ss(x + (size_t)r * ldx + i);
             acc[r][0] = _mm256_fmadd_ps(a, w0, acc[r][0]);
             acc[r][1] = _mm256_fmadd_ps(a, w1, acc[r][1]);
         }
     }
-#pragma GCC unroll 8
+UNROLL
     for (int r = 0; r < ROWS; r++) {
         _mm256_storeu_ps(y + (size_t)r * ldy, acc[r][0]);
         _mm256_storeu_ps(y + (size_t)r * ldy + 8, acc[r][1]);
@@ -314,11 +235,11 @@ INLINE void score_tile(const int ROWS, struct attend_state *st, const struct att
     const float *k = a->k + (size_t)(j0 / LANES) * (size_t)a->head_dim * LANES;
     for (int j = 0; j < KEY_TILE; j += LANES, k += (size_t)a->head_dim * LANES) {
         __m256 dot[ATTEND_ROWS][2];
-#pragma GCC unroll 4
+UNROLL
         for (int r = 0; r < ROWS; r++) dot[r][0] = dot[r][1] = _mm256_setzero_ps();
         for (int d = 0; j < n && d < a->head_dim; d++) {
             const __m256 k0 = _mm256_loadu_ps(k + (size_t)d * LANES), k1 = _mm256_loadu_ps(k + (size_t)d * LANES + 8);
-#pragma GCC unroll 4
+UNROLL
             for (int r = 0; r < ROWS; r++) {
                 const __m256 q = _mm256_broadcast_ss(a->q + (size_t)(row + r) * a->ldq + d);
                 dot[r][0] = _mm256_fmadd_ps(q, k0, dot[r][0]);
@@ -326,7 +247,7 @@ INLINE void score_tile(const int ROWS, struct attend_state *st, const struct att
             }
         }
         const __m256 scale = _mm256_set1_ps(a->scale);
-#pragma GCC unroll 4
+UNROLL
         for (int r = 0; r < ROWS; r++) {
             _mm256_storeu_ps(st->s[r] + j, _mm256_mul_ps(scale, dot[r][0]));
             _mm256_storeu_ps(st->s[r] + j + 8, _mm256_mul_ps(scale, dot[r][1]));
@@ -367,23 +288,23 @@ INLINE bool softmax_tile(struct attend_state *st, int r)
 INLINE void value_tile(const int ROWS, const int VECTORS, struct attend_state *st, const float *v, size_t dim, size_t d, int n)
 {
     __m256 acc[ATTEND_ROWS][2];
-#pragma GCC unroll 4
+UNROLL
     for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
+UNROLL
         for (int i = 0; i < VECTORS; i++)
             acc[r][i] = _mm256_mul_ps(_mm256_loadu_ps(st->acc[r] + d + 8 * i), _mm256_set1_ps(st->c[r]));
     for (int j = 0; j < n; j++) {
         __m256 v2[2];
-#pragma GCC unroll 2
+UNROLL
         for (int i = 0; i < VECTORS; i++) v2[i] = _mm256_loadu_ps(v + (size_t)j * dim + d + 8 * i);
-#pragma GCC unroll 4
+UNROLL
         for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
+UNROLL
             for (int i = 0; i < VECTORS; i++) acc[r][i] = _mm256_fmadd_ps(_mm256_broadcast_ss(st->s[r] + j), v2[i], acc[r][i]);
     }
-#pragma GCC unroll 4
+UNROLL
     for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
+UNROLL
         for (int i = 0; i < VECTORS; i++) _mm256_storeu_ps(st->acc[r] + d + 8 * i, acc[r][i]);
 }
 

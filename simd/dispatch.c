@@ -7,7 +7,7 @@
 
 extern const struct kernels kernels_scalar;
 #if defined __x86_64__
-extern const struct kernels kernels_avx2;
+extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni;
 #elif defined __aarch64__
 extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
@@ -16,6 +16,8 @@ const struct kernel_set kernel_sets[] = {
     { "scalar",     0,                                      &kernels_scalar },
 #if defined __x86_64__
     { "avx2",       CPU_AVX2,                               &kernels_avx2 },
+    { "avxvnni",    CPU_AVX2 | CPU_AVXVNNI,                 &kernels_avxvnni },
+    { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vnni },
 #elif defined __aarch64__
     { "neon",       CPU_NEON,                               &kernels_neon },
     { "dotprod",    CPU_NEON | CPU_DOTPROD,                 &kernels_neon_dotprod },

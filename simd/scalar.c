@@ -109,20 +109,20 @@ static void gemm_bf16_scalar(float *y, size_t ldy, const float *x, size_t ldx, i
 /* ---- rows */
 
 /* What quantization takes a value for: NaN as 0, infinities as the largest number of their sign. */
-static float finite(float x) { return isnan(x) ? 0 : x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x; }
+static float clipped(float x) { return isnan(x) ? 0 : x > FLT_MAX ? FLT_MAX : x < -FLT_MAX ? -FLT_MAX : x; }
 
 static void quantize_q8_scalar(struct q8rows *y, int row, const float *x)
 {
     for (int b = 0; b < y->k / QBLOCK; b++, x += QBLOCK) {
         const size_t at = q8_index(y, row, b);
         float amax = 0;
-        for (int i = 0; i < QBLOCK; i++) amax = max_of(fabsf(finite(x[i])), amax);
+        for (int i = 0; i < QBLOCK; i++) amax = max_of(fabsf(clipped(x[i])), amax);
         /* below 1e-30 the reciprocal nears infinity, and such a block adds nothing to any sum */
         const bool tiny = amax < 1e-30f;
         const float inv = tiny ? 0 : 127.0f / amax;
         int sum = 0;
         for (int i = 0; i < QBLOCK; i++) {
-            const int q = (int)rintf(finite(x[i]) * inv);               /* the default mode: to even */
+            const int q = (int)rintf(clipped(x[i]) * inv);               /* the default mode: to even */
             y->q[at * QBLOCK + (size_t)i] = (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q);
             sum += y->q[at * QBLOCK + (size_t)i];
         }
