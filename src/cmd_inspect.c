@@ -33,19 +33,22 @@ static const char *base_name(const char *path)
 
 static void put_string(struct str s)
 {
+    size_t done = 0, i = 0;                     /* bytes before done are printed, those up to i can be as they are */
     putchar('"');
-    for (size_t i = 0, n; i < s.n; i += n) {
+    while (i < s.n) {
         uint32_t cp;
-        n = utf8_decode(s.s + i, s.n - i, &cp);
-        if (n == 0) {                           /* not UTF-8, which JSON must be */
-            fputs("\\ufffd", stdout);
-            n = 1;
-        } else if (cp < 0x20) printf("\\u%04x", (unsigned)cp);
-        else {
-            if (cp == '"' || cp == '\\') putchar('\\');
-            fwrite(s.s + i, 1, n, stdout);
+        const size_t n = utf8_decode(s.s + i, s.n - i, &cp);
+        if (n > 0 && cp >= 0x20 && cp != '"' && cp != '\\') {
+            i += n;
+            continue;
         }
+        fwrite(s.s + done, 1, i - done, stdout);
+        if (n == 0) fputs("\\ufffd", stdout);   /* not UTF-8, which JSON must be */
+        else printf("\\u%04x", (unsigned)cp);
+        i += n ? n : 1;
+        done = i;
     }
+    fwrite(s.s + done, 1, i - done, stdout);
     putchar('"');
 }
 static void put_text(const char *s) { put_string((struct str){ s, strlen(s) }); }
@@ -197,24 +200,47 @@ static void print_id(const char *what, int32_t id)
     if (id >= 0) printf(", %s %d", what, id);
 }
 
-/* The tokenizer, or why there is none; it also knows special ids that the model's metadata leaves open. */
-static void print_tokenizer(const struct checkpoint *c, struct hparams *h)
+/* A GGUF file tells about its tokenizer in metadata; to build it would take longer than all the rest. */
+static void print_gguf_tokenizer(const struct checkpoint *c)
+{
+    struct str model = { "none", 4 }, pre = { "", 0 }, chat = { "", 0 };
+    char model_name[96], pre_name[96];
+    const struct meta *tokens = checkpoint_meta(c, "tokenizer.ggml.tokens"), *merges = checkpoint_meta(c, "tokenizer.ggml.merges");
+    meta_str(c, "tokenizer.ggml.model", false, &model, NULL);
+    meta_str(c, "tokenizer.ggml.pre", false, &pre, NULL);
+    meta_str(c, "tokenizer.chat_template", false, &chat, NULL);
+    err_printable(model_name, sizeof model_name, model.s, model.n);
+    err_printable(pre_name, sizeof pre_name, pre.s, pre.n);
+    printf("Tokenizer   %s", model_name);
+    if (pre.n) printf(" (%s)", pre_name);
+    printf(", %" PRIu64 " tokens, %" PRIu64 " merges; ", tokens ? tokens->n_items : 0, merges ? merges->n_items : 0);
+    if (chat.n) printf("chat template of %zu bytes\n", chat.n);
+    else puts("no chat template");
+}
+
+/* A folder's tokenizer must be opened to be told; it also knows special ids that config.json leaves open. */
+static void print_folder_tokenizer(const struct checkpoint *c, struct hparams *h)
 {
     struct unmask_err err;
     struct tokenizer *t = NULL;
     char line[1024];
-    if (!tokenizer_open(&t, c, &err)) printf("Tokenizer   none: %s\n", unmask_err_message(&err, line, sizeof line));
-    else {
-        const struct token_ids ids = tokenizer_ids(t);
-        const struct chat_template *chat = chat_template_of(t, &err);
-        if (h->mask_id < 0) h->mask_id = ids.mask;
-        if (h->eos_id < 0) h->eos_id = ids.eos;
-        if (h->bos_id < 0) h->bos_id = ids.bos;
-        if (h->eot_id < 0) h->eot_id = ids.eot >= 0 || !chat ? ids.eot : chat_end_of_turn(chat, t);
-        printf("Tokenizer   byte-level BPE (%s), %d ids, %zu merges; chat template: %s\n", tokenizer_pre(t), tokenizer_size(t), tokenizer_n_merges(t),
-               chat ? chat_template_name(chat) : "none that is known");
+    if (!tokenizer_open(&t, c, &err)) {
+        printf("Tokenizer   none: %s\n", unmask_err_message(&err, line, sizeof line));
+        return;
     }
+    const struct token_ids ids = tokenizer_ids(t);
+    const struct chat_template *chat = chat_template_of(t, &err);
+    if (h->mask_id < 0) h->mask_id = ids.mask;
+    if (h->eos_id < 0) h->eos_id = ids.eos;
+    if (h->bos_id < 0) h->bos_id = ids.bos;
+    if (h->eot_id < 0) h->eot_id = ids.eot >= 0 || !chat ? ids.eot : chat_end_of_turn(chat, t);
+    printf("Tokenizer   byte-level BPE (%s), %d ids, %zu merges; chat template: %s\n", tokenizer_pre(t), tokenizer_size(t), tokenizer_n_merges(t),
+           chat ? chat_template_name(chat) : "none that is known");
     tokenizer_close(t);
+}
+
+static void print_vocabulary(const struct hparams *h)
+{
     printf("Vocabulary  %d", h->n_vocab);
     print_id("mask", h->mask_id);
     print_id("end of text", h->eos_id);
@@ -235,7 +261,9 @@ static void print_model(const struct checkpoint *c)
         return;
     }
     print_hparams(a, &h, parameters);
-    print_tokenizer(c, &h);
+    if (c->kind == CHECKPOINT_GGUF) print_gguf_tokenizer(c);
+    else print_folder_tokenizer(c, &h);
+    print_vocabulary(&h);
     printf("Memory      %s for the weights, once loaded (%s available now)\n", SIZE(bytes), SIZE(mem_available()));
     if (h.mask_id < 0) puts("Runs        no: nothing names the mask token");
     else printf("Runs        %s\n", bytes <= mem_available() ? "yes" : "not in the memory that is available now; `unmask quantize` makes it smaller");
