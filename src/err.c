@@ -28,28 +28,35 @@ const char *err_errno(struct err_text *t, int errnum)
     return t->s;
 }
 
+/* Length of the character at text[0..n) if it may be shown as it is: valid UTF-8, no control, no change of direction; else 0. */
+static size_t plain_char(const char *text, size_t n)
+{
+    uint32_t cp = 0;
+    const size_t len = utf8_decode(text, n, &cp);
+    const bool control = cp < 0x20 || (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069);
+    return len > 0 && !control ? len : 0;
+}
+
+static void escape(char dst[4], unsigned char b)
+{
+    static const char hex[] = "0123456789abcdef";
+    const char esc[4] = { '\\', 'x', hex[b >> 4], hex[b & 15] };
+    memcpy(dst, esc, 4);
+}
+
 void err_printable(char *dst, size_t size, const char *text, size_t n)
 {
     const size_t most = size - 1 < 80 ? size - 1 : 80;
     size_t used = 0;
     for (size_t i = 0; i < n; ) {
-        uint32_t cp;
-        size_t len = utf8_decode(text + i, n - i, &cp);
-        const int plain = len > 0 && cp >= 0x20 && cp != 0x7F && !(cp >= 0x80 && cp < 0xA0) && !(cp >= 0x202A && cp <= 0x202E) && !(cp >= 0x2066 && cp <= 0x2069);
-        const size_t room = plain ? len : 4;
-        if (used + room + (i + (plain ? len : 1) < n ? 3 : 0) > most) {
+        const size_t plain = plain_char(text + i, n - i), len = plain ? plain : 1, room = plain ? plain : 4;
+        if (used + room + (i + len < n ? 3 : 0) > most) {
             memcpy(dst + used, "...", 3);
             used += 3;
             break;
         }
         if (plain) memcpy(dst + used, text + i, len);
-        else {
-            static const char hex[] = "0123456789abcdef";
-            const unsigned char b = (unsigned char)text[i];
-            const char esc[4] = { '\\', 'x', hex[b >> 4], hex[b & 15] };
-            memcpy(dst + used, esc, 4);
-            len = 1;
-        }
+        else escape(dst + used, (unsigned char)text[i]);
         used += room;
         i += len;
     }
@@ -66,10 +73,12 @@ const char *err_quote(struct err_text *t, const char *p, size_t n)
 static void put(char *dst, size_t size, const char *s)
 {
     size_t used = 0;
-    for (; s && *s && used + 4 < size; s++) {
-        const unsigned char b = (unsigned char)*s;
-        if (b >= 0x20 && b != 0x7F) dst[used++] = *s;
-        else used += (size_t)snprintf(dst + used, size - used, "\\x%02x", b);
+    for (const char *end = s ? s + strlen(s) : s; s < end && used + 4 < size; ) {
+        const size_t plain = plain_char(s, (size_t)(end - s));
+        if (plain) memcpy(dst + used, s, plain);
+        else escape(dst + used, (unsigned char)*s);
+        used += plain ? plain : 4;
+        s += plain ? plain : 1;
     }
     dst[used] = 0;
 }

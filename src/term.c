@@ -121,10 +121,14 @@ void progress_show(struct progress *p, double done, double total, const char *un
     const double now = term_now(), spent = now - p->start;
     if (!p->enabled || spent < 2 || now - p->last < 0.1 || total <= 0 || done <= 0) return;
     const double left = spent * (total - done) / done;
-    char line[256];
-    snprintf(line, sizeof line, "%3.0f %%  %.1f %s/s  %d:%02d left  %s", 100 * done / total, done / spent, unit, (int)left / 60, (int)left % 60, what);
-    const int width = term_width();
-    fprintf(stderr, "\r\033[K%.*s", width > 1 ? width - 1 : 1, line);
+    const int seconds = left < 1e8 ? (int)left : 100000000;
+    char line[256], shown[96];
+    err_printable(shown, sizeof shown, what, strlen(what));     /* a name out of a file */
+    snprintf(line, sizeof line, "%3.0f %%  %.1f %s/s  %d:%02d left  %s", 100 * done / total, done / spent, unit, seconds / 60, seconds % 60, shown);
+    int width = term_width() - 1;
+    if (width < (int)strlen(line))
+        while (width > 0 && ((unsigned char)line[width] & 0xC0) == 0x80) width--;       /* not inside a character */
+    fprintf(stderr, "\r\033[K%.*s", width, line);
     fflush(stderr);
     p->last = now;
     p->shown = true;
