@@ -1,5 +1,6 @@
 /* cmd_eval.c - measure a model on a file of JSON lines: the share of questions answered exactly, with Wilson's interval, or
  * the likelihood bound of given answers (ML-GSAI/LLaDA get_log_likelihood.py), with an interval by the error over lines. */
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
@@ -24,6 +25,7 @@ struct eval {
     struct unmask_model *m;
     struct unmask_session *session;
     struct progress progress;
+    double start;
     size_t done; int draw;                      /* lines that are finished; draws of the line in work */
 };
 
@@ -133,7 +135,7 @@ static void wilson(double k, double n, double *low, double *high)
     *high = k < n ? middle + half : 1;
 }
 
-static bool exact_match(struct eval *e, json_t **result, struct unmask_err *err)
+static bool exact_match(struct eval *e, struct unmask_err *err)
 {
     struct unmask_options o;
     int correct = 0;
@@ -147,9 +149,12 @@ static bool exact_match(struct eval *e, json_t **result, struct unmask_err *err)
     }
     const int n = (int)e->n_lines;
     wilson(correct, n, &low, &high);
+    const double share = (double)correct / n;
     progress_end(&e->progress);
-    if (!e->s->json) printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100.0 * correct / n, correct, n, 100 * low, 100 * high);
-    *result = json_pack("{s:i,s:i,s:f,s:f,s:f}", "n", n, "correct", correct, "share", (double)correct / n, "low", low, "high", high);
+    if (e->s->json)
+        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n", n, correct, share, low, high,
+               term_now() - e->start);
+    else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * low, 100 * high);
     return true;
 }
 
@@ -188,6 +193,7 @@ static bool line_nats(struct eval *e, const struct line *l, uint64_t seed, doubl
     if (ok) {
         ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err) || at_line(e, l, err);
         *nats = -*nats;
+        if (ok && !isfinite(*nats)) ok = fail(err, E_MODEL_OUTPUT, .file = e->path, .field = FMT("line %d", l->number), .hint = "The model file is damaged");
     }
     mem_free(prompt);
     mem_free(answer);
@@ -202,7 +208,11 @@ static double ratio_error(const double *nats, const double *tokens, size_t n, do
     return sqrt(sum * (double)n / (double)(n - 1)) / all_tokens;
 }
 
-static bool likelihood_of_lines(struct eval *e, json_t **result, struct unmask_err *err)
+/* A number of JSON, which has none that is not finite. */
+static const char *number(struct err_text *t, double v) { return isfinite(v) ? err_fmt(t, "%.17g", v) : "null"; }
+#define NUMBER(v) number(&(struct err_text){ { 0 } }, (v))
+
+static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
 {
     const size_t n = e->n_lines;
     double *nats = mem_zalloc(2 * n, sizeof *nats, err), *tokens = nats + n, all_nats = 0, all_tokens = 0;
@@ -217,17 +227,17 @@ static bool likelihood_of_lines(struct eval *e, json_t **result, struct unmask_e
         all_nats += nats[e->done];
         all_tokens += tokens[e->done];
     }
-    const double ratio = all_nats / all_tokens, half = n > 1 ? z95 * ratio_error(nats, tokens, n, ratio, all_tokens) : 0;
+    const double ratio = all_nats / all_tokens, half = n > 1 ? z95 * ratio_error(nats, tokens, n, ratio, all_tokens) : NAN;  /* one line has no spread */
     mem_free(nats);
     progress_end(&e->progress);
-    if (!e->s->json) {
-        printf("likelihood  at most %.4f nats per token", ratio);
-        if (n > 1) printf(" (95 %% interval %.4f to %.4f)", ratio - half, ratio + half);
-        printf(", perplexity bound %.4f; %zu lines, %.0f tokens, mc %d, seed %llu\n", exp(ratio), n, all_tokens, e->s->mc, (unsigned long long)e->s->seed);
+    if (e->s->json) {
+        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
+               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half), e->s->mc, e->s->seed, NUMBER(exp(ratio)), term_now() - e->start);
+        return true;
     }
-    json_t *low = n > 1 ? json_real(ratio - half) : json_null(), *high = n > 1 ? json_real(ratio + half) : json_null();     /* one line has no spread */
-    *result = json_pack("{s:I,s:I,s:f,s:o,s:o,s:i,s:o,s:f}", "n", (json_int_t)n, "tokens", (json_int_t)all_tokens, "nats_per_token", ratio, "low", low, "high", high,
-                        "mc", e->s->mc, "seed", json_integer((json_int_t)e->s->seed), "perplexity", exp(ratio));
+    printf("likelihood  at most %.4f nats per token", ratio);
+    if (n > 1) printf(" (95 %% interval %.4f to %.4f)", ratio - half, ratio + half);
+    printf(", perplexity bound %.4f; %zu lines, %.0f tokens, mc %d, seed %" PRIu64 "\n", exp(ratio), n, all_tokens, e->s->mc, e->s->seed);
     return true;
 }
 
@@ -235,20 +245,11 @@ static bool likelihood_of_lines(struct eval *e, json_t **result, struct unmask_e
 
 static bool measure(struct eval *e, const struct term *t, struct unmask_err *err)
 {
-    json_t *result = NULL;
     progress_start(&e->progress, e->s, t);
-    const double start = term_now();
-    const bool ok = e->s->exact_match ? exact_match(e, &result, err) : likelihood_of_lines(e, &result, err);
-    const double seconds = term_now() - start;
+    e->start = term_now();
+    const bool ok = e->s->exact_match ? exact_match(e, err) : likelihood_of_lines(e, err);
     progress_end(&e->progress);
-    if (ok && e->s->json) {
-        json_t *o = json_pack("{s:O,s:f}", e->s->exact_match ? "exact_match" : "likelihood", result, "seconds", seconds);
-        json_dumpf(o, stdout, JSON_COMPACT);
-        putchar('\n');
-        json_decref(o);
-    }
-    if (ok && e->s->verbose) fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", e->n_lines, seconds, (double)term_peak_rss() / 0x1p20);
-    json_decref(result);
+    if (ok && e->s->verbose) fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", e->n_lines, term_now() - e->start, (double)term_peak_rss() / 0x1p20);
     return ok;
 }
 

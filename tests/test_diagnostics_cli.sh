@@ -1,0 +1,160 @@
+#!/bin/sh
+# unmask inspect, forward and eval as commands: what they print and write, what they refuse, exit codes.
+unmask="$RUNNER ${UNMASK:-build/unmask}"
+folder=tests/data/checkpoints/llada-gqa
+passed=0; failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+export XDG_CONFIG_HOME="$dir/none"
+unset UNMASK_MODEL
+
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); echo "$*"; }
+same() { if [ "$2" = "$3" ]; then ok; else bad "$1: \"$2\", need \"$3\""; fi; }
+run() { $unmask "$@" >"$dir/out" 2>"$dir/err" </dev/null; status=$?; }
+# prints NAME PATTERN COMMAND...: it succeeds in silence and prints a line that matches (an extended regular expression)
+prints() {
+    name=$1 pattern=$2; shift 2; run "$@"
+    if [ $status -eq 0 ] && [ ! -s "$dir/err" ] && grep -Eq -- "$pattern" "$dir/out"; then ok; else bad "$name: status $status, need \"$pattern\":"; cat "$dir/out" "$dir/err"; fi
+}
+# fails NAME STATUS PATTERN COMMAND...: it ends so, prints nothing, and its one line of error matches
+fails() {
+    name=$1 want=$2 pattern=$3; shift 3; run "$@"
+    if [ $status -eq "$want" ] && [ ! -s "$dir/out" ] && [ "$(wc -l <"$dir/err")" -eq 1 ] && grep -Eq -- "$pattern" "$dir/err"; then ok
+    else bad "$name: status $status, need $want and \"$pattern\":"; cat "$dir/out" "$dir/err"; fi
+}
+$unmask quantize $folder "$dir/m.gguf" q8_0 -q || bad "quantize"
+
+# ---- inspect
+
+prints "a folder" '^Kind +Hugging Face folder \(safetensors\), 30 tensors of ' inspect $folder
+for line in 'Formats +F32 +30 tensors, .*32.00 bits' 'Model +llada, 0.20 million parameters' 'Layers +3 of width 64, 4 heads of 16 \(2 for keys and values\), feed-forward 160' \
+            'Context +256 tokens, RoPE base 500000, RMSNorm epsilon 1e-05' 'Tokenizer +byte-level BPE \(.*\), 512 ids, 224 merges; chat template: llada' \
+            'Vocabulary +512, mask 500, end of text 481, end of turn 508, begin 480' 'Memory +761.8 KiB for the weights' 'Runs +yes'; do
+    if grep -Eq "^$line" "$dir/out"; then ok; else bad "inspect: no line \"$line\""; fi
+done
+prints "a GGUF file by -m" '^Kind +GGUF, 30 tensors of .*, [0-9]+ metadata keys$' inspect -m "$dir/m.gguf"
+if grep -Eq '^ +Q8_0 +23 tensors, .*8.50 bits' "$dir/out" && grep -Eq '^Tokenizer +gpt2 \(.*\), 512 tokens, 224 merges; chat template of [0-9]+ bytes$' "$dir/out"; then ok
+else bad "inspect of a GGUF file"; cat "$dir/out"; fi
+prints "its tensors" '^  blk.2.attn_k.weight +Q8_0 +64 x 32 +[0-9]+ +2176$' inspect "$dir/m.gguf" --tensors
+prints "tensors of a folder" '^  model.transformer.blocks.0.k_proj.weight +F32 +64 x 32 +[0-9]+ +8192  model.safetensors$' inspect $folder --tensors
+prints "metadata as JSON" '^\{"metadata":\{"general.architecture":"llada",.*"llada.attention.head_count_kv":2,.*"tokenizer.ggml.token_type":\[([0-9],){511}[0-9]\].*\},"tensors":\[\{.*\}\]\}$' inspect "$dir/m.gguf" --json
+prints "tensors as JSON" '\{"name":"blk.2.attn_k.weight","type":"Q8_0","shape":\[64,32\],"offset":[0-9]+\}' inspect "$dir/m.gguf" --json
+# the offset is that of the bytes: the last norm is all that is F32 and last
+at=$(sed 's/.*"name":"output_norm.weight","type":"F32","shape":\[64\],"offset":\([0-9]*\)}.*/\1/' "$dir/out")
+header=$(od -An -tu8 -N8 $folder/model.safetensors | tr -d ' ')
+run inspect $folder --json
+from=$(sed 's/.*"name":"model.transformer.ln_f.weight","type":"F32","shape":\[64\],"offset":\([0-9]*\),"file":"model.safetensors"}.*/\1/' "$dir/out")
+if [ "$from" -ge $((header + 8)) ] && [ "$(tail -c +$((at + 1)) "$dir/m.gguf" | head -c 256 | cksum)" = "$(tail -c +$((from + 1)) $folder/model.safetensors | head -c 256 | cksum)" ]; then ok
+else bad "offsets: $at in the file, $from in the folder"; fi
+prints "fields of config.json as JSON" '^\{"metadata":\{.*"architectures":\["LLaDAModelLM"\],.*"init_cutoff_factor":null' inspect $folder --json
+: >"$dir/empty"; mkdir "$dir/bare" && cp $folder/tokenizer.json "$dir/bare"
+fails "an empty file" 3 'E-GGUF' inspect "$dir/empty"
+fails "a folder without weights" 3 'config.json.*E-ST-001' inspect "$dir/bare"
+fails "no file" 4 'E-FILE-001' inspect "$dir/none"
+ln -s "$dir/none" "$dir/dangling"
+fails "a link to nowhere" 4 'E-FILE-001' inspect "$dir/dangling"
+fails "two files" 2 'E-CLI-006' inspect a b
+fails "a file twice" 2 'E-CLI-010' inspect "$dir/m.gguf" -m "$dir/m.gguf"
+fails "a name that is not UTF-8, as JSON" 4 '^\{"error":\{"id":"E-FILE-001",.*\\\\xff\\\\x1b\[1m' inspect --json "$dir/$(printf '\377\033[1m')"
+sed 's/LLaDAModelLM/OtherModel/' $folder/config.json >"$dir/bare/config.json"; cp $folder/model.safetensors "$dir/bare"
+prints "an architecture that does not run" '^Runs +no: .*E-ARCH-001' inspect "$dir/bare"
+rm "$dir/bare/tokenizer.json"; cp $folder/config.json "$dir/bare"
+prints "a model without tokenizer" '^Tokenizer +none: .*E-TOK-001' inspect "$dir/bare"
+
+# ---- forward
+
+prints "the five best ids" '^ +2  id 42 +([0-9]+ \(-?[0-9.]+\) *){5}$' forward -m "$dir/bare" --ids 3,17,42
+same "a line for each position" "$(wc -l <"$dir/out")" 3
+prints "as JSON" '^\{"tokens":2,"positions":\[\{"id":3,"best":\[(\{"id":[0-9]+,"logit":[-0-9.]+\},?){5}\]\},\{"id":17' forward -m $folder --ids '3 17' --json
+run forward -m $folder --ids 3,17,42 --logits "$dir/l.npy" --hidden "$dir/h.npy"
+same "files: status" "$status" 0
+same "files: nothing printed" "$(cat "$dir/out" "$dir/err")" ""
+same "magic, version 1.0, length of the header" "$(od -An -tx1 -N10 "$dir/l.npy" | tr -d ' ')" 934e554d505901007600
+same "header of the logits" "$(head -c 127 "$dir/l.npy" | tail -c +11 | sed 's/ *$//')" "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 512), }"
+same "header of the hidden states" "$(head -c 127 "$dir/h.npy" | tail -c +11 | sed 's/ *$//')" "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 3, 64), }"
+same "size of the logits" "$(wc -c <"$dir/l.npy")" $((128 + 3 * 512 * 4))
+same "size of the hidden states" "$(wc -c <"$dir/h.npy")" $((128 + 3 * 3 * 64 * 4))
+run forward -m $folder --ids 3,17,42
+best=$(sed -n '3s/.*id 42 *\([0-9]*\) (\([-0-9.]*\)).*/\1 \2/p' "$dir/out")
+set -- $best
+value=$(od -An -tf4 -j $((128 + (2 * 512 + $1) * 4)) -N4 "$dir/l.npy" | awk '{ printf "%.4f", $1 }')
+same "the best logit stands in its place" "$value" "$(echo "$2" | awk '{ printf "%.4f", $1 }')"
+fails "a file that exists" 2 'E-FILE-008' forward -m $folder --ids 3 --logits "$dir/l.npy"
+run forward -m $folder --ids 3 --logits "$dir/l.npy" --force; same "--force" "$status $(wc -c <"$dir/l.npy")" "0 $((128 + 512 * 4))"
+fails "one file for both" 2 'E-CLI-010' forward -m $folder --ids 3 --logits "$dir/x.npy" --hidden "$dir/x.npy"
+fails "a folder that is not there" 4 'E-FILE-006' forward -m $folder --ids 3 --logits "$dir/none/x.npy"
+fails "no ids" 2 '--ids.*E-CLI-005' forward -m $folder
+fails "an empty list" 2 'no id.*E-CLI-004' forward -m $folder --ids ' '
+fails "an id that is none" 2 'found x.*E-CLI-004' forward -m $folder --ids 3,x
+fails "an id beyond the vocabulary" 2 'token 1\): found 512, need 0 to 511.*E-GEN-003' forward -m $folder --ids 3,512
+fails "more ids than the context" 6 'found 257 tokens, need 1 to 256.*E-GEN-002' forward -m $folder --ids "$(seq -s, 1 257)"
+fails "an argument" 2 'E-CLI-006' forward -m $folder --ids 3 x
+fails "a set that is none" 2 'isa.*avx9' forward -m $folder --ids 3 --isa avx9
+case $(uname -m) in x86_64) other=neon ;; *) other=avx2 ;; esac
+[ -n "$RUNNER" ] || fails "a set of another CPU" 2 "isa.*$other" forward -m $folder --ids 3 --isa $other
+(ulimit -f 4; $unmask forward -m $folder --ids 3,17,42,5,6,7,8,9 --logits "$dir/big.npy") >"$dir/out" 2>"$dir/err"
+same "a limit on files: status" "$?" 4
+same "a limit on files: nothing left" "$(ls -A "$dir" | grep -c big.npy)" 0
+
+# A checkpoint of 256 MiB, all zeros that take no room on the disk, where 100 MB may be had.
+mkdir "$dir/large"
+sed 's/"d_model": 64/"d_model": 512/; s/"vocab_size": 512/"vocab_size": 65536/; s/"embedding_size": 512/"embedding_size": 65536/; s/"n_layers": 3/"n_layers": 1/; s/"mlp_hidden_size": 160/"mlp_hidden_size": 32/' \
+    $folder/config.json >"$dir/large/config.json"
+header=''; at=0
+tensor() { size=$(($2 * ${3:-1} * 4)); header="$header,\"model.transformer.$1\":{\"dtype\":\"F32\",\"shape\":[$2${3:+,$3}],\"data_offsets\":[$at,$((at + size))]}"; at=$((at + size)); }
+tensor wte.weight 65536 512; tensor ff_out.weight 65536 512; tensor ln_f.weight 512
+b=blocks.0; tensor $b.attn_norm.weight 512; tensor $b.ff_norm.weight 512; tensor $b.q_proj.weight 512 512; tensor $b.k_proj.weight 256 512; tensor $b.v_proj.weight 256 512
+tensor $b.attn_out.weight 512 512; tensor $b.ff_proj.weight 32 512; tensor $b.up_proj.weight 32 512; tensor $b.ff_out.weight 512 32
+header="{${header#,}}"; n=${#header}
+{ printf "$(printf '\\%03o\\%03o\\0\\0\\0\\0\\0\\0' $((n % 256)) $((n / 256)))"; printf %s "$header"; } >"$dir/large/model.safetensors"
+truncate -s $((8 + n + at)) "$dir/large/model.safetensors"
+prints "a large folder" '^Memory +25[0-9]\.[0-9] MiB for the weights' inspect "$dir/large"
+case $UNMASK in *san*) ;; *)
+    if [ -z "$RUNNER" ]; then
+        (ulimit -d 100000; $unmask forward -m "$dir/large" --ids 3) >"$dir/out" 2>"$dir/err"
+        same "too large for memory: status" "$?" 5
+        if grep -q "large: model does not fit in memory.*unmask quantize $dir/large model-q4_0.gguf q4_0.*E-MEM-002" "$dir/err"; then ok; else bad "too large for memory:"; cat "$dir/err"; fi
+        (ulimit -d 100000; $unmask inspect "$dir/large") >"$dir/out" 2>"$dir/err"
+        if grep -q '^Runs  *not in the memory' "$dir/out"; then ok; else bad "inspect says so:"; cat "$dir/out" "$dir/err"; fi
+    fi ;;
+esac
+
+# ---- eval
+
+flags="--gen-length 8 --block-length 8 --steps 8 --json"
+printf '{"q":"one","a":"?"}\n\n{"q":"two","a":"?","more":[1]}\n{"q":"three","a":"?"}' >"$dir/q"
+prints "exact match" '^\{"exact_match":\{"n":3,"correct":0,"share":0,"low":0,"high":0\.561497[0-9]*\},"seconds":[0-9.]+\}$' eval -m $folder --exact-match "$dir/q" $flags
+prints "the first lines alone" '"n":2,' eval -m $folder --exact-match "$dir/q" --limit 2 $flags
+prints "for people" '^exact match  0\.0 %  \(0 of 3; 95 % interval 0\.0 to 56\.1 %\)$' eval -m $folder --exact-match "$dir/q" --gen-length 8
+answer=$($unmask run -m $folder $flags one | sed 's/.*"text":\("\([^"\\]\|\\.\)*"\),"ids".*/\1/')
+printf '{"q":"one","a":%s}\n' "$answer" >"$dir/right"
+prints "the model's own answer is exact ($answer)" '"n":1,"correct":1,"share":1,"low":0\.2065[0-9]*,"high":1\}' eval -m $folder --exact-match "$dir/right" $flags
+
+printf '{"prompt_ids":[3,17],"answer_ids":[42,7,9]}\n{"prompt_ids":[],"answer_ids":[5,6,7,8,9]}\n' >"$dir/ids"
+prints "likelihood of ids, without a tokenizer" '^\{"likelihood":\{"n":2,"tokens":8,"nats_per_token":[0-9.]+,"low":-?[0-9.]+,"high":[0-9.]+,"mc":8,"seed":18446744073709551615,"perplexity":[-+0-9.e]+\},"seconds":[0-9.]+\}$' \
+    eval -m "$dir/bare" --likelihood "$dir/ids" --mc 8 --seed 18446744073709551615 --json
+sed 's/,"seconds.*//' "$dir/out" >"$dir/once"; run eval -m "$dir/bare" --likelihood "$dir/ids" --mc 8 --seed 18446744073709551615 --json --isa scalar -t 1
+same "the same with scalar kernels and one thread" "$(sed 's/,"seconds.*//' "$dir/out")" "$(cat "$dir/once")"
+prints "one line has no interval" '"low":null,"high":null' eval -m "$dir/bare" --likelihood "$dir/ids" --mc 2 --limit 1 --json
+# 40 answer tokens: some draws end behind a full batch of rows for the output head
+printf '{"prompt":"Hello","answer":"One day a cat sat on a mat, and a dog sat on the cat."}\n' >"$dir/text"
+prints "likelihood of text" '^likelihood  at most [0-9.]+ nats per token, perplexity bound [0-9.e+]+; 1 lines, [0-9]+ tokens, mc 64, seed 0$' eval -m $folder --likelihood "$dir/text" --mc 64
+
+fails "nothing to measure" 2 'E-CLI-005' eval -m $folder
+fails "two measures" 2 'E-CLI-010' eval -m $folder --likelihood "$dir/ids" --exact-match "$dir/q"
+fails "no such file" 4 'E-FILE-001' eval -m $folder --exact-match "$dir/none"
+fails "an empty file" 2 'no line.*E-CLI-012' eval -m $folder --exact-match "$dir/empty"
+fails "other fields" 2 'line 1\): .*"q" and "a".*E-CLI-012' eval -m $folder --exact-match "$dir/ids"
+printf '{"q":"x","a":"y"}\n{"q":\n' >"$dir/broken"
+fails "a broken line" 2 'line 2\).*E-CLI-012' eval -m $folder --exact-match "$dir/broken"
+printf '{"prompt_ids":[1],"answer_ids":[2,"x"]}\n' >"$dir/broken"
+fails "a list with text" 2 'line 1\): found another value in "answer_ids".*E-CLI-012' eval -m $folder --likelihood "$dir/broken"
+printf '{"prompt_ids":[1],"answer_ids":[2,512]}\n' >"$dir/broken"
+fails "an id beyond the vocabulary" 2 'broken, line 1: .*found 512.*E-GEN-003' eval -m $folder --likelihood "$dir/broken"
+printf '{"prompt_ids":[1],"answer_ids":[]}\n' >"$dir/broken"
+fails "no answer" 6 'broken, line 1: .*E-GEN-002' eval -m $folder --likelihood "$dir/broken"
+fails "questions without a tokenizer" 3 'E-TOK-001' eval -m "$dir/bare" --exact-match "$dir/q"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
