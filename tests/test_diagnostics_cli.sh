@@ -80,6 +80,7 @@ best=$(sed -n '3s/.*id 42 *\([0-9]*\) (\([-0-9.]*\)).*/\1 \2/p' "$dir/out")
 set -- $best
 value=$(od -An -tf4 -j $((128 + (2 * 512 + $1) * 4)) -N4 "$dir/l.npy" | awk '{ printf "%.4f", $1 }')
 same "the best logit stands in its place" "$value" "$(echo "$2" | awk '{ printf "%.4f", $1 }')"
+same "and is the largest" "$(od -An -v -tf4 -w4 -j $((128 + 2 * 512 * 4)) "$dir/l.npy" | awk 'NR == 1 || $1 > m { m = $1; at = NR - 1 } END { print at }')" "$1"
 fails "a file that exists" 2 'E-FILE-008' forward -m $folder --ids 3 --logits "$dir/l.npy"
 run forward -m $folder --ids 3 --logits "$dir/l.npy" --force; same "--force" "$status $(wc -c <"$dir/l.npy")" "0 $((128 + 512 * 4))"
 fails "one file for both" 2 'E-CLI-010' forward -m $folder --ids 3 --logits "$dir/x.npy" --hidden "$dir/x.npy"
@@ -137,9 +138,11 @@ prints "likelihood of ids, without a tokenizer" '^\{"likelihood":\{"n":2,"tokens
 sed 's/,"seconds.*//' "$dir/out" >"$dir/once"; run eval -m "$dir/bare" --likelihood "$dir/ids" --mc 8 --seed 18446744073709551615 --json --isa scalar -t 1
 same "the same with scalar kernels and one thread" "$(sed 's/,"seconds.*//' "$dir/out")" "$(cat "$dir/once")"
 prints "one line has no interval" '"low":null,"high":null' eval -m "$dir/bare" --likelihood "$dir/ids" --mc 2 --limit 1 --json
-# 40 answer tokens: some draws end behind a full batch of rows for the output head
-printf '{"prompt":"Hello","answer":"One day a cat sat on a mat, and a dog sat on the cat."}\n' >"$dir/text"
-prints "likelihood of text" '^likelihood  at most [0-9.]+ nats per token, perplexity bound [0-9.e+]+; 1 lines, [0-9]+ tokens, mc 64, seed 0$' eval -m $folder --likelihood "$dir/text" --mc 64
+printf '{"prompt":"Hello","answer":"One day a cat sat on a mat."}\n' >"$dir/text"
+prints "likelihood of text" '^likelihood  at most [0-9.]+ nats per token, perplexity bound [0-9.e+]+; 1 lines, [0-9]+ tokens, mc 4, seed 0$' eval -m $folder --likelihood "$dir/text" --mc 4
+# in some of these draws the masks end with a full batch of rows for the output head, and other positions follow
+printf '{"prompt_ids":[3],"answer_ids":[%s]}\n' "$(seq -s, 1 64)" >"$dir/text"
+prints "many draws" '"tokens":64,' eval -m $folder --likelihood "$dir/text" --mc 256 --json
 
 fails "nothing to measure" 2 'E-CLI-005' eval -m $folder
 fails "two measures" 2 'E-CLI-010' eval -m $folder --likelihood "$dir/ids" --exact-match "$dir/q"
