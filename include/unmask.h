@@ -133,6 +133,9 @@ struct unmask_options {
     bool logits_eos_inf, confidence_eos_eot_inf;
     bool early_stop;            /* end at the first end token with nothing masked before it      */
     uint64_t seed;
+    const char *reuse;          /* which rows a step computes: "none", "exact", "balanced", "fast", or a published method:
+                                   "prefix", "dual", "dkv", "vicinity", "window"; NULL = "exact" */
+    const char *store;          /* how rows are kept: "kv_f32", "kv_f16", "kv_i8"; NULL = by the weights */
 };
 
 /* The defaults of this model: its diffusion.* metadata, else threshold 0.9 in blocks of 32. */
@@ -169,6 +172,7 @@ struct unmask_result {
     float *confidence;          /* per canvas position when it was committed; NAN elsewhere      */
     enum unmask_finish finish;
     int steps, passes, n_blocks;/* steps of the schedule, evaluations run, blocks                */
+    uint64_t rows;              /* rows that went through the layers, all passes                 */
     double seconds;
 };
 

@@ -24,7 +24,9 @@ struct bench {
 struct passes {
     int n_tokens, n_logits;
     struct forward *f;
+    struct row_store *store;
     int32_t *ids;
+    int *need;                  /* the last n_logits rows */
     float *x, *logits;
     struct stage_seconds stages;
     double seconds[MOST_RUNS], cpu_seconds[MOST_RUNS]; int n_runs;      /* by the clock; of all threads */
@@ -39,13 +41,11 @@ static bool still_wanted(void *user, int layer, const float *x)
 static bool pass(struct passes *p, const struct unmask_model *m, int n_tokens)
 {
     const int n_logits = p->n_logits < n_tokens ? p->n_logits : n_tokens;
-    int rows[LOGIT_ROWS];
-    if (!forward_pass(p->f, p->ids, n_tokens, NULL, p->x, still_wanted, NULL)) return false;
-    for (int at = n_tokens - n_logits; at < n_tokens; at += LOGIT_ROWS) {
-        const int n = n_tokens - at < LOGIT_ROWS ? n_tokens - at : LOGIT_ROWS;
-        for (int i = 0; i < n; i++) rows[i] = at + i;
-        forward_logits(p->f, p->x, rows, n, p->logits, logits_stride(m));
-    }
+    for (int i = 0; i < n_logits; i++) p->need[i] = n_tokens - n_logits + i;
+    if (!forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = n_tokens, .n_rows = n_tokens, .need = p->need,
+                                            .n_need = n_logits, .x = p->x, .on_layer = still_wanted })) return false;
+    for (int at = 0; at < n_logits; at += LOGIT_ROWS)
+        forward_logits(p->f, p->x, p->need + at, n_logits - at < LOGIT_ROWS ? n_logits - at : LOGIT_ROWS, p->logits, logits_stride(m));
     return true;
 }
 
@@ -61,6 +61,7 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
 {
     const size_t n = (size_t)p->n_tokens;
     if (!forward_open(&p->f, b->m, p->n_tokens, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
+        || !row_store_open(&p->store, forward_store_kind(b->m), &b->m->h, p->n_tokens, 1, err) || !(p->need = mem_zalloc(n, sizeof *p->need, err))
         || !(p->x = mem_aligned(n * (size_t)b->m->h.n_embd * sizeof(float), err))
         || !(p->logits = mem_aligned(LOGIT_ROWS * logits_stride(b->m) * sizeof(float), err))) return false;
     for (int i = 0; i < p->n_tokens; i++) p->ids[i] = (int32_t)((i * 7919LL + 13) % b->m->h.n_vocab);
@@ -80,6 +81,8 @@ static void passes_free(struct passes *p)
 {
     if (!p) return;
     forward_close(p->f);
+    row_store_close(p->store);
+    mem_free(p->need);
     mem_free(p->ids);
     mem_free(p->x);
     mem_free(p->logits);

@@ -10,30 +10,42 @@
 #include "sleef_scalar.h"
 
 struct denoise_work {
-    float *x, *x_uncond;        /* [max_tokens][n_embd]; x_uncond only with guidance                */
-    float *logits, *uncond;     /* [LOGIT_ROWS][logits_stride]                                      */
+    bool cfg;                   /* guidance: a second branch, whose prompt is masked                */
+    float *x;                   /* [branches * max_tokens][n_embd]                                  */
+    float *logits, *uncond;     /* [LOGIT_ROWS][logits_stride]; uncond only with guidance           */
     struct candidate *candidates;               /* [max_tokens]                                     */
-    int *rows, *committed;      /* [max_tokens]                                                     */
+    int *head_rows, *committed; /* [max_tokens]                                                     */
+    struct reuse_state reuse;
+    struct reuse_rows plan;
+    int *need;                  /* [branches * max_tokens]: plan.need for every branch              */
     float *confidence;          /* [max_tokens]                                                     */
     int32_t *unprompted;        /* [max_tokens]: the canvas with its prompt masked, for guidance    */
-    bool *was_mask;             /* [max_tokens]: masks of the start canvas                          */
+    bool *was_mask, *is_mask;   /* [max_tokens]: masks of the start canvas, and now                 */
     uint8_t *memory;
 };
 
 static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask_model *m, int max_tokens, bool cfg)
 {
-    const size_t n = (size_t)max_tokens, x = n * (size_t)m->h.n_embd * sizeof(float), l = LOGIT_ROWS * logits_stride(m) * sizeof(float);
+    const size_t n = (size_t)max_tokens, branches = cfg ? 2 : 1, l = LOGIT_ROWS * logits_stride(m) * sizeof(float);
     size_t used = 0;
-    w->x = mem_lay(base, &used, x);
-    w->x_uncond = cfg ? mem_lay(base, &used, x) : NULL;
+    w->cfg = cfg;
+    w->x = mem_lay(base, &used, branches * n * (size_t)m->h.n_embd * sizeof(float));
     w->logits = mem_lay(base, &used, l);
     w->uncond = cfg ? mem_lay(base, &used, l) : NULL;
     w->candidates = mem_lay(base, &used, n * sizeof *w->candidates);
-    w->rows = mem_lay(base, &used, n * sizeof *w->rows);
+    w->head_rows = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->head_rows);
+    w->plan.rows = mem_lay(base, &used, n * sizeof *w->plan.rows);
+    w->plan.need = mem_lay(base, &used, n * sizeof *w->plan.need);
+    w->need = mem_lay(base, &used, branches * n * sizeof *w->need);
+    w->reuse.changed = mem_lay(base, &used, n * sizeof *w->reuse.changed);
+    w->reuse.age = mem_lay(base, &used, n * sizeof *w->reuse.age);
+    w->reuse.confidence = mem_lay(base, &used, n * sizeof *w->reuse.confidence);
+    w->reuse.order = mem_lay(base, &used, n * sizeof *w->reuse.order);
     w->committed = mem_lay(base, &used, n * sizeof *w->committed);
     w->confidence = mem_lay(base, &used, n * sizeof *w->confidence);
     w->unprompted = mem_lay(base, &used, n * sizeof *w->unprompted);
     w->was_mask = mem_lay(base, &used, n * sizeof *w->was_mask);
+    w->is_mask = mem_lay(base, &used, n * sizeof *w->is_mask);
     return used;
 }
 
@@ -144,31 +156,54 @@ static void choose_item(void *arg, int i, int worker)
     choose(j->d, l, &j->c[i]);
 }
 
-/* Candidates for every masked position before `end`: a pass (two with guidance), then logits LOGIT_ROWS rows at a time. */
-static bool evaluate(struct denoise *d, int end, int *n_candidates, struct unmask_err *err)
+/* The rows that the profile plans go through the layers, in both branches with guidance. */
+static void pass_over_rows(struct denoise *d, struct reuse_block block)
+{
+    struct denoise_work *w = d->work;
+    const int branches = w->cfg ? 2 : 1;
+    for (int i = 0; i < d->n_canvas; i++) w->is_mask[i] = d->canvas[i] == d->m->h.mask_id;
+    reuse_plan(&w->reuse, w->is_mask, block, &w->plan);
+    for (int b = 0; b < branches; b++)
+        for (int i = 0; i < w->plan.n_need; i++) w->need[b * w->plan.n_need + i] = b * w->plan.n_rows + w->plan.need[i];
+    for (int i = 0; w->cfg && i < d->n_canvas; i++) w->unprompted[i] = w->was_mask[i] ? d->canvas[i] : d->m->h.mask_id;
+    forward_pass(d->f, &(struct pass){
+        .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] }, .n_keys = d->n_canvas, .key_mask = d->key_mask,
+        .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x });
+    reuse_passed(&w->reuse, &w->plan);
+    d->passes += branches;
+    d->rows += (uint64_t)(branches * w->plan.n_rows);
+}
+
+/* Candidates: the masks before the block's end whose rows the step computed, each with token and confidence. */
+static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candidates, struct unmask_err *err)
 {
     struct denoise_work *w = d->work;
     const size_t stride = logits_stride(d->m);
     int n = 0;
-    for (int i = 0; i < end; i++)
-        if (d->canvas[i] == d->m->h.mask_id) w->candidates[n++].position = i;
-    if (w->x_uncond) {
-        for (int i = 0; i < d->n_canvas; i++) w->unprompted[i] = w->was_mask[i] ? d->canvas[i] : d->m->h.mask_id;
-        forward_pass(d->f, w->unprompted, d->n_canvas, d->key_mask, w->x_uncond, NULL, NULL);
+    pass_over_rows(d, block);
+    for (int at = 0; at < w->plan.n_need; ) {
+        const int first = n;
+        int rows = 0, chosen = 0;
+        for (; at < w->plan.n_need && rows < LOGIT_ROWS; at++) {         /* rows that may be committed lead, for choose_item */
+            const int position = w->plan.rows[w->plan.need[at]];
+            if (position < block.end && w->is_mask[position]) {
+                w->head_rows[rows] = w->head_rows[chosen];
+                w->head_rows[chosen++] = w->plan.need[at];
+                w->candidates[n++].position = position;
+            } else w->head_rows[rows] = w->plan.need[at];
+            rows++;
+        }
+        forward_logits(d->f, w->x, w->head_rows, rows, w->logits, stride);
+        for (int r = 0; w->cfg && r < rows; r++) w->head_rows[r] += w->plan.n_rows;
+        if (w->cfg) forward_logits(d->f, w->x, w->head_rows, rows, w->uncond, stride);
+        pool_run(d->pool, choose_item, &(struct choose_job){ d, w->candidates + first, stride }, chosen);
     }
-    forward_pass(d->f, d->canvas, d->n_canvas, d->key_mask, w->x, NULL, NULL);
-    d->passes += w->x_uncond ? 2 : 1;
-    for (int i = 0; i < n; i += LOGIT_ROWS) {
-        const int rows = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
-        for (int r = 0; r < rows; r++) w->rows[r] = w->candidates[i + r].position;
-        if (w->x_uncond) forward_logits(d->f, w->x_uncond, w->rows, rows, w->uncond, stride);
-        forward_logits(d->f, w->x, w->rows, rows, w->logits, stride);
-        pool_run(d->pool, choose_item, &(struct choose_job){ d, w->candidates + i, stride }, rows);
-    }
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         if (isnan(w->candidates[i].confidence) || w->candidates[i].token < 0)
             return fail(err, E_MODEL_OUTPUT, .field = FMT("logits of position %d", w->candidates[i].position), .need = "finite numbers",
                         .hint = "the weights are damaged; fetch the file again");
+        w->reuse.confidence[w->candidates[i].position] = w->candidates[i].confidence;
+    }
     *n_candidates = n;
     return true;
 }
@@ -189,16 +224,17 @@ static bool report(const struct denoise *d, int block, int n_committed)
         .committed = d->work->committed, .confidence = d->work->confidence, .n_committed = n_committed, .n_masked = count_masks(d, 0, d->n_canvas) });
 }
 
-/* One step of a block that ends at `end`: evaluate and commit, or only count it where the quota is 0. */
-static bool step(struct denoise *d, const struct commit_rule *rule, float parameter, int quota, int end, int *n_committed, struct unmask_err *err)
+/* One step of a block: evaluate and commit, or only count it where the quota is 0. */
+static bool step(struct denoise *d, const struct commit_rule *rule, float parameter, int quota, struct reuse_block block, int *n_committed, struct unmask_err *err)
 {
     struct denoise_work *w = d->work;
     int n = 0;
-    if (quota > 0 && !evaluate(d, end, &n, err)) return false;
+    if (quota > 0 && !evaluate(d, block, &n, err)) return false;
     const int k = quota > 0 ? rule->select(w->candidates, n, quota, parameter) : 0;
     for (int i = 0; i < k; i++) {
         const struct candidate *c = &w->candidates[i];
         d->canvas[c->position] = c->token;
+        reuse_committed(&w->reuse, c->position);
         w->committed[i] = c->position;
         w->confidence[i] = c->confidence;
         if (d->confidence) d->confidence[c->position] = c->confidence;
@@ -224,14 +260,17 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
     const int total = count_masks(d, d->block_start, d->n_canvas);
     *finish = UNMASK_FINISH_LENGTH;
     d->steps = d->passes = 0;
+    d->rows = 0;
+    reuse_begin(&d->work->reuse, d->reuse, d->n_canvas);
     for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
     bool go_on = report(d, 0, 0);
     for (int b = 0, start = d->block_start, before = 0; go_on && b < d->n_blocks; start = d->block_end[b++]) {
         const int end = d->block_end[b], masks = count_masks(d, start, end), steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;
         before += masks;
-        for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0); s++) {
+        for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0 || s < d->reuse->least_steps); s++) {
+            const int quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;
             int n_committed;
-            if (!step(d, rule, parameter, scheduled ? commit_quota(masks, steps, s) : 1, end, &n_committed, err)) return false;
+            if (!step(d, rule, parameter, quota, (struct reuse_block){ start, end, s }, &n_committed, err)) return false;
             go_on = report(d, b, n_committed);
             if (d->o->early_stop && denoise_end(d->m, d->canvas, d->n_prompt, d->n_canvas) >= 0) {
                 *finish = UNMASK_FINISH_STOP;

@@ -4,6 +4,7 @@
 #define DENOISE_H
 
 #include "forward.h"
+#include "reuse.h"
 
 /* A run over one canvas.  Everything is the caller's; denoise_run() allocates nothing. */
 struct denoise {
@@ -18,11 +19,15 @@ struct denoise {
     int block_start;
     int row;                                    /* number of this sequence in a batch: keys the noise      */
     const uint8_t *key_mask;                    /* n_canvas bytes or NULL                                  */
+    const struct reuse_profile *reuse;
+    struct row_store *store[MAX_BRANCHES];      /* as many as there are branches; all layers where the
+                                                   profile has history                                     */
     struct denoise_work *work;                  /* denoise_work_open()                                     */
     float *confidence;                          /* per position, when committed; or NULL                   */
     unmask_step_fn *on_step; void *user;
 
     int steps, passes;                          /* out */
+    uint64_t rows;                              /* out: rows through the layers, both branches counted     */
 };
 
 /* Buffers for canvases of up to max_tokens positions; cfg: with guidance, which needs the state of two passes. */

@@ -1,7 +1,7 @@
 /* forward.c - see forward.h.  A layer reads like the paper:
- *     k, v = rope(K(norm(x))), V(norm(x))                      for all rows
- *     x += O(attend(rope(Q(norm(x))), k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))      CHUNK rows at a time
- * so that work space beside x, k and v does not grow with the canvas.  Every stage is shared out over the pool; each
+ *     store k, v = rope(K(norm(x))), V(norm(x))                for all rows of the pass
+ *     x += O(attend(rope(Q(norm(x))), stored k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))
+ * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas.  Every stage is shared out over the pool; each
  * number has one owner, so results do not depend on the number of threads. */
 #include "forward.h"
 
@@ -21,8 +21,6 @@ struct forward {
     struct pool *pool;
     int max_tokens;
     float *cos, *sin;           /* [max_tokens][head_dim/2]                                        */
-    float *k;                   /* [n_head_kv][ceil(max_tokens/16)][head_dim][16], as attend wants */
-    float *v;                   /* [n_head_kv][max_tokens][head_dim]                               */
     float *q, *kv;              /* [CHUNK][n_head*head_dim], [2][CHUNK][n_head_kv*head_dim] padded */
     float *out;                 /* [CHUNK][n_embd] padded: what O and Down give                    */
     float *gate, *up;           /* [CHUNK][n_ff] padded                                            */
@@ -30,14 +28,15 @@ struct forward {
     uint8_t *memory;            /* all of the above                                                */
     uint8_t *embed_scratch; size_t embed_scratch_each;          /* per worker                      */
 
-    /* the pass that runs */
-    const int32_t *ids;
-    const uint8_t *key_mask;
-    float *x;
-    int n, row0, n_rows;        /* canvas; rows row0 .. row0 + n_rows of it are the chunk          */
+    /* the pass that runs, and where it is */
+    const struct pass *p;
+    const float *x_in;          /* rows that norm_row reads                                        */
+    const int *list; int n_list;                /* the rows of x that a stage works on; NULL: all  */
+    int row0, n_rows;           /* the chunk: entries row0 .. row0 + n_rows - 1 of the list        */
+    int layer_index;
     const struct layer *layer;
+    struct store_view view[MAX_BRANCHES];
     const float *norm;
-    const int *logit_rows;
 
     struct stage_seconds *seconds;              /* NULL: nobody measures */
 };
@@ -45,6 +44,18 @@ struct forward {
 static size_t padded(int n) { return (size_t)tiles_of(n) * TILE_N; }
 static int q_width(const struct hparams *h) { return h->n_head * h->head_dim; }
 static int kv_width(const struct hparams *h) { return h->n_head_kv * h->head_dim; }
+
+/* ---- kernels of weights ---- */
+
+static const struct gemm_int8 *int8_kernel(const struct kernels *k, const struct weight *w)
+{
+    return w->pack->format == &format_q4_0 ? k->gemm_q4 : w->pack->format == &format_q8_0 ? k->gemm_q8 : NULL;
+}
+
+static const struct gemm_float *float_kernel(const struct kernels *k, const struct weight *w)
+{
+    return w->pack->format == &format_f16 ? k->gemm_f16 : w->pack->format == &format_bf16 ? k->gemm_bf16 : k->gemm_f32;
+}
 
 /* ---- work space ---- */
 
@@ -58,12 +69,10 @@ static void lay_input(struct input *in, uint8_t *base, size_t *used, int k)
 static size_t lay_out(struct forward *f, uint8_t *base)
 {
     const struct hparams *h = &f->m->h;
-    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, heads = (size_t)h->n_head_kv, rows = CHUNK, F = sizeof(float);
+    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, rows = CHUNK, F = sizeof(float);
     size_t used = 0;
     f->cos = mem_lay(base, &used, n * d / 2 * F);
     f->sin = mem_lay(base, &used, n * d / 2 * F);
-    f->k = mem_lay(base, &used, heads * ((n + LANES - 1) / LANES) * d * LANES * F);
-    f->v = mem_lay(base, &used, heads * n * d * F);
     f->q = mem_lay(base, &used, rows * padded(q_width(h)) * F);
     f->kv = mem_lay(base, &used, 2 * rows * padded(kv_width(h)) * F);
     f->out = mem_lay(base, &used, rows * padded(h->n_embd) * F);
@@ -118,6 +127,11 @@ void forward_close(struct forward *f)
 
 int forward_max_tokens(const struct forward *f) { return f->max_tokens; }
 
+const struct store_kind *forward_store_kind(const struct unmask_model *m)
+{
+    return int8_kernel(&m->kernels, &m->layers[0].k) ? &store_kv_i8 : &store_kv_f32;
+}
+
 /* ---- stages: every one goes through here ---- */
 
 void forward_measure(struct forward *f, struct stage_seconds *seconds)
@@ -126,31 +140,36 @@ void forward_measure(struct forward *f, struct stage_seconds *seconds)
     pool_count_waiting(f->pool, seconds ? &seconds->waiting : NULL);
 }
 
+struct lap { double start, waited; };
+
+static struct lap lap_start(const struct forward *f)
+{
+    return f->seconds ? (struct lap){ pool_clock(), f->seconds->waiting } : (struct lap){ 0, 0 };
+}
+
+static void lap_end(struct forward *f, enum stage stage, struct lap l)
+{
+    if (f->seconds) f->seconds->of[stage] += pool_clock() - l.start - (f->seconds->waiting - l.waited);
+}
+
 static void run_stage(struct forward *f, enum stage stage, void (*item)(void *arg, int item, int worker), void *arg, int n_items)
 {
-    if (!f->seconds) {
-        pool_run(f->pool, item, arg, n_items);
-        return;
-    }
-    const double waited = f->seconds->waiting, start = pool_clock();
+    const struct lap l = lap_start(f);
     pool_run(f->pool, item, arg, n_items);
-    f->seconds->of[stage] += pool_clock() - start - (f->seconds->waiting - waited);
+    lap_end(f, stage, l);
+}
+
+static void view_store(struct forward *f, int branch)
+{
+    const struct lap l = lap_start(f);
+    f->view[branch] = row_store_view(f->p->store[branch], f->layer_index, f->p->n_keys, f->pool);
+    lap_end(f, STAGE_VIEW, l);
 }
 
 /* ---- matrix products ---- */
 
 struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };
 struct products { const struct kernels *k; const struct product *p; int n, rows, row_step, tile_step[3], first_item[4]; };
-
-static const struct gemm_int8 *int8_kernel(const struct kernels *k, const struct weight *w)
-{
-    return w->pack->format == &format_q4_0 ? k->gemm_q4 : w->pack->format == &format_q8_0 ? k->gemm_q8 : NULL;
-}
-
-static const struct gemm_float *float_kernel(const struct kernels *k, const struct weight *w)
-{
-    return w->pack->format == &format_f16 ? k->gemm_f16 : w->pack->format == &format_bf16 ? k->gemm_bf16 : k->gemm_f32;
-}
 
 static void product_item(void *arg, int item, int worker)
 {
@@ -211,33 +230,41 @@ static bool any_int8(const struct forward *f, const struct weight *const *w, int
     return false;
 }
 
-static void norm_row(struct forward *f, int r, const float *x, bool quantize)
+/* Row of x that entry r of the chunk stands for; its branch and its position in the canvas. */
+static int row_of(const struct forward *f, int r) { return f->list ? f->list[f->row0 + r] : f->row0 + r; }
+static int branch_of(const struct forward *f, int r) { return row_of(f, r) / f->p->n_rows; }
+static int position_of(const struct forward *f, int r)
+{
+    const int i = row_of(f, r) % f->p->n_rows;
+    return f->p->rows ? f->p->rows[i] : i;
+}
+
+static float *x_row(const struct forward *f, int r) { return f->p->x + (size_t)row_of(f, r) * (size_t)f->m->h.n_embd; }
+
+static void norm_row(struct forward *f, int r, const struct weight *const *in, int n)
 {
     const int d = f->m->h.n_embd;
     float *y = f->normed.x + (size_t)r * (size_t)d;
-    f->m->kernels.rms_norm(y, x, f->norm, d, f->m->h.norm_eps);
-    if (quantize) f->m->kernels.quantize_q8(&f->normed.q, r, y);
+    f->m->kernels.rms_norm(y, f->x_in + (size_t)row_of(f, r) * (size_t)d, f->norm, d, f->m->h.norm_eps);
+    if (any_int8(f, in, n)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
 }
 
 static void attn_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    const struct weight *in[] = { &f->layer->q, &f->layer->k, &f->layer->v };
-    norm_row(f, r, f->x + (size_t)(f->row0 + r) * (size_t)f->m->h.n_embd, any_int8(f, in, 3));
+    norm_row(f, r, (const struct weight *[]){ &f->layer->q, &f->layer->k, &f->layer->v }, 3);
 }
 
 static void ffn_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    const struct weight *in[] = { &f->layer->gate, &f->layer->up };
-    norm_row(f, r, f->x + (size_t)(f->row0 + r) * (size_t)f->m->h.n_embd, any_int8(f, in, 2));
+    norm_row(f, r, (const struct weight *[]){ &f->layer->gate, &f->layer->up }, 2);
 }
 
 static void head_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    const struct weight *in[] = { &f->m->head };
-    norm_row(f, r, f->x + (size_t)f->logit_rows[r] * (size_t)f->m->h.n_embd, any_int8(f, in, 1));
+    norm_row(f, r, (const struct weight *[]){ &f->m->head }, 1);
 }
 
 /* Bias and rotation of all heads of one row, in place. */
@@ -252,23 +279,18 @@ static void rotate(const struct forward *f, float *row, const float *bias, int n
 static void rotate_q_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    rotate(f, f->q + (size_t)r * padded(q_width(&f->m->h)), f->layer->q_bias, f->m->h.n_head, f->row0 + r);
+    rotate(f, f->q + (size_t)r * padded(q_width(&f->m->h)), f->layer->q_bias, f->m->h.n_head, position_of(f, r));
 }
 
-/* Rotate the key of a row and put key and value where attention reads them. */
 static void store_kv_row(struct forward *f, int r, int worker)
 {
     (void)worker;
     const struct hparams *h = &f->m->h;
-    const size_t d = (size_t)h->head_dim, ld = padded(kv_width(h)), n = (size_t)f->max_tokens, p = (size_t)(f->row0 + r);
+    const size_t ld = padded(kv_width(h));
     float *k = f->kv + (size_t)r * ld, *v = f->kv + (CHUNK + (size_t)r) * ld;
-    rotate(f, k, f->layer->k_bias, h->n_head_kv, f->row0 + r);
+    rotate(f, k, f->layer->k_bias, h->n_head_kv, position_of(f, r));
     if (f->layer->v_bias) f->m->kernels.add(v, f->layer->v_bias, kv_width(h));
-    for (size_t head = 0; head < (size_t)h->n_head_kv; head++) {
-        float *tile = f->k + (head * ((n + LANES - 1) / LANES) + p / LANES) * d * LANES + p % LANES;
-        for (size_t i = 0; i < d; i++) tile[i * LANES] = k[head * d + i];
-        memcpy(f->v + (head * n + p) * d, v + head * d, d * sizeof(float));
-    }
+    row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), k, v);
 }
 
 /* Item: one head and ATTEND_ROWS rows of the chunk. */
@@ -278,13 +300,18 @@ static void attend_item(void *arg, int item, int worker)
     (void)worker;
     struct forward *f = arg;
     const struct hparams *h = &f->m->h;
-    const int head = item % h->n_head, row = item / h->n_head * ATTEND_ROWS, kv_head = head / (h->n_head / h->n_head_kv);
-    const size_t d = (size_t)h->head_dim, n = (size_t)f->max_tokens, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
-    f->m->kernels.attend(&(struct attend_args){
-        .y = f->attended.x + (size_t)row * ldy + (size_t)head * d, .ldy = ldy, .q = f->q + (size_t)row * ldq + (size_t)head * d, .ldq = ldq,
-        .k = f->k + (size_t)kv_head * ((n + LANES - 1) / LANES) * d * LANES, .v = f->v + (size_t)kv_head * n * d,
-        .mask = f->key_mask, .scale = 1.0f / sqrtf((float)h->head_dim), .n_rows = f->n_rows - row < ATTEND_ROWS ? f->n_rows - row : ATTEND_ROWS,
-        .n_keys = f->n, .head_dim = h->head_dim });
+    const int head = item % h->n_head, kv_head = head / (h->n_head / h->n_head_kv), first = item / h->n_head * ATTEND_ROWS;
+    const int end = first + ATTEND_ROWS < f->n_rows ? first + ATTEND_ROWS : f->n_rows;
+    const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
+    for (int row = first, next; row < end; row = next) {         /* rows of one branch at a time */
+        const int branch = branch_of(f, row);
+        const size_t kv = (size_t)kv_head * (size_t)row_store_max_tokens(f->p->store[branch]) * d;
+        for (next = row + 1; next < end && branch_of(f, next) == branch; ) next++;
+        f->m->kernels.attend(&(struct attend_args){
+            .y = f->attended.x + (size_t)row * ldy + (size_t)head * d, .ldy = ldy, .q = f->q + (size_t)row * ldq + (size_t)head * d, .ldq = ldq,
+            .k = f->view[branch].k + kv, .v = f->view[branch].v + kv, .mask = f->p->key_mask, .scale = 1.0f / sqrtf((float)h->head_dim),
+            .n_rows = next - row, .n_keys = f->p->n_keys, .head_dim = h->head_dim });
+    }
 }
 
 static void quantize_attended_row(struct forward *f, int r, int worker)
@@ -298,21 +325,20 @@ static void swiglu_row(struct forward *f, int r, int worker)
     (void)worker;
     const size_t ld = padded(f->m->h.n_ff), ff = (size_t)f->m->h.n_ff;
     float *y = f->inner.x + (size_t)r * ff;
-    const struct weight *in[] = { &f->layer->down };
     f->m->kernels.swiglu(y, f->gate + (size_t)r * ld, f->up + (size_t)r * ld, f->m->h.n_ff);
-    if (any_int8(f, in, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
+    if (any_int8(f, (const struct weight *[]){ &f->layer->down }, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
 }
 
 static void residual_row(struct forward *f, int r, int worker)
 {
     (void)worker;
     const int d = f->m->h.n_embd;
-    f->m->kernels.add(f->x + (size_t)(f->row0 + r) * (size_t)d, f->out + (size_t)r * padded(d), d);
+    f->m->kernels.add(x_row(f, r), f->out + (size_t)r * padded(d), d);
 }
 
 static void embed_row(struct forward *f, int r, int worker)
 {
-    model_embed(f->m, f->ids[r], f->x + (size_t)r * (size_t)f->m->h.n_embd, f->embed_scratch + (size_t)worker * f->embed_scratch_each);
+    model_embed(f->m, f->p->ids[branch_of(f, r)][position_of(f, r)], x_row(f, r), f->embed_scratch + (size_t)worker * f->embed_scratch_each);
 }
 
 /* ---- the pass ---- */
@@ -353,30 +379,36 @@ static void chunk_ffn(struct forward *f)
     each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
 }
 
-static void each_chunk(struct forward *f, void (*stage)(struct forward *f))
+/* A stage over the listed rows of x (list NULL: the first n), CHUNK at a time. */
+static void each_chunk(struct forward *f, void (*stage)(struct forward *f), const int *list, int n)
 {
-    for (f->row0 = 0; f->row0 < f->n; f->row0 += CHUNK) {
-        f->n_rows = f->n - f->row0 < CHUNK ? f->n - f->row0 : CHUNK;
+    f->list = list;
+    f->n_list = n;
+    for (f->row0 = 0; f->row0 < n; f->row0 += CHUNK) {
+        f->n_rows = n - f->row0 < CHUNK ? n - f->row0 : CHUNK;
         stage(f);
     }
 }
 
-bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *key_mask, float *x,
-                  bool (*on_layer)(void *user, int layer, const float *x), void *user)
+static void embed_chunk(struct forward *f) { each_row(f, STAGE_EMBED, embed_row, f->n_rows); }
+
+bool forward_pass(struct forward *f, const struct pass *p)
 {
-    f->ids = ids;
-    f->n = n;
-    f->key_mask = key_mask;
-    f->x = x;
-    each_row(f, STAGE_EMBED, embed_row, n);
+    const int n = p->n_branches * p->n_rows;
+    f->p = p;
+    f->x_in = p->x;
+    each_chunk(f, embed_chunk, NULL, n);
     for (int i = 0; i < f->m->h.n_layer; i++) {
+        const bool trim = p->need && i == f->m->h.n_layer - 1;
+        f->layer_index = i;
         f->layer = &f->m->layers[i];
         f->norm = f->layer->attn_norm;
-        each_chunk(f, chunk_kv);
-        each_chunk(f, chunk_attention);
+        each_chunk(f, chunk_kv, NULL, n);
+        for (int b = 0; b < p->n_branches; b++) view_store(f, b);
+        each_chunk(f, chunk_attention, trim ? p->need : NULL, trim ? p->n_need : n);
         f->norm = f->layer->ffn_norm;
-        each_chunk(f, chunk_ffn);
-        if (on_layer && !on_layer(user, i, x)) return false;
+        each_chunk(f, chunk_ffn, trim ? p->need : NULL, trim ? p->n_need : n);
+        if (p->on_layer && !p->on_layer(p->user, i, p->x)) return false;
     }
     return true;
 }
@@ -384,8 +416,9 @@ bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *k
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld)
 {
     if (n_rows == 0) return;
-    f->x = (float *)x;                          /* head_norm_row only reads it */
-    f->logit_rows = rows;
+    f->x_in = x;
+    f->list = rows;
+    f->row0 = 0;
     f->norm = f->m->out_norm;
     each_row(f, STAGE_NORM, head_norm_row, n_rows);
     run_products(f, STAGE_HEAD, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);

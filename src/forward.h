@@ -3,27 +3,49 @@
 #define FORWARD_H
 
 #include "model.h"
+#include "row_store.h"
 
 enum { LOGIT_ROWS = 32 };       /* rows that forward_logits() takes at most: bounds rows x vocabulary */
 
-/* Work space of passes over up to max_tokens positions. */
+/* Work space of passes over canvases of up to max_tokens positions. */
 struct forward;
 bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, struct pool *pool, struct unmask_err *err);
 void forward_close(struct forward *f);          /* NULL is fine */
 int forward_max_tokens(const struct forward *f);
 
-/* One bidirectional pass over n <= max_tokens ids, each in [0, n_vocab): x[n][n_embd] becomes the output of the last
- * block, before the final norm.  key_mask: n bytes, 0 = padding that no position attends to; NULL = none.  on_layer (or
- * NULL) sees x after every block; false ends the pass early and is returned. */
-bool forward_pass(struct forward *f, const int32_t *ids, int n, const uint8_t *key_mask, float *x,
-                  bool (*on_layer)(void *user, int layer, const float *x), void *user);
+enum { MAX_BRANCHES = 2 };      /* canvases of one length that go through the layers together: guidance needs two */
+
+/* One bidirectional pass: some rows of one or two canvases through all layers, on top of what the stores hold of the
+ * other rows.  Row r of branch b is row b * n_rows + r of x. */
+struct pass {
+    int n_branches;
+    const int32_t *ids[MAX_BRANCHES];           /* [n_keys] each, in [0, n_vocab)                                  */
+    struct row_store *store[MAX_BRANCHES];      /* keys and values of all positions; the pass replaces its rows'   */
+    int n_keys;                                 /* positions of the canvas, at most max_tokens                     */
+    const uint8_t *key_mask;                    /* n_keys bytes, 0 = padding that no row attends to; NULL = none   */
+    const int *rows; int n_rows;                /* positions to compute, ascending; rows NULL: 0 .. n_keys - 1     */
+    const int *need; int n_need;                /* rows (indexes into rows, ascending) whose output is wanted: the
+                                                   last layer computes only keys and values of the others; NULL: all */
+    float *x;                                   /* [n_branches * n_rows][n_embd]: output of the last block, before
+                                                   the final norm; unspecified for rows that are not needed        */
+    /* Sees x after every block; false ends the pass early.  NULL: nobody looks. */
+    bool (*on_layer)(void *user, int layer, const float *x);
+    void *user;
+};
+
+/* The store of a model whose user asks for none: kv_i8 beside int8 weights, kv_f32 beside float weights, whose numbers are
+ * compared with references. */
+const struct store_kind *forward_store_kind(const struct unmask_model *m);
+
+/* False only when on_layer says so. */
+bool forward_pass(struct forward *f, const struct pass *p);
 
 /* logits[i][0..n_vocab), rows ld floats apart (ld a multiple of 16, at least n_vocab), of row rows[i] of x; n_rows <= LOGIT_ROWS, 0 too. */
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld);
 
 /* Kinds of work in a pass, for measurements: X(id, name). */
 #define STAGES(X) X(STAGE_EMBED, "embed") X(STAGE_NORM, "norm+quantize") X(STAGE_QKV, "gemm qkv") X(STAGE_ROPE, "rope+store") \
-    X(STAGE_ATTENTION, "attention") X(STAGE_QUANTIZE, "quantize") X(STAGE_O, "gemm o") X(STAGE_GATE_UP, "gemm gate+up") \
+    X(STAGE_VIEW, "read store") X(STAGE_ATTENTION, "attention") X(STAGE_QUANTIZE, "quantize") X(STAGE_O, "gemm o") X(STAGE_GATE_UP, "gemm gate+up") \
     X(STAGE_SWIGLU, "swiglu+quantize") X(STAGE_DOWN, "gemm down") X(STAGE_RESIDUAL, "residual") X(STAGE_HEAD, "head")
 enum stage {
 #define X(id, name) id,

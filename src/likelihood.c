@@ -34,15 +34,15 @@ bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t
         w.unprompted = mem_lay(base, &used, (size_t)n * sizeof *noisy);
         if (round == 0 && !(base = mem_aligned(used, err))) return false;
     }
-    if (!session_room(s, n, err)) {
+    if (!session_room(s, &(struct session_need){ .n_tokens = n, .n_branches = 1 }, err)) {
         mem_free(base);
         return false;
     }
     if (cfg_scale > 0) {
         for (int i = 0; i < n; i++) w.unprompted[i] = i < n_prompt ? h->mask_id : noisy[i];
-        forward_pass(s->f, w.unprompted, n, NULL, w.x_uncond, NULL, NULL);
+        forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { w.unprompted }, .store = { s->store[0] }, .n_keys = n, .n_rows = n, .x = w.x_uncond });
     }
-    forward_pass(s->f, noisy, n, NULL, w.x, NULL, NULL);
+    forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { noisy }, .store = { s->store[0] }, .n_keys = n, .n_rows = n, .x = w.x });
     double sum = 0;
     for (int i = 0; i < n; ) {
         int rows[LOGIT_ROWS], k = 0;

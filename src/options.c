@@ -487,4 +487,6 @@ void settings_generation(const struct settings *s, const struct unmask_model *m,
     o->confidence_eos_eot_inf = s->confidence_eos_eot_inf;
     o->early_stop = s->early_stop;
     o->seed = s->seed;
+    o->reuse = s->reuse;
+    o->store = s->store;
 }

@@ -49,6 +49,7 @@ struct settings {
     int gen_length, block_length, steps, remasking;
     double temperature, cfg_scale, threshold, factor;
     bool logits_eos_inf, confidence_eos_eot_inf, early_stop;
+    const char *reuse, *store;
     uint64_t seed;                              /* after settings_open: never "random" */
 
     const char *ids, *logits, *hidden;          /* forward */

@@ -8,11 +8,20 @@ struct unmask_session {
     const struct unmask_model *m;
     struct pool *pool;
     struct forward *f;                          /* NULL until the first pass */
+    struct row_store *store[MAX_BRANCHES];
+    const struct store_kind *store_kind; int store_layers;      /* of the stores that are open */
     struct denoise_work *work; int work_tokens; bool work_cfg;
 };
 
-/* Work space for passes over n tokens in s->f; n is checked against the model's context. */
-bool session_room(struct unmask_session *s, int n, struct unmask_err *err);
+/* What a run needs of a session. */
+struct session_need {
+    int n_tokens;                               /* checked against the model's context                */
+    int n_branches;
+    const struct store_kind *kind;              /* NULL: kv_i8 for int8 weights, kv_f32 for others    */
+    bool history;                               /* rows of all layers outlive a pass                  */
+};
+/* Work space in s->f and s->store[0 .. n_branches-1]. */
+bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err);
 bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_t n, struct unmask_err *err);
 
 #endif

@@ -2,6 +2,7 @@
 #include "unmask.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -103,15 +104,37 @@ void unmask_session_close(struct unmask_session *s)
 {
     if (!s) return;
     denoise_work_close(s->work);
+    for (int b = 0; b < MAX_BRANCHES; b++) row_store_close(s->store[b]);
     forward_close(s->f);
     pool_close(s->pool);
     mem_free(s);
 }
 
-bool session_room(struct unmask_session *s, int n, struct unmask_err *err)
+static bool store_room(struct unmask_session *s, int branch, const struct session_need *need, struct unmask_err *err)
 {
+    const struct store_kind *kind = need->kind ? need->kind : forward_store_kind(s->m);
+    const int n_layers = need->history ? s->m->h.n_layer : 1;
+    if (kind != s->store_kind || n_layers != s->store_layers) {
+        for (int b = 0; b < MAX_BRANCHES; b++) {
+            row_store_close(s->store[b]);
+            s->store[b] = NULL;
+        }
+        s->store_kind = kind;
+        s->store_layers = n_layers;
+    }
+    if (s->store[branch] && row_store_max_tokens(s->store[branch]) >= need->n_tokens) return true;
+    row_store_close(s->store[branch]);
+    s->store[branch] = NULL;
+    return row_store_open(&s->store[branch], kind, &s->m->h, need->n_tokens, n_layers, err);
+}
+
+bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
+{
+    const int n = need->n_tokens;
     if (n > s->m->h.n_ctx)
         return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
+    for (int b = 0; b < need->n_branches; b++)
+        if (!store_room(s, b, need, err)) return false;
     if (s->f && forward_max_tokens(s->f) >= n) return true;
     forward_close(s->f);
     s->f = NULL;
@@ -145,6 +168,16 @@ static bool in_range(const char *name, double v, double min, double max, struct 
     return (v >= min && v <= max) || fail(err, E_GEN_VALUE, .field = name, .found = FMT("%g", v), .need = FMT("%g to %g", min, max));
 }
 
+static const char *reuse_names(int i) { return reuse_profiles[i].name; }
+static const char *store_names(int i) { return store_kinds[i] ? store_kinds[i]->name : NULL; }
+
+static bool unknown_name(const char *field, const char *found, const char *(*names)(int i), struct unmask_err *err)
+{
+    char known[200] = "";
+    for (int i = 0; names(i); i++) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names(i));
+    return fail(err, E_GEN_VALUE, .field = field, .found = QUOTE(found, strlen(found)), .need = FMT("one of %s", known));
+}
+
 static bool check_options(const struct unmask_model *m, const struct unmask_options *o, struct unmask_err *err)
 {
     if (!in_range("gen_length", o->gen_length, 0, 1 << 24, err) || !in_range("block_length", o->block_length, 0, 1 << 24, err)
@@ -153,6 +186,8 @@ static bool check_options(const struct unmask_model *m, const struct unmask_opti
         || !in_range("factor", (double)o->factor, 0, 1e6, err)) return false;
     if (o->threshold > 0 && o->factor > 0)
         return fail(err, E_GEN_VALUE, .field = "threshold, factor", .found = "both", .need = "one commit rule at a time");
+    if (o->reuse && !reuse_profile_by_name(o->reuse)) return unknown_name("reuse", o->reuse, reuse_names, err);
+    if (o->store && !store_kind_by_name(o->store)) return unknown_name("store", o->store, store_names, err);
     if ((o->logits_eos_inf || o->confidence_eos_eot_inf) && m->h.eos_id < 0)
         return fail(err, E_GEN_NO_TOKEN, .field = o->logits_eos_inf ? "logits_eos_inf" : "confidence_eos_eot_inf", .need = "an end-of-text token");
     if (o->confidence_eos_eot_inf && m->h.eot_id < 0)
@@ -179,7 +214,9 @@ static double now(void)
 static bool run(struct unmask_session *s, struct denoise *d, int *block_end, struct unmask_result *r, struct unmask_err *err)
 {
     const double start = now();
-    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_room(s, r->n_canvas, err)
+    d->reuse = reuse_profile_by_name(d->o->reuse ? d->o->reuse : "exact");          /* check_options() knows it */
+    const struct session_need need = { r->n_canvas, d->o->cfg_scale > 0 ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_has_history(d->reuse) };
+    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_room(s, &need, err)
         && work_room(s, r->n_canvas, d->o->cfg_scale > 0, err), cancelled = false;
     if (ok) {
         for (int i = 0; i < r->n_canvas; i++) r->confidence[i] = NAN;
@@ -187,6 +224,7 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
         d->f = s->f;
         d->pool = s->pool;
         d->work = s->work;
+        for (int b = 0; b < MAX_BRANCHES; b++) d->store[b] = s->store[b];
         d->canvas = r->canvas;
         d->n_canvas = r->n_canvas;
         d->confidence = r->confidence;
@@ -204,6 +242,7 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
     r->n_ids = (end < 0 ? r->n_canvas - 1 : end) + 1 - r->n_prompt;
     r->steps = d->steps;
     r->passes = d->passes;
+    r->rows = d->rows;
     r->n_blocks = d->n_blocks;
     r->seconds = now() - start;
     return ok;
@@ -285,13 +324,14 @@ bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
 {
     if (n < 1 || n > (size_t)s->m->h.n_ctx)
         return fail(err, E_GEN_CONTEXT, .found = FMT("%zu tokens", n), .need = FMT("1 to %d", s->m->h.n_ctx));
-    if (!session_check_ids(s, ids, n, err) || !session_room(s, (int)n, err)) return false;
+    if (!session_check_ids(s, ids, n, err) || !session_room(s, &(struct session_need){ .n_tokens = (int)n, .n_branches = 1 }, err)) return false;
     const size_t ld = logits_stride(s->m), x_floats = n * (size_t)s->m->h.n_embd;
     float *x = mem_aligned((x_floats + LOGIT_ROWS * ld) * sizeof(float) + 64, err);
     if (!x) return false;
     float *logits = x + ((x_floats + LANES - 1) & ~(size_t)(LANES - 1));
     struct tap tap = { taps, false };
-    forward_pass(s->f, ids, (int)n, key_mask, x, taps->hidden ? tap_layer : NULL, &tap);
+    forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { s->store[0] }, .n_keys = (int)n, .key_mask = key_mask, .n_rows = (int)n,
+                                       .x = x, .on_layer = taps->hidden ? tap_layer : NULL, .user = &tap });
     for (int i = 0; taps->logits && !tap.stopped && i < (int)n; i += LOGIT_ROWS) {
         int rows[LOGIT_ROWS];
         const int k = (int)n - i < LOGIT_ROWS ? (int)n - i : LOGIT_ROWS;

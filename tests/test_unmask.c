@@ -288,7 +288,7 @@ static void text_goes_round(void **state)
     assert_string_equal(back, text);
     unmask_free(ids);
     unmask_free(back);
-    const struct unmask_message hello = { "user", "  hello " };
+    const struct unmask_message hello = { "user", "  hello ", 8 };
     OK(unmask_chat_ids(m, &hello, 1, &ids, &n, &err), err);
     assert_int_equal(ids[0], info.bos_id);
     for (size_t i = 1; i < n; i++) assert_int_not_equal(ids[i], info.bos_id);

@@ -1,0 +1,100 @@
+/* row_store.c - see row_store.h. */
+#include "row_store.h"
+
+#include <string.h>
+
+#include "mem.h"
+
+const struct store_kind *const store_kinds[] = { &store_kv_f32, &store_kv_f16, &store_kv_i8, NULL };
+
+struct row_store {
+    const struct store_kind *kind;
+    struct store_shape shape;
+    int n_layers;
+    size_t layer_bytes;
+    uint8_t *layers;
+    float *view;                /* one layer in attention's layout; NULL where the layers lie so already */
+    uint8_t *memory;
+};
+
+const struct store_kind *store_kind_by_name(const char *name)
+{
+    for (int i = 0; store_kinds[i]; i++)
+        if (!strcmp(store_kinds[i]->name, name)) return store_kinds[i];
+    return NULL;
+}
+
+static struct store_shape shape_of(const struct hparams *h, int max_tokens)
+{
+    return (struct store_shape){ h->n_head_kv, h->head_dim, (max_tokens + LANES - 1) / LANES };
+}
+
+static size_t half_floats(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES * (size_t)s->head_dim; }
+
+static size_t lay_out(struct row_store *s, uint8_t *base)
+{
+    size_t used = 0;
+    s->layer_bytes = (s->kind->layer_bytes(&s->shape) + 63) & ~(size_t)63;
+    s->layers = mem_lay(base, &used, (size_t)s->n_layers * s->layer_bytes);
+    s->view = s->kind->get ? mem_lay(base, &used, 2 * half_floats(&s->shape) * sizeof(float)) : NULL;
+    return used;
+}
+
+size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers)
+{
+    struct row_store s = { .kind = kind, .shape = shape_of(h, max_tokens), .n_layers = n_layers };
+    return lay_out(&s, NULL);
+}
+
+bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers,
+                    struct unmask_err *err)
+{
+    struct row_store *s = mem_zalloc(1, sizeof *s, err);
+    if (!s) return false;
+    *s = (struct row_store){ .kind = kind, .shape = shape_of(h, max_tokens), .n_layers = n_layers };
+    const size_t bytes = lay_out(s, NULL);
+    if (!(s->memory = mem_aligned(bytes, err))) {
+        mem_free(s);
+        return false;
+    }
+    memset(s->memory, 0, bytes);                /* the tail of the last tile is read, and must be finite */
+    lay_out(s, s->memory);
+    *out = s;
+    return true;
+}
+
+void row_store_close(struct row_store *s)
+{
+    if (!s) return;
+    mem_free(s->memory);
+    mem_free(s);
+}
+
+int row_store_max_tokens(const struct row_store *s) { return s->shape.n_tiles * LANES; }
+
+static uint8_t *layer_of(const struct row_store *s, int layer) { return s->layers + (size_t)(layer % s->n_layers) * s->layer_bytes; }
+
+void row_store_put(struct row_store *s, int layer, int position, const float *k, const float *v)
+{
+    s->kind->put(&s->shape, layer_of(s, layer), position, k, v);
+}
+
+struct unpack { struct row_store *s; const uint8_t *layer; };
+
+static void unpack_head(void *arg, int item, int worker)
+{
+    (void)worker;
+    const struct unpack *u = arg;
+    const struct store_shape *shape = &u->s->shape;
+    const int head = item % shape->n_head_kv, tile = item / shape->n_head_kv;
+    const size_t at = ((size_t)head * (size_t)shape->n_tiles + (size_t)tile) * LANES * (size_t)shape->head_dim;
+    u->s->kind->get(shape, u->layer, head, tile, u->s->view + at, u->s->view + half_floats(shape) + at);
+}
+
+struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool)
+{
+    const float *at = s->view;
+    if (s->view) pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
+    else at = (const float *)(const void *)layer_of(s, layer);
+    return (struct store_view){ at, at + half_floats(&s->shape) };
+}

@@ -1,0 +1,42 @@
+/* row_store.h - what the rows of a canvas expose to each other: per layer and position a rotated key and a value, kept
+ * from pass to pass so that a later pass may compute only some rows.  The kind of store decides the number format; every
+ * pass reads keys and values through it, its own rows too, so that "recompute everything" and "reuse what has not changed"
+ * see the same numbers. */
+#ifndef ROW_STORE_H
+#define ROW_STORE_H
+
+#include "arch.h"
+#include "kernels.h"
+#include "pool.h"
+
+struct store_shape { int n_head_kv, head_dim, n_tiles; };      /* n_tiles: of LANES positions */
+
+/* Attention reads a layer as  k [n_head_kv][n_tiles][head_dim][LANES]  and  v [n_head_kv][n_tiles * LANES][head_dim]. */
+struct store_view { const float *k, *v; };
+
+/* A number format of stored rows, one table row and one file each. */
+struct store_kind {
+    const char *name;
+    size_t (*layer_bytes)(const struct store_shape *s);
+    /* Keep key and value of a position: k, v [n_head_kv][head_dim].  Positions may be put by several threads at once. */
+    void (*put)(const struct store_shape *s, void *layer, int position, const float *k, const float *v);
+    /* One tile of a head in attention's layout: k [head_dim][LANES], v [LANES][head_dim].  NULL: the layer lies so already. */
+    void (*get)(const struct store_shape *s, const void *layer, int head, int tile, float *k, float *v);
+};
+extern const struct store_kind *const store_kinds[];            /* NULL ends it */
+extern const struct store_kind store_kv_f32, store_kv_f16, store_kv_i8;
+const struct store_kind *store_kind_by_name(const char *name); /* NULL: unknown */
+
+/* n_layers: the model's, or 1 where every pass computes every row and a layer's rows need not outlive it. */
+struct row_store;
+bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers,
+                    struct unmask_err *err);
+void row_store_close(struct row_store *s);      /* NULL is fine */
+size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers);
+int row_store_max_tokens(const struct row_store *s);            /* a multiple of LANES */
+
+void row_store_put(struct row_store *s, int layer, int position, const float *k, const float *v);
+/* Positions 0 .. n_keys-1 of a layer as attention reads them, valid until the next call. */
+struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool);
+
+#endif
