@@ -8,9 +8,9 @@ CC      ?= cc
 VERSION := $(shell sed -n 's/.*UNMASK_VERSION "\(.*\)".*/\1/p' include/unmask.h)
 ARCH    := $(shell $(CC) -dumpmachine | sed 's/-.*//')
 
-PACKAGES := libsleef-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev
+PACKAGES := libsleef-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev nettle-dev
 TEST_PACKAGES := libcmocka-dev
-PKGS     := sleef yaml-0.1 jansson libpcre2-8 libutf8proc libedit
+PKGS     := sleef yaml-0.1 jansson libpcre2-8 libutf8proc libedit nettle
 
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wvla -Werror=implicit-function-declaration
 # -ffp-contract=off: a*b+c must round twice wherever fmaf() is not written, or machines disagree.

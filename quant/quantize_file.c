@@ -7,37 +7,6 @@
 
 #include "mem.h"
 #include "reader.h"
-#include "rng.h"
-
-/* ---- hash ------------------------------------------------------------------------------------------ */
-
-/* Every step is a bijection of h, so that a changed word cannot go unnoticed by itself. */
-static uint64_t mix_word(uint64_t h, uint64_t word)
-{
-    h = (h ^ word) * NOISE_GOLDEN;
-    return h ^ h >> 32;
-}
-
-void byte_hash_add(struct byte_hash *s, const void *p, size_t n)
-{
-    const uint8_t *b = p;
-    size_t i = 0;
-    for (; i < n && s->n % 8; i++, s->n++) {
-        s->held |= (uint64_t)b[i] << 8 * (s->n % 8);
-        if (s->n % 8 == 7) {
-            s->h = mix_word(s->h, s->held);
-            s->held = 0;
-        }
-    }
-    for (; n - i >= 8; i += 8, s->n += 8) {
-        uint64_t word;
-        memcpy(&word, b + i, 8);
-        s->h = mix_word(s->h, word);
-    }
-    for (; i < n; i++, s->n++) s->held |= (uint64_t)b[i] << 8 * (s->n % 8);
-}
-
-uint64_t byte_hash_end(const struct byte_hash *s) { return noise_mix(mix_word(s->h, s->held) ^ s->n); }
 
 /* ---- steps ----------------------------------------------------------------------------------------- */
 
@@ -69,17 +38,19 @@ static bool input_unchanged(const struct quantize_job *j, struct unmask_err *err
 
 static bool verify_tensor(struct quantize_job *j, const struct tensor *t, const struct piece *p, uint8_t *buffer, size_t size, struct unmask_err *err)
 {
-    struct byte_hash hash = { 0 };
+    struct sha256_ctx sha;
+    struct checksum_text text;
     bool same = !strcmp(t->name, p->name) && t->format == p->to && t->bytes == p->bytes && !memcmp(t->shape, p->from->shape, sizeof t->shape);
+    sha256_init(&sha);
     for (uint64_t at = 0; same && at < t->bytes; ) {
         const size_t n = t->bytes - at < size ? (size_t)(t->bytes - at) : size;
         if (!checkpoint_read(t, at, buffer, n, err)) return false;
-        byte_hash_add(&hash, buffer, n);
+        sha256_update(&sha, n, buffer);
         at += n;
         j->done += n;
         if (!quantize_tell(j, QUANTIZE_VERIFYING, p->name, err)) return false;
     }
-    return (same && byte_hash_end(&hash) == p->hash)
+    return (same && !strcmp(checksum_end(&sha, &text), p->sha256.s))
            || fail(err, E_QNT_VERIFY, .file = j->out.path, .field = p->name, .hint = "Check the disk, then try again");
 }
 
@@ -109,6 +80,13 @@ static bool verify(struct quantize_job *j, struct unmask_err *err)
     return ok;
 }
 
+/* The checksums, now that all are known, in their places in the metadata. */
+static bool write_checksums(struct quantize_job *j, struct unmask_err *err)
+{
+    for (size_t i = 0; i < j->n_pieces; i++) gguf_fill(j->writer, j->pieces[i].sha256_place, j->pieces[i].sha256.s, CHECKSUM_DIGITS);
+    return gguf_rewrite_metas(j->writer, &j->out, err);
+}
+
 static bool write_file(struct quantize_job *j, const char *out, struct unmask_err *err)
 {
     const uint64_t bytes = j->report->out_bytes;
@@ -117,7 +95,7 @@ static bool write_file(struct quantize_job *j, const char *out, struct unmask_er
     return outfile_open(&j->out, out, j->o->force, bytes, err) && quantize_tell(j, QUANTIZE_PLANNED, NULL, err)
         && pool_open(&j->pool, j->o->threads, err) && gguf_write_header(j->writer, &j->out, err) && quantize_rows(j, err)
         && (j->out.written == bytes || fail(err, E_INTERNAL, .file = out, .found = FMT("%" PRIu64 " bytes", j->out.written), .need = FMT("%" PRIu64, bytes)))
-        && input_unchanged(j, err) && verify(j, err) && outfile_commit(&j->out, err);
+        && write_checksums(j, err) && input_unchanged(j, err) && verify(j, err) && outfile_commit(&j->out, err);
 }
 
 bool quantize_file(const char *in, const char *out, const struct quantize_options *o, struct quantize_report *report, struct unmask_err *err)

@@ -73,6 +73,7 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         const struct meta *m = &j->in->metas[i];
         struct str value;
         bool ok;
+        if (checksum_key(m->key.s, m->key.n)) continue;         /* of other bytes */
         if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->writer, file_type_key, j->o->format->gguf_file_type, err);
         else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->writer, version_key, QUANTIZATION_VERSION, err);
         else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);
@@ -218,8 +219,9 @@ bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err
 {
     if (!gguf_writer_new(&j->writer, err) || !(j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err))) return false;
     for (size_t i = 0; i < j->n_pieces; i++) {
-        const struct piece *p = &j->pieces[i];
-        if (!gguf_put_tensor(j->writer, p->name, p->to, p->from->n_dims, p->from->shape, err)) return false;
+        struct piece *p = &j->pieces[i];
+        if (!gguf_reserve_str(j->writer, FMT(CHECKSUM_PREFIX "%s", p->name), CHECKSUM_DIGITS, &p->sha256_place, err)
+            || !gguf_put_tensor(j->writer, p->name, p->to, p->from->n_dims, p->from->shape, err)) return false;
     }
     j->report->out_bytes = gguf_writer_bytes(j->writer);
     return true;

@@ -3,6 +3,7 @@
 #define QUANTIZE_PARTS_H
 
 #include "arch.h"
+#include "checksum.h"
 #include "gguf.h"
 #include "pool.h"
 #include "quantize.h"
@@ -15,7 +16,9 @@ struct piece {
     char name[64];
     bool matrix, rotate;                        /* rotate: rows change places in each head (arch_rotated_row) */
     uint64_t n_rows, k;                         /* rows as they are converted; a vector is one row, or n rows of 1 to be rotated */
-    uint64_t bytes, hash;                       /* as written */
+    uint64_t bytes;                             /* as written ... */
+    struct checksum_text sha256;                /* ... and their checksum, with its place in the metadata */
+    size_t sha256_place;
 };
 
 struct quantize_job {
@@ -38,15 +41,10 @@ bool quantize_plan(struct quantize_job *j, struct unmask_err *err);
 /* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);
 
-/* quantize_rows.c: convert pieces one by one, append them to out, note their hashes. */
+/* quantize_rows.c: convert pieces one by one, append them to out, note their checksums. */
 bool quantize_rows(struct quantize_job *j, struct unmask_err *err);
 
 /* quantize_file.c: tell the caller; false and E_CANCELLED when he stops it. */
 bool quantize_tell(struct quantize_job *j, enum quantize_stage stage, const char *tensor, struct unmask_err *err);
-
-/* 64-bit hash of a tensor's bytes in any chunking; finds damage, is no protection against design. */
-struct byte_hash { uint64_t h, held, n; };
-void byte_hash_add(struct byte_hash *s, const void *p, size_t n);
-uint64_t byte_hash_end(const struct byte_hash *s);
 
 #endif

@@ -110,8 +110,9 @@ static bool refuse(const struct quantize_job *j, const struct piece *p, const st
 static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk *c, struct unmask_err *err)
 {
     const uint64_t most = chunk_rows(p, j->h.head_dim);
-    struct byte_hash hash = { 0 };
+    struct sha256_ctx sha;
     struct item sum = { 0 };
+    sha256_init(&sha);
     c->p = p;
     c->item_rows = item_rows(p);
     for (c->row0 = 0; c->row0 < p->n_rows; c->row0 += c->n_rows) {
@@ -131,13 +132,13 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
         }
         const size_t bytes = (size_t)(c->n_rows * row_bytes(p->to, p->k));
         if (!sum.nonfinite.n && !sum.overflow.n) {
-            byte_hash_add(&hash, c->out, bytes);
+            sha256_update(&sha, bytes, c->out);
             if (!outfile_write(&j->out, c->out, bytes, err)) return false;
         }
         j->done += c->n_rows * row_bytes(p->from->format, p->k);
         if (!quantize_tell(j, QUANTIZE_CONVERTING, p->name, err)) return false;
     }
-    p->hash = byte_hash_end(&hash);
+    checksum_end(&sha, &p->sha256);
     return refuse(j, p, &sum, err) && gguf_write_padding(&j->out, err);
 }
 

@@ -118,6 +118,21 @@ bool gguf_put_str(struct gguf_writer *w, const char *key, struct str v, struct u
     return entry_end(&e, &w->n_metas);
 }
 
+bool gguf_reserve_str(struct gguf_writer *w, const char *key, size_t n, size_t *place, struct unmask_err *err)
+{
+    static const char zeros[64];
+    struct entry e = meta_begin(w, str_of(key), META_STRING, err);
+    put_u64(&e, n);
+    *place = w->metas.n;
+    for (size_t done = 0, part; done < n; done += part) {
+        part = n - done < sizeof zeros ? n - done : sizeof zeros;
+        put(&e, zeros, part);
+    }
+    return entry_end(&e, &w->n_metas);
+}
+
+void gguf_fill(struct gguf_writer *w, size_t place, const char *text, size_t n) { memcpy(w->metas.p + place, text, n); }
+
 static struct entry array_begin(struct gguf_writer *w, struct str key, enum meta_type item, uint64_t n, struct unmask_err *err)
 {
     struct entry e = meta_begin(w, key, META_ARRAY, err);
@@ -204,6 +219,11 @@ bool gguf_write_header(struct gguf_writer *w, struct outfile *o, struct unmask_e
                     outfile_write(o, w->tensors.p, w->tensors.n, err) && gguf_write_padding(o, err);
     mem_free(head.p);
     return ok;
+}
+
+bool gguf_rewrite_metas(struct gguf_writer *w, struct outfile *o, struct unmask_err *err)
+{
+    return outfile_rewrite(o, HEADER_BYTES, w->metas.p, w->metas.n, err);
 }
 
 bool gguf_write_padding(struct outfile *o, struct unmask_err *err)

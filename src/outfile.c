@@ -201,9 +201,9 @@ fail:
 
 /* ---- writing --------------------------------------------------------------------------------------- */
 
-static bool write_failed(const struct outfile *o, int why, struct unmask_err *err)
+static bool write_failed(const struct outfile *o, uint64_t at, int why, struct unmask_err *err)
 {
-    return fail(err, E_FILE_WRITE, .file = o->path, .byte = AT(o->written), .found = ERRNO(why),
+    return fail(err, E_FILE_WRITE, .file = o->path, .byte = AT(at), .found = ERRNO(why),
                 .hint = why == EFBIG ? "FAT32 cannot hold files over 4 GiB; else see the limit of ulimit -f" :
                         why == ENOSPC || why == EDQUOT ? "Free some space or write to another disk" : NULL);
 }
@@ -213,10 +213,25 @@ bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err
     for (const uint8_t *from = p; n > 0; ) {
         const ssize_t put = write(o->fd, from, n);
         if (put < 0 && errno == EINTR) continue;
-        if (put <= 0) return write_failed(o, put < 0 ? errno : ENOSPC, err);
+        if (put <= 0) return write_failed(o, o->written, put < 0 ? errno : ENOSPC, err);
         from += put;
         n -= (size_t)put;
         o->written += (uint64_t)put;
+    }
+    return true;
+}
+
+bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err)
+{
+    if (at > o->written || n > o->written - at)
+        return fail(err, E_INTERNAL, .file = o->path, .byte = AT(at), .found = FMT("%zu bytes", n), .need = "bytes that were written already");
+    for (const uint8_t *from = p; n > 0; ) {
+        const ssize_t put = pwrite(o->fd, from, n, (off_t)at);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return write_failed(o, at, put < 0 ? errno : ENOSPC, err);
+        from += put;
+        at += (uint64_t)put;
+        n -= (size_t)put;
     }
     return true;
 }
@@ -242,7 +257,7 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
 {
     const char *name = name_in(o->path);
     struct stat st;
-    bool ok = fsync(o->fd) == 0 || write_failed(o, errno, err);
+    bool ok = fsync(o->fd) == 0 || write_failed(o, o->written, errno, err);
     if (!ok) {
         outfile_abort(o);
         return false;
@@ -253,7 +268,7 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
     else if (renameat(o->folder_fd, name_in(o->temp), o->folder_fd, name) != 0)
         ok = fail(err, E_FILE_RENAME, .file = o->path, .found = ERRNO(errno), .hint = FMT("The result is %.200s", o->temp));
     else if (fsync(o->folder_fd) != 0 && errno != EINVAL && errno != EROFS)     /* some file systems cannot sync folders */
-        ok = write_failed(o, errno, err);
+        ok = write_failed(o, o->written, errno, err);
     unregister_temp(o->folder_fd);              /* a result without its name is kept: it may be the work of hours */
     close_all(o);
     return ok;

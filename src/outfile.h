@@ -11,6 +11,8 @@ struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool fo
 /* path must not exist unless force; bytes (0 = unknown) is compared with the free space first. */
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err);
 bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
+/* Other bytes in place of some that were written already. */
+bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err);
 /* fsync, rename over the target, fsync of the folder; closes o.  If only the rename fails, the complete file keeps its
  * temporary name, which the error tells. */
 bool outfile_commit(struct outfile *o, struct unmask_err *err);
