@@ -14,6 +14,7 @@ static const struct command *const commands[] = {
     &cmd_infill,
     &cmd_quantize,
     &cmd_inspect,
+    &cmd_verify,
     &cmd_forward,
     &cmd_eval,
     &cmd_tokenize,

@@ -42,5 +42,21 @@ quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output i
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
 check "nothing is left" "$(ls -A "$dir" | grep -c 'x.gguf')" "0"
 
+verify() { $unmask verify --no-config "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+verify "$dir/c.gguf"
+check "a good file" "$status $(grep -c 'c.gguf: good: .* SHA-256 of every tensor as written' "$dir/out")" "0 1"
+verify "$from"
+check "a folder has no checksums" "$status $(grep -c 'good: .*no checksums' "$dir/out")" "0 1"
+verify "$dir/c.gguf" --json
+check "verify in json" "$status $(sed 's/.*"ok":\([a-z]*\),.*"checksum":"\([a-z]*\)","nonfinite":\([0-9]*\)}]}$/\1 \2 \3/' "$dir/out")" "0 true same 0"
+printf x | dd of="$dir/c.gguf" bs=1 seek=$(($(wc -c <"$dir/c.gguf") - 300)) conv=notrunc 2>/dev/null
+verify "$dir/c.gguf";                                       expect "one byte is another" 8 "another SHA-256.*E-VFY-001"
+verify "$dir/c.gguf" --json
+check "damage in json" "$status $(grep -c '"ok":false.*"checksum":"different"' "$dir/out")" "8 1"
+head -c 3000 "$dir/c.gguf" >"$dir/d.gguf"
+verify "$dir/d.gguf";                                       expect "a file cut short" 3 "E-GGUF-003"
+verify "$dir/none.gguf";                                    expect "nothing to verify" 4 "E-FILE-001"
+verify -m "$dir/a.gguf" "$dir/a.gguf";                      expect "two names" 2 "E-CLI-010"
+
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

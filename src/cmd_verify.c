@@ -1,0 +1,70 @@
+/* cmd_verify.c - unmask verify: is a model file whole?  Exit 3: its structure is broken; 8: its bytes are not those that were
+ * written, or numbers in it are not finite.  The checks are checkpoint.h's and verify.h's. */
+#include <jansson.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "mem.h"
+#include "verify.h"
+
+struct run { const struct settings *s; struct progress progress; };
+
+static bool on_progress(void *user, uint64_t done, uint64_t total)
+{
+    struct run *r = user;
+    progress_show(&r->progress, (double)done / 1e6, (double)total / 1e6, "MB", "verifying");
+    return term_signal() == 0;
+}
+
+static json_t *json_of(const struct tensor *t, const struct verify_tensor *f)
+{
+    static const char *const sums[] = { [VERIFY_NO_SUM] = "none", [VERIFY_SAME] = "same", [VERIFY_DIFFERENT] = "different" };
+    return json_pack("{s:s,s:s,s:I}", "name", t->name, "checksum", sums[f->sum], "nonfinite", (json_int_t)f->n_nonfinite);
+}
+
+static void print_json(const struct checkpoint *c, const struct verify_tensor *found, bool ok)
+{
+    json_t *tensors = json_array(), *o = json_pack("{s:s,s:b,s:o}", "file", c->path, "ok", ok, "tensors", tensors);
+    for (size_t i = 0; o && i < c->n_tensors; i++) json_array_append_new(tensors, json_of(&c->tensors[i], &found[i]));
+    if (o) json_dumpf(o, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(o);
+}
+
+static void print_good(const struct checkpoint *c, const struct verify_tensor *found)
+{
+    uint64_t bytes = 0;
+    char path[512];
+    err_printable(path, sizeof path, c->path, strlen(c->path));
+    for (size_t i = 0; i < c->n_tensors; i++) bytes += c->tensors[i].bytes;
+    printf("%s: good: structure, %zu tensors of %s, all numbers finite", path, c->n_tensors, SIZE(bytes));
+    if (c->n_tensors && found[0].sum == VERIFY_SAME) puts(", SHA-256 of every tensor as written");
+    else puts("; it holds no checksums, so damage that leaves numbers finite cannot be seen");
+}
+
+static bool run(const struct settings *given, const struct term *t, struct unmask_err *err)
+{
+    struct settings s = *given;
+    struct run r = { .s = &s };
+    struct checkpoint *c;
+    char path[1024];
+    if (!cmd_expect_args(&s, 1, err)) return false;
+    if (s.n_args && s.origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
+    if (s.n_args) s.model = s.args[0];
+    if (!cmd_model_path(&s, path, err) || !checkpoint_open(&c, path, err)) return false;
+    struct verify_tensor *found = mem_zalloc(c->n_tensors, sizeof *found, err);
+    progress_start(&r.progress, &s, t);
+    const struct verify_options o = { .threads = s.threads, .on_progress = on_progress, .user = &r };
+    const bool ok = found && verify_checkpoint(c, &o, found, err);
+    progress_end(&r.progress);
+    if (s.json && found && (ok || err->status == UNMASK_ECHECK)) print_json(c, found, ok);
+    else if (ok && !s.quiet) print_good(c, found);
+    mem_free(found);
+    checkpoint_close(c);
+    return ok;
+}
+
+const struct command cmd_verify = {
+    "verify", CMD_VERIFY, run, "verify [MODEL] [-t N] [--json] [-q]", "check a model file: structure, checksums, numbers",
+    "  unmask verify LLaDA-8B-Instruct-v1.0-Q4_0.gguf\n  unmask verify model.gguf --json\n"
+};
