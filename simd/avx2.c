@@ -67,6 +67,9 @@ static void gemm_q8_avx2(float *y, size_t ldy, const struct q8rows *x, int row0,
     gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
 }
 
+double int8_peak_avx2(long rounds);
+double int8_peak_avx2(long rounds) { return dot_peak(rounds); }
+
 /* ---- matrix products over plain numbers: ROWS rows x 16 channels, all sums in registers */
 
 enum plain { F32, F16, BF16 };

@@ -26,6 +26,9 @@ static void gemm_q8_avx512vnni(float *y, size_t ldy, const struct q8rows *x, int
     gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
 }
 
+double int8_peak_avx512vnni(long rounds);
+double int8_peak_avx512vnni(long rounds) { return dot_peak(rounds); }
+
 static const struct gemm_int8 gemm_q4 = { gemm_q4_avx512vnni }, gemm_q8 = { gemm_q8_avx512vnni };
 
 const struct kernels kernels_avx512vnni = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8 };

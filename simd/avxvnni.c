@@ -26,6 +26,9 @@ static void gemm_q8_avxvnni(float *y, size_t ldy, const struct q8rows *x, int ro
     gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
 }
 
+double int8_peak_avxvnni(long rounds);
+double int8_peak_avxvnni(long rounds) { return dot_peak(rounds); }
+
 static const struct gemm_int8 gemm_q4 = { gemm_q4_avxvnni }, gemm_q8 = { gemm_q8_avxvnni };
 
 const struct kernels kernels_avxvnni = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8 };

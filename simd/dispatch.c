@@ -8,22 +8,23 @@
 extern const struct kernels kernels_scalar;
 #if defined __x86_64__
 extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512vnni;
+double int8_peak_avx2(long rounds), int8_peak_avxvnni(long rounds), int8_peak_avx512vnni(long rounds);
 #elif defined __aarch64__
 extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
 
 const struct kernel_set kernel_sets[] = {
-    { "scalar",     0,                                      &kernels_scalar },
+    { "scalar",     0,                                      &kernels_scalar, NULL },
 #if defined __x86_64__
-    { "avx2",       CPU_AVX2,                               &kernels_avx2 },
-    { "avxvnni",    CPU_AVX2 | CPU_AVXVNNI,                 &kernels_avxvnni },
-    { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vnni },
+    { "avx2",       CPU_AVX2,                               &kernels_avx2, int8_peak_avx2 },
+    { "avxvnni",    CPU_AVX2 | CPU_AVXVNNI,                 &kernels_avxvnni, int8_peak_avxvnni },
+    { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vnni, int8_peak_avx512vnni },
 #elif defined __aarch64__
-    { "neon",       CPU_NEON,                               &kernels_neon },
-    { "dotprod",    CPU_NEON | CPU_DOTPROD,                 &kernels_neon_dotprod },
-    { "i8mm",       CPU_NEON | CPU_DOTPROD | CPU_I8MM,      &kernels_neon_i8mm },
+    { "neon",       CPU_NEON,                               &kernels_neon, NULL },
+    { "dotprod",    CPU_NEON | CPU_DOTPROD,                 &kernels_neon_dotprod, NULL },
+    { "i8mm",       CPU_NEON | CPU_DOTPROD | CPU_I8MM,      &kernels_neon_i8mm, NULL },
 #endif
-    { NULL, 0, NULL }
+    { NULL, 0, NULL, NULL }
 };
 
 static void overlay(struct kernels *k, const struct kernels *set)

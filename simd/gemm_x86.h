@@ -172,4 +172,29 @@ INLINE void gemm_blocks(const enum source from, float *y, size_t ldy, const stru
     }
 }
 
+/* kernel_set.int8_peak: as many independent sums as hide the latency of a dot product. */
+INLINE double dot_peak(long rounds)
+{
+    enum { SUMS = LANES_V == 16 ? 16 : 10 };
+    vint sum[SUMS], w = all_4(0x03050709), x = all_4(0x0B0D0F11);
+    int32_t offset = 8;
+    __asm__ volatile("" : "+r"(offset));
+UNROLL
+    for (int i = 0; i < SUMS; i++) sum[i] = all_4(i);
+    for (long round = 0; round < rounds; round++) {
+UNROLL
+        for (int j = 0; j < QUADS; j++)
+UNROLL
+            for (int i = 0; i < SUMS; i++) {
+                __asm__ volatile("" : "+v"(x));         /* a new x to the compiler, which else multiplies once for all */
+                sum[i] = dot(false, sum[i], w, x);
+            }
+UNROLL
+        for (int i = 0; i < SUMS; i++) sum[i] = dot_end(false, sum[i], offset);
+    }
+UNROLL
+    for (int i = 0; i < SUMS; i++) __asm__ volatile("" : : "v"(sum[i]));
+    return 2.0 * (double)rounds * SUMS * QUADS * (double)sizeof(vint);
+}
+
 #endif

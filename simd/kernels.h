@@ -102,8 +102,15 @@ struct kernels {
 #define COUNT_ONE(m) +1
 _Static_assert(sizeof(struct kernels) == (0 KERNELS(COUNT_ONE)) * sizeof(void *), "a kernel is missing from KERNELS");
 
-/* An instruction set: a NULL member means that the set has nothing faster than the sets before it. */
-struct kernel_set { const char *name; unsigned needs; const struct kernels *kernels; };
+/* An instruction set: a NULL kernel means that the set has nothing faster than the sets before it. */
+struct kernel_set {
+    const char *name;
+    unsigned needs;
+    const struct kernels *kernels;
+    /* What gemm_q4 can reach at best: `rounds` rounds of its dot products, and of the sums that they need, on registers
+     * alone; returns the operations done, two for a multiply-add.  NULL: not measured for this set. */
+    double (*int8_peak)(long rounds);
+};
 extern const struct kernel_set kernel_sets[];   /* slowest first, a NULL name ends it */
 
 /* Fill k with the fastest kernels among the sets up to and including `isa` ("auto" or NULL: all that the CPU has);

@@ -11,6 +11,9 @@
 /* Whole passes over the model of --model: a row per entry of --tokens, appended to rows. */
 bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err);
 
+/* The matrix products alone, without a model: a row per format, shape and entry of --tokens. */
+bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err);
+
 /* Write a model of a real shape (by name) with random weights, the same bytes every time, for measurements. */
 struct quant_format;
 bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, struct unmask_err *err);

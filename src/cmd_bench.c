@@ -131,7 +131,7 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
 static bool measure(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err)
 {
     double worst = 0;
-    if (!cmd_expect_args(s, 0, err) || !bench_passes(s, t, rows, err)) return false;
+    if (!cmd_expect_args(s, 0, err) || !(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, t, rows, err))) return false;
     if (s->baseline && !compare(s->baseline, rows, &worst, err)) return false;
     if (s->json) {
         json_dumpf(rows, stdout, JSON_REAL_PRECISION(6));
@@ -154,9 +154,10 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_bench = {
-    "bench", CMD_BENCH, run, "bench [-m MODEL] [--tokens 32,128,512] [--logit-rows 32] [-t N] [--baseline FILE] [--json]",
+    "bench", CMD_BENCH, run, "bench [-m MODEL | --kernels] [--tokens 32,128,512] [--logit-rows 32] [-t N] [--baseline FILE] [--json]",
     "measure speed and memory",
     "  unmask bench -m model.gguf --tokens 128\n"
     "  unmask bench --json > before.json;  unmask bench --baseline before.json\n"
+    "  unmask bench --kernels --isa avx2 --tokens 32,128     matrix products alone, and their share of the peak\n"
     "  unmask bench --make-model 0.5b q4_0 random.gguf       random weights of a real shape: llada-8b, 0.5b, demo\n"
 };

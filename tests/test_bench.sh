@@ -50,5 +50,12 @@ bench -m "$dir/q4_0.gguf" --tokens ,3;                      expect "no number" 2
 bench -m "$dir/q4_0.gguf" 3;                                expect "an argument too many" 2 "E-CLI-006"
 bench -m "$dir/none.gguf";                                  expect "no model" 4 "E-FILE-001"
 
+bench --kernels --tokens 2 -t 1 --json
+expect "kernels" 0 ""
+row='^"kernel": "gemm_q[48]", "format": "q[48]_0", "isa": "[a-z0-9]*", "m": 2, "k": [0-9]*, "n": [0-9]*, "threads": 1, "gops": [0-9].*"peak_gops": [0-9].*"share": [0-9n]'
+check "their fields, for two formats and six shapes" "$(tr '{' '\n' <"$dir/out" | grep -c "$row")" "12"
+bench --kernels --tokens 0;                                 expect "kernels for no row" 2 "found 0, need numbers from 1 to 4096"
+bench --kernels --isa mmx;                                  expect "kernels of an unknown set" 2 "found mmx"
+
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

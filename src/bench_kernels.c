@@ -1,0 +1,201 @@
+/* bench_kernels.c - time the block matrix products alone: packed weights times quantized rows, for the matrices of LLaDA-8B and
+ * of the embedded model, as a share of what the same instructions reach on registers.  That peak is measured between the runs,
+ * because the clock and the neighbours of a machine change.  Each run takes another matrix out of 160 MB, so that weights come
+ * from memory as in a pass. */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "f16.h"
+#include "kernels.h"
+#include "mem.h"
+#include "pack.h"
+#include "pool.h"
+#include "rng.h"
+
+enum { LEAST_RUNS = 5, MOST_RUNS = 2000, ITEM_MACS = 4 << 20, PEAK_ROUNDS = 20000 };
+static const double case_seconds = 0.3;         /* what a case may take beyond LEAST_RUNS */
+static const size_t rotated_bytes = (size_t)160 << 20;
+
+static const struct { int k, n; } shapes[] = {
+    { 4096, 4096 }, { 4096, 12288 }, { 12288, 4096 },                   /* LLaDA-8B: attention; gate and up; down */
+    { 256, 256 }, { 256, 512 }, { 512, 256 },                           /* the embedded model                     */
+};
+
+/* Packed weights in tiles, enough for several matrices of n rows, and activations. */
+struct bench {
+    const struct kernel_set *set;
+    struct pool *pool;
+    struct unmask_err *err;
+    const struct pack_format *pack;
+    const struct gemm_int8 *gemm;
+    int m, k, n;
+    size_t n_tiles, first_tile;                 /* in all; of the matrix of this run */
+    uint8_t *w;
+    struct q8rows x;
+    float *y;
+    double operations[64];                      /* of the peak, per thread */
+};
+
+/* ---- input: random, but for the scales, which are 2^-8 ---- */
+
+static bool draw_weights(struct bench *b)
+{
+    const size_t tile = b->pack->tile_bytes(b->k), scales = (size_t)(b->k / QBLOCK) * TILE_N * 2, matrix = (size_t)(b->n / TILE_N);
+    b->n_tiles = (rotated_bytes / tile / matrix + 1) * matrix;
+    mem_free(b->w);
+    if (!(b->w = mem_aligned(b->n_tiles * tile, b->err))) return false;
+    for (size_t i = 0; i < b->n_tiles * tile / 8; i++) memcpy(b->w + 8 * i, &(uint64_t){ noise_mix(i) }, 8);
+    const uint16_t scale = f32_to_f16(0x1p-8f);
+    for (size_t t = 0; t < b->n_tiles; t++) {
+        uint8_t *at = b->w + t * tile + (size_t)(b->k / QBLOCK) * (b->pack->format == &format_q4_0 ? QBLOCK / 2 : QBLOCK) * TILE_N;
+        for (size_t i = 0; i < scales; i += 2) memcpy(at + i, &scale, 2);
+    }
+    return true;
+}
+
+static bool draw_rows(struct bench *b)
+{
+    const size_t blocks = (size_t)((b->m + ROW_GROUP - 1) / ROW_GROUP) * ROW_GROUP * (size_t)(b->k / QBLOCK);
+    b->x.k = b->k;
+    if (!(b->x.q = mem_aligned(blocks * QBLOCK, b->err)) || !(b->x.scale = mem_aligned(blocks * sizeof(float), b->err))
+        || !(b->x.offset = mem_aligned(blocks * sizeof(int32_t), b->err))
+        || !(b->y = mem_aligned((size_t)b->m * (size_t)b->n * sizeof(float), b->err))) return false;
+    for (size_t i = 0; i < blocks; i++) {
+        int sum = 0;
+        for (size_t j = 0; j < QBLOCK; j++) sum += b->x.q[i * QBLOCK + j] = (int8_t)((int)(noise_mix(i * QBLOCK + j) % 255) - 127);
+        b->x.scale[i] = 0x1p-7f;
+        b->x.offset[i] = -8 * sum;
+    }
+    return true;
+}
+
+static void free_rows(struct bench *b)
+{
+    mem_free(b->x.q);
+    mem_free(b->x.scale);
+    mem_free(b->x.offset);
+    mem_free(b->y);
+    b->x = (struct q8rows){ NULL, NULL, NULL, 0 };
+    b->y = NULL;
+}
+
+/* ---- one case ---- */
+
+/* Tiles of an item, in pairs: items of some tens of microseconds, as a pass hands them out. */
+static int tiles_of_item(const struct bench *b)
+{
+    const int step = (int)(ITEM_MACS / ((int64_t)b->m * b->k * TILE_N)) & ~1;
+    return step < 2 ? 2 : step;
+}
+
+static void product_item(void *arg, int item, int worker)
+{
+    (void)worker;
+    const struct bench *b = arg;
+    const int step = tiles_of_item(b), tile = item * step, left = b->n / TILE_N - tile;
+    b->gemm->run(b->y + (size_t)tile * TILE_N, (size_t)b->n, &b->x, 0, b->m, b->w + (b->first_tile + (size_t)tile) * b->pack->tile_bytes(b->k),
+                 left < step ? left : step);
+}
+
+static void peak_item(void *arg, int item, int worker)
+{
+    (void)worker;
+    struct bench *b = arg;
+    b->operations[item] = b->set->int8_peak(PEAK_ROUNDS);
+}
+
+/* Operations per second on the registers of all threads. */
+static double peak(struct bench *b)
+{
+    const int n = pool_threads(b->pool) < 64 ? pool_threads(b->pool) : 64;
+    double operations = 0;
+    const double start = term_now();
+    pool_run(b->pool, peak_item, b, n);
+    const double seconds = term_now() - start;
+    for (int i = 0; i < n; i++) operations += b->operations[i];
+    return operations / seconds;
+}
+
+static double product(struct bench *b)
+{
+    const int step = tiles_of_item(b), tiles = b->n / TILE_N;
+    const double start = term_now();
+    pool_run(b->pool, product_item, b, (tiles + step - 1) / step);
+    b->first_tile = (b->first_tile + (size_t)tiles) % b->n_tiles;
+    return 2.0 * b->m * b->k * b->n / (term_now() - start);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n)
+{
+    qsort(v, (size_t)n, sizeof *v, ascending);
+    return v[n / 2];
+}
+
+static bool one_case(struct bench *b, json_t *rows)
+{
+    static const char *const names[] = { "gemm_q4", "gemm_q8" };
+    double *rates = mem_zalloc(2 * MOST_RUNS, sizeof *rates, b->err), *peaks = rates ? rates + MOST_RUNS : NULL;
+    bool ok = rates && draw_rows(b);
+    int n = 0;
+    if (ok) {
+        product(b);
+        for (const double start = term_now(); n < MOST_RUNS && (n < LEAST_RUNS || term_now() - start < case_seconds); n++) {
+            peaks[n] = b->set->int8_peak ? peak(b) : 0;
+            rates[n] = product(b);
+        }
+        const double gops = 1e-9 * median(rates, n), peak_gops = 1e-9 * median(peaks, n);
+        json_t *share = peak_gops > 0 ? json_real(gops / peak_gops) : json_null();
+        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:o}", "kernel", names[b->pack->format == &format_q8_0],
+            "format", b->pack->format->name, "isa", b->set->name, "m", b->m, "k", b->k, "n", b->n, "threads", pool_threads(b->pool),
+            "gops", gops, "peak_gops", peak_gops, "share", share));
+    }
+    free_rows(b);
+    mem_free(rates);
+    return ok;
+}
+
+/* Rows of a case: every number of --tokens, else what a pass sees. */
+static bool each_size(const struct settings *s, struct bench *b, json_t *rows)
+{
+    for (const char *p = s->tokens ? s->tokens : "1,2,4,8,16,32,64,128,512"; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
+        const size_t n = strcspn(p, ",");
+        char word[16] = "";
+        int64_t m;
+        if (n < sizeof word) memcpy(word, p, n);
+        if (!parse_int(word, 1, 4096, &m))
+            return fail(b->err, E_CLI_VALUE, .field = "--tokens", .found = QUOTE(p, n), .need = "numbers from 1 to 4096, like 4,32,128");
+        b->m = (int)m;
+        if (!one_case(b, rows)) return false;
+    }
+    return true;
+}
+
+bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err)
+{
+    struct kernels k;
+    struct bench b = { .err = err };
+    const char *isa = kernels_init(&k, s->isa);
+    if (!isa) return fail(err, E_GEN_VALUE, .field = "isa", .found = s->isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
+    for (b.set = kernel_sets; strcmp(b.set->name, isa); ) b.set++;
+    bool ok = pool_open(&b.pool, s->threads, err);
+    for (int f = 0; f < 2; f++)
+        for (size_t i = 0; ok && i < sizeof shapes / sizeof *shapes; i++) {
+            b.pack = pack_format_of(f ? &format_q8_0 : &format_q4_0);
+            b.gemm = f ? k.gemm_q8 : k.gemm_q4;
+            b.k = shapes[i].k;
+            b.n = shapes[i].n;
+            b.first_tile = 0;
+            ok = draw_weights(&b) && each_size(s, &b, rows);
+        }
+    mem_free(b.w);
+    pool_close(b.pool);
+    return ok;
+}
