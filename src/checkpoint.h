@@ -35,7 +35,10 @@ struct checkpoint {
     struct checkpoint_reader *reader;           /* private                                */
 };
 
+/* Of a split GGUF model path is the first part; the others lie beside it. */
 bool checkpoint_open(struct checkpoint **out, const char *path, struct unmask_err *err);
+/* GGUF files that are the parts of one model, whatever their names; one file is a whole model. */
+bool checkpoint_open_parts(struct checkpoint **out, const char *const *paths, size_t n, struct unmask_err *err);
 void checkpoint_close(struct checkpoint *c);    /* NULL is fine; every tensor and str borrowed from it ends here */
 
 const struct tensor *checkpoint_tensor(const struct checkpoint *c, const char *name);  /* NULL: none; by hash */

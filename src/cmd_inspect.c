@@ -113,6 +113,9 @@ static void put_meta(const struct meta *m)
     }
 }
 
+/* Of a folder, or a later part of a split model. */
+static bool in_other_file(const struct checkpoint *c, const struct tensor *t) { return strcmp(t->file->path, c->path) != 0; }
+
 static void put_tensor(const struct checkpoint *c, const struct tensor *t)
 {
     fputs("{\"name\":", stdout);
@@ -120,7 +123,7 @@ static void put_tensor(const struct checkpoint *c, const struct tensor *t)
     printf(",\"type\":\"%s\",\"shape\":[", FORMAT_NAME(t->format));
     for (int d = 0; d < t->n_dims; d++) printf("%s%" PRIu64, d ? "," : "", t->shape[d]);
     printf("],\"offset\":%" PRIu64, t->offset);
-    if (c->kind == CHECKPOINT_FOLDER) {
+    if (in_other_file(c, t)) {
         fputs(",\"file\":", stdout);
         put_text(base_name(t->file->path));
     }
@@ -278,7 +281,7 @@ static void print_tensors(const struct checkpoint *c)
         err_printable(name, sizeof name, t->name, strlen(t->name));
         for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
         printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes,
-               c->kind == CHECKPOINT_FOLDER ? "  " : "", c->kind == CHECKPOINT_FOLDER ? base_name(t->file->path) : "");
+               in_other_file(c, t) ? "  " : "", in_other_file(c, t) ? base_name(t->file->path) : "");
     }
 }
 

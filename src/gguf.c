@@ -273,11 +273,9 @@ static bool parse_metas(struct parser *p, struct unmask_err *err)
     return true;
 }
 
-/* The keys that say how the file itself is laid out. */
-static bool read_layout_keys(struct parser *p, struct unmask_err *err)
+static bool read_alignment(struct parser *p, struct unmask_err *err)
 {
     const struct meta *m = checkpoint_meta(p->c, "general.alignment");
-    int64_t parts = 1;
     p->alignment = DEFAULT_ALIGNMENT;
     if (m) {
         const uint64_t a = m->v.u;
@@ -290,12 +288,6 @@ static bool read_layout_keys(struct parser *p, struct unmask_err *err)
                         .need = FMT("a power of two from %d to %d", LEAST_ALIGNMENT, MOST_ALIGNMENT));
         p->alignment = a;
     }
-    if (!meta_int(p->c, "split.count", 0, INT64_MAX, false, &parts, err)) return false;
-    if (parts > 1)                              /* 0 stands in files that were merged again */
-        return fail(err, E_GGUF_SPLIT, .file = p->file->path, .field = "split.count",
-                    .byte = AT(checkpoint_meta(p->c, "split.count")->offset),
-                    .found = FMT("%" PRId64 " parts", parts), .need = "one file",
-                    .hint = "Merge the parts first (llama-gguf-split --merge)");
     return true;
 }
 
@@ -453,7 +445,7 @@ static bool place_tensors(struct parser *p, struct unmask_err *err)
 
 static bool parse(struct parser *p, struct unmask_err *err)
 {
-    return parse_header(p, err) && parse_metas(p, err) && read_layout_keys(p, err) && parse_tensors(p, err) &&
+    return parse_header(p, err) && parse_metas(p, err) && read_alignment(p, err) && parse_tensors(p, err) &&
            place_tensors(p, err);
 }
 

@@ -5,8 +5,17 @@
 #include "checkpoint.h"
 #include "outfile.h"
 
-/* Open f's file as a checkpoint; takes f over on success. */
+/* Open f's file as a checkpoint; takes f over on success.  Of a split model it is one part. */
 bool gguf_open(struct checkpoint *c, struct file *f, struct unmask_err *err);
+
+/* Split models, as llama.cpp's gguf-split makes them: the first part holds all metadata, every part split.no, split.count and
+ * split.tensors.count; their names end in -00001-of-00003.gguf. */
+enum { GGUF_MOST_PARTS = 128 };
+/* c holds the first part, opened by gguf_open(): join the others to it, out of paths[n], or, where paths is NULL, those beside
+ * it.  Does nothing to a model that is not split. */
+bool gguf_join_parts(struct checkpoint *c, const char *const *paths, size_t n, struct unmask_err *err);
+/* The path of part i of n, from that of the whole ("model.gguf" or "model"); mem_free. */
+char *gguf_part_path(const char *whole, size_t i, size_t n, struct unmask_err *err);
 
 /* Writing: collect metadata (each key once) and tensor descriptions, then write header, then the tensors' bytes in order. */
 struct gguf_writer;

@@ -402,7 +402,7 @@ static void layout_keys(void **state)
     }
     header(3, 0, 1);
     key("split.count", META_U16); num(3, 2);
-    refused("E-GGUF-015", "split.count", "3 parts");
+    refused("E-META-001", "split.no", "missing");
     header(3, 0, 1);
     key("split.count", META_STRING); text("3");
     refused("E-META-002", "split.count", "found string");
