@@ -20,11 +20,11 @@ static volatile sig_atomic_t have_terminal;
 
 static void end_now(int sig)
 {
-    static const char plain[] = "\033[0m\033[?25h\n";      /* no colour, cursor shown, a fresh line */
+    const char *restore = held ? "\033[0m\n" : "\n";        /* a drawing may have left its colour; a fresh line */
     outfile_abort_all();
     if (have_terminal) tcsetattr(STDIN_FILENO, TCSANOW, &at_start);
     const int shown_on = isatty(STDERR_FILENO) ? STDERR_FILENO : isatty(STDOUT_FILENO) ? STDOUT_FILENO : -1;
-    if (held && shown_on >= 0 && write(shown_on, plain, sizeof plain - 1) < 0) _exit(128 + sig);
+    if (shown_on >= 0 && write(shown_on, restore, strlen(restore)) < 0) _exit(128 + sig);
     _exit(128 + sig);
 }
 

@@ -215,19 +215,19 @@ if command -v script >/dev/null; then
     on_terminal "TERM=xterm LC_ALL=C.UTF-8" 80 run "who are you?"
     expect "the canvas on a terminal" 0 'step 1.*masked' -
     if grep -q '░' "$dir/out" && grep -q "$escape\[" "$dir/out"; then ok; else bad "masks are drawn"; fi
-    on_terminal "TERM=xterm NO_COLOR=1" 80 run "who are you?"
+    on_terminal "TERM=xterm NO_COLOR=1" 80 run -n 16 "who are you?"
     if [ $status -eq 0 ] && ! grep -Eq "$escape\[[0-9;]*m" "$dir/out"; then ok; else bad "NO_COLOR"; fi
     for e in "TERM=dumb"; do
-        on_terminal "$e" 80 run "who are you?"
+        on_terminal "$e" 80 run -q -n 16 "who are you?"
         if [ $status -eq 0 ] && ! grep -q "$escape" "$dir/out"; then ok; else bad "$e"; fi
     done
-    on_terminal "TERM=xterm" 80 run --watch off --color off "who are you?"
+    on_terminal "TERM=xterm" 80 run -q --watch off --color off -n 16 "who are you?"
     if [ $status -eq 0 ] && ! grep -q "$escape" "$dir/out"; then ok; else bad "--watch off"; fi
-    on_terminal "TERM=xterm" 80 run --json "who are you?"
+    on_terminal "TERM=xterm" 80 run -q --json -n 16 "who are you?"
     if [ $status -eq 0 ] && ! grep -q "$escape" "$dir/out"; then ok; else bad "--json on a terminal"; fi
-    for columns in 1 2 3 7 20 200; do on_terminal "TERM=xterm" $columns run "who are you?"; expect "$columns columns" 0 '.' -; done
+    for columns in 1 2 3 7 20 200; do on_terminal "TERM=xterm" $columns run -n 12 "who are you?"; expect "$columns columns" 0 '.' -; done
 fi
-run run --color auto --watch auto "who are you?"
+run run --color auto --watch auto -n 16 "who are you?"
 if grep -q "$escape" "$dir/out" "$dir/err"; then bad "escape codes off a terminal"; else ok; fi
 
 echo "$passed passed, $failed failed"
