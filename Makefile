@@ -10,14 +10,23 @@ ARCH    := $(shell $(CC) -dumpmachine | sed 's/-.*//')
 
 PACKAGES := libsleef-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev nettle-dev
 TEST_PACKAGES := libcmocka-dev
-PKGS     := sleef yaml-0.1 jansson libpcre2-8 libutf8proc libedit nettle
+# What the library needs, and what the program needs besides.
+LIB_PKGS := sleef jansson libpcre2-8 libutf8proc nettle
+PKGS     := $(LIB_PKGS) yaml-0.1 libedit
 
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wvla -Werror=implicit-function-declaration
 # -ffp-contract=off: a*b+c must round twice wherever fmaf() is not written, or machines disagree.
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L -ffp-contract=off -fno-math-errno -fPIC -pthread -fvisibility=hidden $(WARN) \
-             -Iinclude -Isrc -Isimd -Iquant $(shell pkg-config --cflags $(PKGS) 2>/dev/null) $(CFLAGS) $(SAN)
-LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -pthread $(SAN)
+             -Iinclude -Isrc -Isimd -Iquant $(PKG_CFLAGS) $(CFLAGS) $(SAN)
+LIBS     = $(PKG_LIBS) -lm -pthread $(SAN)
+LIB_LIBS = $(PKG_LIB_LIBS) -lm -pthread $(SAN)
+# Asked once, when first needed: the packages may be installed only after this file was read.
+PKG_CFLAGS   = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS     = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+PKG_LIB_LIBS = $(eval PKG_LIB_LIBS := $(shell pkg-config --libs $(LIB_PKGS)))$(PKG_LIB_LIBS)
+# As many compilers as cores, unless -j was given.
+JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
 
 # One instruction set per file; nothing else in the program may use those instructions.
 FLAGS_avx2         := -mavx2 -mfma -mf16c
@@ -70,24 +79,24 @@ test-packages: run-packages
 # ---- the two commands of a newcomer
 
 run: run-packages       ## install what is missing, build, and let the embedded model write
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(JOBS) all
 	@echo; echo 'unmask run "turn on the kitchen light"'
 	@$(BUILD)/unmask run "turn on the kitchen light"
 	@echo; echo 'unmask infill "Tom had a red ball. One day [[8]] Tom was very sad."'
 	@$(BUILD)/unmask infill "Tom had a red ball. One day [[8]] Tom was very sad."
 
 test: test-packages     ## build and run all tests
-	@$(MAKE) --no-print-directory all tests
+	@$(MAKE) --no-print-directory $(JOBS) all tests
 	@tests/run_tests.sh $(BUILD)
 
 tests: $(TEST_BIN)
 
 san: test-packages      ## the tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
 	@tests/run_tests.sh $(BUILD)/san
 
 bench: run-packages     ## measure whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(JOBS) all
 	@tests/bench.sh $(BUILD)
 
 bench-peers: all        ## the same passes here and in a published build of llama.cpp (needs npm and the network)
@@ -112,7 +121,7 @@ $(BUILD)/libunmask.a: $(LIB_OBJ)
 
 $(BUILD)/libunmask.so: $(LIB_OBJ)
 	@echo "  LD $@"
-	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIB_LIBS)
 
 $(BUILD)/simd/%.o: simd/%.c
 	@mkdir -p $(@D)
@@ -147,7 +156,7 @@ install: all    ## install below PREFIX (/usr/local), DESTDIR in front
 	install -m 755 $(BUILD)/libunmask.so $(LIBDIR)/libunmask.so.$(VERSION)
 	ln -sf libunmask.so.$(VERSION) $(LIBDIR)/libunmask.so.0
 	ln -sf libunmask.so.0 $(LIBDIR)/libunmask.so
-	printf 'prefix=%s\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lunmask\nRequires.private: $(PKGS)\nLibs.private: -lm -pthread\n' \
+	printf 'prefix=%s\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lunmask\nRequires.private: $(LIB_PKGS)\nLibs.private: -lm -pthread\n' \
 	    '$(PREFIX)' '$(VERSION)' > $(LIBDIR)/pkgconfig/unmask.pc
 	install -m 644 models/*.gguf models/*.md $(DESTDIR)$(PREFIX)/share/unmask/models/
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/unmask/configs/
