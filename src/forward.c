@@ -1,8 +1,9 @@
 /* forward.c - see forward.h.  A layer reads like the paper:
  *     store k, v = rope(K(norm(x))), V(norm(x))                for all rows of the pass
  *     x += O(attend(rope(Q(norm(x))), stored k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))
- * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas.  Every stage is shared out over the pool; each
- * number has one owner, so results do not depend on the number of threads. */
+ * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas.  Every stage is shared out over
+ * the pool, and what one row or head needs in a row is one stage, since all threads wait for each other between two.  Each number has one owner,
+ * so results do not depend on the number of threads. */
 #include "forward.h"
 
 #include <math.h>
@@ -36,7 +37,7 @@ struct forward {
     int layer_index;
     const struct layer *layer;
     struct store_view view[MAX_BRANCHES];
-    const float *norm;
+    bool q_with_kv;             /* one chunk holds all rows: their norm serves K, V and Q          */
 
     struct stage_seconds *seconds;              /* NULL: nobody measures */
 };
@@ -241,45 +242,46 @@ static int position_of(const struct forward *f, int r)
 
 static float *x_row(const struct forward *f, int r) { return f->p->x + (size_t)row_of(f, r) * (size_t)f->m->h.n_embd; }
 
-static void norm_row(struct forward *f, int r, const struct weight *const *in, int n)
+static void norm_row(struct forward *f, int r, const float *weights, const struct weight *const *in, int n)
 {
     const int d = f->m->h.n_embd;
     float *y = f->normed.x + (size_t)r * (size_t)d;
-    f->m->kernels.rms_norm(y, f->x_in + (size_t)row_of(f, r) * (size_t)d, f->norm, d, f->m->h.norm_eps);
+    f->m->kernels.rms_norm(y, f->x_in + (size_t)row_of(f, r) * (size_t)d, weights, d, f->m->h.norm_eps);
     if (any_int8(f, in, n)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
 }
 
 static void attn_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    norm_row(f, r, (const struct weight *[]){ &f->layer->q, &f->layer->k, &f->layer->v }, 3);
+    norm_row(f, r, f->layer->attn_norm, (const struct weight *[]){ &f->layer->q, &f->layer->k, &f->layer->v }, 3);
 }
 
-static void ffn_norm_row(struct forward *f, int r, int worker)
+static void residual_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    norm_row(f, r, (const struct weight *[]){ &f->layer->gate, &f->layer->up }, 2);
+    const int d = f->m->h.n_embd;
+    f->m->kernels.add(x_row(f, r), f->out + (size_t)r * padded(d), d);
+}
+
+static void residual_ffn_norm_row(struct forward *f, int r, int worker)
+{
+    residual_row(f, r, worker);
+    norm_row(f, r, f->layer->ffn_norm, (const struct weight *[]){ &f->layer->gate, &f->layer->up }, 2);
 }
 
 static void head_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    norm_row(f, r, (const struct weight *[]){ &f->m->head }, 1);
+    norm_row(f, r, f->m->out_norm, (const struct weight *[]){ &f->m->head }, 1);
 }
 
-/* Bias and rotation of all heads of one row, in place. */
-static void rotate(const struct forward *f, float *row, const float *bias, int n_heads, int position)
+/* Bias (or NULL) and rotation of heads of one row that lie side by side, in place. */
+static void rotate(const struct forward *f, float *heads, const float *bias, int n_heads, int position)
 {
     const int d = f->m->h.head_dim, half = d / 2;
-    if (bias) f->m->kernels.add(row, bias, n_heads * d);
+    if (bias) f->m->kernels.add(heads, bias, n_heads * d);
     for (int i = 0; i < n_heads; i++)
-        f->m->kernels.rope(row + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half, f->sin + (size_t)position * (size_t)half, half);
-}
-
-static void rotate_q_row(struct forward *f, int r, int worker)
-{
-    (void)worker;
-    rotate(f, f->q + (size_t)r * padded(q_width(&f->m->h)), f->layer->q_bias, f->m->h.n_head, position_of(f, r));
+        f->m->kernels.rope(heads + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half, f->sin + (size_t)position * (size_t)half, half);
 }
 
 static void store_kv_row(struct forward *f, int r, int worker)
@@ -293,7 +295,7 @@ static void store_kv_row(struct forward *f, int r, int worker)
     row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), k, v);
 }
 
-/* Item: one head and ATTEND_ROWS rows of the chunk. */
+/* Item: one head and ATTEND_ROWS rows of the chunk; their queries are rotated here, where they are used. */
 enum { ATTEND_ROWS = 16 };
 static void attend_item(void *arg, int item, int worker)
 {
@@ -303,12 +305,14 @@ static void attend_item(void *arg, int item, int worker)
     const int head = item % h->n_head, kv_head = head / (h->n_head / h->n_head_kv), first = item / h->n_head * ATTEND_ROWS;
     const int end = first + ATTEND_ROWS < f->n_rows ? first + ATTEND_ROWS : f->n_rows;
     const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
+    float *q = f->q + (size_t)head * d;
+    for (int row = first; row < end; row++) rotate(f, q + (size_t)row * ldq, f->layer->q_bias ? f->layer->q_bias + (size_t)head * d : NULL, 1, position_of(f, row));
     for (int row = first, next; row < end; row = next) {         /* rows of one branch at a time */
         const int branch = branch_of(f, row);
         const size_t kv = (size_t)kv_head * (size_t)row_store_max_tokens(f->p->store[branch]) * d;
         for (next = row + 1; next < end && branch_of(f, next) == branch; ) next++;
         f->m->kernels.attend(&(struct attend_args){
-            .y = f->attended.x + (size_t)row * ldy + (size_t)head * d, .ldy = ldy, .q = f->q + (size_t)row * ldq + (size_t)head * d, .ldq = ldq,
+            .y = f->attended.x + (size_t)row * ldy + (size_t)head * d, .ldy = ldy, .q = q + (size_t)row * ldq, .ldq = ldq,
             .k = f->view[branch].k + kv, .v = f->view[branch].v + kv, .mask = f->p->key_mask, .scale = 1.0f / sqrtf((float)h->head_dim),
             .n_rows = next - row, .n_keys = f->p->n_keys, .head_dim = h->head_dim });
     }
@@ -329,13 +333,6 @@ static void swiglu_row(struct forward *f, int r, int worker)
     if (any_int8(f, (const struct weight *[]){ &f->layer->down }, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
 }
 
-static void residual_row(struct forward *f, int r, int worker)
-{
-    (void)worker;
-    const int d = f->m->h.n_embd;
-    f->m->kernels.add(x_row(f, r), f->out + (size_t)r * padded(d), d);
-}
-
 static void embed_row(struct forward *f, int r, int worker)
 {
     model_embed(f->m, f->p->ids[branch_of(f, r)][position_of(f, r)], x_row(f, r), f->embed_scratch + (size_t)worker * f->embed_scratch_each);
@@ -347,32 +344,26 @@ static void chunk_kv(struct forward *f)
 {
     const struct layer *l = f->layer;
     const size_t ld = padded(kv_width(&f->m->h));
+    const struct product kvq[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld },
+                                   { &l->q, &f->normed, f->q, padded(q_width(&f->m->h)) } };
     each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
-    const struct product kv[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld } };
-    run_products(f, STAGE_QKV, kv, 2, f->n_rows);
-    each_row(f, STAGE_ROPE, store_kv_row, f->n_rows);
+    run_products(f, STAGE_QKV, kvq, f->q_with_kv ? 3 : 2, f->n_rows);
+    each_row(f, STAGE_STORE, store_kv_row, f->n_rows);
 }
 
-static void chunk_attention(struct forward *f)
+static void chunk_rest(struct forward *f)
 {
     const struct layer *l = f->layer;
     const struct hparams *h = &f->m->h;
-    const struct weight *o[] = { &l->o };
-    each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
-    run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
-    each_row(f, STAGE_ROPE, rotate_q_row, f->n_rows);
-    run_stage(f, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
-    if (any_int8(f, o, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
-    run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
-    each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
-}
-
-static void chunk_ffn(struct forward *f)
-{
-    const struct layer *l = f->layer;
-    const struct hparams *h = &f->m->h;
-    each_row(f, STAGE_NORM, ffn_norm_row, f->n_rows);
     const struct product gate_up[] = { { &l->gate, &f->normed, f->gate, padded(h->n_ff) }, { &l->up, &f->normed, f->up, padded(h->n_ff) } };
+    if (!f->q_with_kv) {
+        each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
+        run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
+    }
+    run_stage(f, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
+    if (any_int8(f, (const struct weight *[]){ &l->o }, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
+    run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    each_row(f, STAGE_NORM, residual_ffn_norm_row, f->n_rows);
     run_products(f, STAGE_GATE_UP, gate_up, 2, f->n_rows);
     each_row(f, STAGE_SWIGLU, swiglu_row, f->n_rows);
     run_products(f, STAGE_DOWN, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
@@ -402,12 +393,10 @@ bool forward_pass(struct forward *f, const struct pass *p)
         const bool trim = p->need && i == f->m->h.n_layer - 1;
         f->layer_index = i;
         f->layer = &f->m->layers[i];
-        f->norm = f->layer->attn_norm;
+        f->q_with_kv = n <= CHUNK && !trim;
         each_chunk(f, chunk_kv, NULL, n);
         for (int b = 0; b < p->n_branches; b++) view_store(f, b);
-        each_chunk(f, chunk_attention, trim ? p->need : NULL, trim ? p->n_need : n);
-        f->norm = f->layer->ffn_norm;
-        each_chunk(f, chunk_ffn, trim ? p->need : NULL, trim ? p->n_need : n);
+        each_chunk(f, chunk_rest, trim ? p->need : NULL, trim ? p->n_need : n);
         if (p->on_layer && !p->on_layer(p->user, i, p->x)) return false;
     }
     return true;
@@ -419,7 +408,6 @@ void forward_logits(struct forward *f, const float *x, const int *rows, int n_ro
     f->x_in = x;
     f->list = rows;
     f->row0 = 0;
-    f->norm = f->m->out_norm;
     each_row(f, STAGE_NORM, head_norm_row, n_rows);
     run_products(f, STAGE_HEAD, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
 }

@@ -44,7 +44,7 @@ bool forward_pass(struct forward *f, const struct pass *p);
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld);
 
 /* Kinds of work in a pass, for measurements: X(id, name). */
-#define STAGES(X) X(STAGE_EMBED, "embed") X(STAGE_NORM, "norm+quantize") X(STAGE_QKV, "gemm qkv") X(STAGE_ROPE, "rope+store") \
+#define STAGES(X) X(STAGE_EMBED, "embed") X(STAGE_NORM, "norm+quantize") X(STAGE_QKV, "gemm qkv") X(STAGE_STORE, "rope+store") \
     X(STAGE_VIEW, "read store") X(STAGE_ATTENTION, "attention") X(STAGE_QUANTIZE, "quantize") X(STAGE_O, "gemm o") X(STAGE_GATE_UP, "gemm gate+up") \
     X(STAGE_SWIGLU, "swiglu+quantize") X(STAGE_DOWN, "gemm down") X(STAGE_RESIDUAL, "residual") X(STAGE_HEAD, "head")
 enum stage {
