@@ -11,6 +11,7 @@
 
 struct quantize_report {
     uint64_t in_bytes, out_bytes;               /* of the tensors read; of the file written              */
+    size_t n_files;                             /* written                                               */
     size_t n_tensors, n_fallback;               /* all; matrices that fell back to F16                   */
     char fallback[64];                          /* name of the first of them                             */
     double relative_error;                      /* sqrt(sum (written - read)^2 / sum read^2), matrices   */
@@ -29,6 +30,8 @@ struct quantize_options {
     const struct quant_format *format;
     int threads;                                /* 0 = all cores that we may run on                      */
     bool force;                                 /* replace an existing file                              */
+    uint64_t split_bytes;                       /* several files, of at most so many bytes of tensors (or one tensor); 0 = one */
+    bool dry_run;                               /* PLANNED is told, nothing is written                   */
     const char *const *set; size_t n_set;       /* "general.KEY=TEXT": metadata to write, or to replace  */
     bool (*on_progress)(void *user, const struct quantize_progress *p);        /* may be NULL; false = cancel */
     void *user;

@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "mem.h"
 #include "reader.h"
@@ -13,20 +12,7 @@
 bool quantize_tell(struct quantize_job *j, enum quantize_stage stage, const char *tensor, struct unmask_err *err)
 {
     const struct quantize_progress p = { stage, tensor, j->done, j->total, j->report };
-    return !j->o->on_progress || j->o->on_progress(j->o->user, &p) || fail(err, E_CANCELLED, .file = j->out.path);
-}
-
-/* Writing over what is being read would lose it, whatever the paths look like. */
-static bool refuse_same_file(const struct quantize_job *j, const char *out, struct unmask_err *err)
-{
-    struct stat st;
-    if (stat(out, &st) != 0) return true;
-    for (size_t i = 0; i < j->in->reader->n_files; i++) {
-        const struct file *f = &j->in->reader->files[i];
-        if (f->device == (uint64_t)st.st_dev && f->inode == (uint64_t)st.st_ino)
-            return fail(err, E_QNT_SAME, .file = out, .found = FMT("the input %s", f->path), .need = "another path");
-    }
-    return true;
+    return !j->o->on_progress || j->o->on_progress(j->o->user, &p) || fail(err, E_CANCELLED, .file = j->shards[0].path);
 }
 
 static bool input_unchanged(const struct quantize_job *j, struct unmask_err *err)
@@ -51,7 +37,7 @@ static bool verify_tensor(struct quantize_job *j, const struct tensor *t, const 
         if (!quantize_tell(j, QUANTIZE_VERIFYING, p->name, err)) return false;
     }
     return (same && !strcmp(checksum_end(&sha, &text), p->sha256.s))
-           || fail(err, E_QNT_VERIFY, .file = j->out.path, .field = p->name, .hint = "Check the disk, then try again");
+           || fail(err, E_QNT_VERIFY, .file = j->shards[p->shard].path, .field = p->name, .hint = "Check the disk, then try again");
 }
 
 static bool same_hparams(const struct hparams *a, const struct hparams *b)
@@ -70,9 +56,9 @@ static bool verify(struct quantize_job *j, struct unmask_err *err)
     struct tokenizer *t = NULL;
     struct hparams h;
     uint8_t *buffer = mem_resize(NULL, BUFFER, 1, err);
-    bool ok = buffer && checkpoint_open(&c, j->out.temp, err) && arch_hparams(j->arch, c, &h, err);
+    bool ok = buffer && quantize_shards_reopen(j, &c, err) && arch_hparams(j->arch, c, &h, err);
     if (ok && j->in->kind == CHECKPOINT_FOLDER) ok = tokenizer_open(&t, c, err);        /* of a GGUF file it was copied */
-    if (ok && (c->n_tensors != j->n_pieces || !same_hparams(&h, &j->h))) ok = fail(err, E_QNT_VERIFY, .file = j->out.path, .field = "metadata");
+    if (ok && (c->n_tensors != j->n_pieces || !same_hparams(&h, &j->h))) ok = fail(err, E_QNT_VERIFY, .file = j->shards[0].path, .field = "metadata");
     for (size_t i = 0; ok && i < j->n_pieces; i++) ok = verify_tensor(j, &c->tensors[i], &j->pieces[i], buffer, BUFFER, err);
     tokenizer_close(t);
     checkpoint_close(c);
@@ -80,33 +66,23 @@ static bool verify(struct quantize_job *j, struct unmask_err *err)
     return ok;
 }
 
-/* The checksums, now that all are known, in their places in the metadata. */
-static bool write_checksums(struct quantize_job *j, struct unmask_err *err)
+static bool write_files(struct quantize_job *j, struct unmask_err *err)
 {
-    for (size_t i = 0; i < j->n_pieces; i++) gguf_fill(j->writer, j->pieces[i].sha256_place, j->pieces[i].sha256.s, CHECKSUM_DIGITS);
-    return gguf_rewrite_metas(j->writer, &j->out, err);
-}
-
-static bool write_file(struct quantize_job *j, const char *out, struct unmask_err *err)
-{
-    const uint64_t bytes = j->report->out_bytes;
     j->total = j->report->in_bytes;
     for (size_t i = 0; i < j->n_pieces; i++) j->total += j->pieces[i].bytes;
-    return outfile_open(&j->out, out, j->o->force, bytes, err) && quantize_tell(j, QUANTIZE_PLANNED, NULL, err)
-        && pool_open(&j->pool, j->o->threads, err) && gguf_write_header(j->writer, &j->out, err) && quantize_rows(j, err)
-        && (j->out.written == bytes || fail(err, E_INTERNAL, .file = out, .found = FMT("%" PRIu64 " bytes", j->out.written), .need = FMT("%" PRIu64, bytes)))
-        && write_checksums(j, err) && input_unchanged(j, err) && verify(j, err) && outfile_commit(&j->out, err);
+    if (!quantize_shards_open(j, err) || !quantize_tell(j, QUANTIZE_PLANNED, NULL, err)) return false;
+    return j->o->dry_run || (pool_open(&j->pool, j->o->threads, err) && quantize_shards_headers(j, err) && quantize_rows(j, err)
+                             && quantize_shards_complete(j, err) && input_unchanged(j, err) && verify(j, err) && quantize_shards_commit(j, err));
 }
 
 bool quantize_file(const char *in, const char *out, const struct quantize_options *o, struct quantize_report *report, struct unmask_err *err)
 {
     struct quantize_job j = { .o = o, .report = report };
     *report = (struct quantize_report){ 0 };
-    const bool ok = checkpoint_open(&j.in, in, err) && refuse_same_file(&j, out, err) && (j.arch = arch_of(j.in, err)) != NULL
-        && arch_hparams(j.arch, j.in, &j.h, err) && quantize_plan(&j, err) && quantize_describe(&j, in, err) && write_file(&j, out, err);
-    if (!ok) outfile_abort(&j.out);
+    const bool ok = checkpoint_open(&j.in, in, err) && (j.arch = arch_of(j.in, err)) != NULL && arch_hparams(j.arch, j.in, &j.h, err)
+        && quantize_plan(&j, err) && quantize_shards_plan(&j, out, err) && quantize_describe(&j, in, err) && write_files(&j, err);
+    quantize_shards_free(&j);
     pool_close(j.pool);
-    gguf_writer_free(j.writer);
     mem_free(j.pieces);
     checkpoint_close(j.in);
     return ok;

@@ -59,12 +59,14 @@ static bool put_new_settings(struct quantize_job *j, struct unmask_err *err)
         for (size_t k = 0; k < i && !again; k++) again = split_setting(o->set[k], &other, &value, NULL) && key_is(other, name);
         if (again) continue;
         setting_of(o, key, &value);
-        if (!gguf_put_str(j->writer, name, value, err)) return false;
+        if (!gguf_put_str(j->shards[0].writer, name, value, err)) return false;
     }
     return true;
 }
 
 /* ---- from a GGUF file ------------------------------------------------------------------------------ */
+
+static bool is_split_key(struct str key) { return key_is(key, "split.no") || key_is(key, "split.count") || key_is(key, "split.tensors.count"); }
 
 static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
 {
@@ -73,15 +75,15 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         const struct meta *m = &j->in->metas[i];
         struct str value;
         bool ok;
-        if (checksum_key(m->key.s, m->key.n)) continue;         /* of other bytes */
-        if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->writer, file_type_key, j->o->format->gguf_file_type, err);
-        else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->writer, version_key, QUANTIZATION_VERSION, err);
-        else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);
-        else ok = gguf_put_meta(j->writer, m, err);
+        if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key)) continue;        /* of other bytes, of other files */
+        if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err);
+        else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
+        else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->shards[0].writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);
+        else ok = gguf_put_meta(j->shards[0].writer, m, err);
         if (!ok) return false;
     }
-    return put_new_settings(j, err) && (typed || gguf_put_u32(j->writer, file_type_key, j->o->format->gguf_file_type, err))
-        && (versioned || gguf_put_u32(j->writer, version_key, QUANTIZATION_VERSION, err));
+    return put_new_settings(j, err) && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err))
+        && (versioned || gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err));
 }
 
 /* ---- from a folder ----------------------------------------------------------------------------------- */
@@ -101,10 +103,10 @@ static bool put_general(struct quantize_job *j, const char *in, struct unmask_er
 {
     struct str name = folder_name(in), set;
     const bool named = setting_of(j->o, str_of("general.name"), &set);
-    return gguf_put_str(j->writer, "general.architecture", str_of(j->arch->name), err)
-        && (named || name.n == 0 || gguf_put_str(j->writer, "general.name", name, err)) && put_new_settings(j, err)
-        && gguf_put_u32(j->writer, file_type_key, j->o->format->gguf_file_type, err)
-        && gguf_put_u32(j->writer, version_key, QUANTIZATION_VERSION, err);
+    return gguf_put_str(j->shards[0].writer, "general.architecture", str_of(j->arch->name), err)
+        && (named || name.n == 0 || gguf_put_str(j->shards[0].writer, "general.name", name, err)) && put_new_settings(j, err)
+        && gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err)
+        && gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
 }
 
 static bool put_hparams(struct quantize_job *j, struct unmask_err *err)
@@ -117,11 +119,11 @@ static bool put_hparams(struct quantize_job *j, struct unmask_err *err)
     };
     const char *a = j->arch->name;
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (!gguf_put_u32(j->writer, FMT("%s.%s", a, numbers[i].name), (uint32_t)numbers[i].v, err)) return false;
-    return gguf_put_f32(j->writer, FMT("%s.attention.layer_norm_rms_epsilon", a), h->norm_eps, err)
-        && gguf_put_f32(j->writer, FMT("%s.rope.freq_base", a), h->rope_theta, err)
-        && gguf_put_bool(j->writer, FMT("%s.attention.causal", a), false, err)
-        && gguf_put_bool(j->writer, "diffusion.shift_logits", j->arch->shift_logits, err);      /* llama.cpp takes an absent key for true */
+        if (!gguf_put_u32(j->shards[0].writer, FMT("%s.%s", a, numbers[i].name), (uint32_t)numbers[i].v, err)) return false;
+    return gguf_put_f32(j->shards[0].writer, FMT("%s.attention.layer_norm_rms_epsilon", a), h->norm_eps, err)
+        && gguf_put_f32(j->shards[0].writer, FMT("%s.rope.freq_base", a), h->rope_theta, err)
+        && gguf_put_bool(j->shards[0].writer, FMT("%s.attention.causal", a), false, err)
+        && gguf_put_bool(j->shards[0].writer, "diffusion.shift_logits", j->arch->shift_logits, err);      /* llama.cpp takes an absent key for true */
 }
 
 /* One token for every row of the embedding; rows without a token become "[PAD480]". */
@@ -139,8 +141,8 @@ static bool put_tokens(struct quantize_job *j, const struct tokenizer *t, struct
         types[id] = type;
         if (texts[id].n == 0) texts[id] = (struct str){ holes[id], (size_t)snprintf(holes[id], HOLE_BYTES, "[PAD%d]", id) };
     }
-    const bool put = ok && gguf_put_strs(j->writer, "tokenizer.ggml.tokens", texts, (size_t)n, err)
-                     && gguf_put_i32s(j->writer, "tokenizer.ggml.token_type", types, (size_t)n, err);
+    const bool put = ok && gguf_put_strs(j->shards[0].writer, "tokenizer.ggml.tokens", texts, (size_t)n, err)
+                     && gguf_put_i32s(j->shards[0].writer, "tokenizer.ggml.token_type", types, (size_t)n, err);
     mem_free(texts);
     mem_free(types);
     mem_free(holes);
@@ -162,7 +164,7 @@ static bool put_merges(struct quantize_job *j, const struct tokenizer *t, struct
         const size_t start = i ? ends[i - 1] : 0;
         merges[i] = (struct str){ all.s + start, ends[i] - start };
     }
-    ok = ok && gguf_put_strs(j->writer, "tokenizer.ggml.merges", merges, n, err);
+    ok = ok && gguf_put_strs(j->shards[0].writer, "tokenizer.ggml.merges", merges, n, err);
     mem_free(merges);
     mem_free(ends);
     mem_free(all.s);
@@ -188,9 +190,9 @@ static bool put_token_ids(struct quantize_job *j, const struct tokenizer *t, str
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].id >= h->n_vocab)
             return fail(err, E_TOKEN_ID, .file = j->in->path, .field = rows[i].key, .found = FMT("%d", rows[i].id), .need = FMT("less than %d, the rows of the embedding", h->n_vocab));
-        if (rows[i].id >= 0 && !gguf_put_u32(j->writer, rows[i].key, (uint32_t)rows[i].id, err)) return false;
+        if (rows[i].id >= 0 && !gguf_put_u32(j->shards[0].writer, rows[i].key, (uint32_t)rows[i].id, err)) return false;
     }
-    return gguf_put_bool(j->writer, "tokenizer.ggml.add_bos_token", h->bos_id >= 0, err);
+    return gguf_put_bool(j->shards[0].writer, "tokenizer.ggml.add_bos_token", h->bos_id >= 0, err);
 }
 
 static bool put_tokenizer(struct quantize_job *j, const struct tokenizer *t, struct unmask_err *err)
@@ -199,12 +201,12 @@ static bool put_tokenizer(struct quantize_job *j, const struct tokenizer *t, str
     if (tokenizer_size(t) > j->h.n_vocab)
         return fail(err, E_TOKEN_ID, .file = j->in->path, .field = "tokenizer", .found = FMT("%d tokens", tokenizer_size(t)),
                     .need = FMT("at most %d, the rows of the embedding", j->h.n_vocab));
-    return gguf_put_str(j->writer, "tokenizer.ggml.model", str_of("gpt2"), err)
-        && gguf_put_str(j->writer, "tokenizer.ggml.pre", str_of(tokenizer_pre(t)), err)
-        && gguf_put_bool(j->writer, TOKENIZER_KEY_IGNORE_MERGES, tokenizer_ignores_merges(t), err)
-        && gguf_put_bool(j->writer, TOKENIZER_KEY_NFC, tokenizer_normalizes(t), err)
+    return gguf_put_str(j->shards[0].writer, "tokenizer.ggml.model", str_of("gpt2"), err)
+        && gguf_put_str(j->shards[0].writer, "tokenizer.ggml.pre", str_of(tokenizer_pre(t)), err)
+        && gguf_put_bool(j->shards[0].writer, TOKENIZER_KEY_IGNORE_MERGES, tokenizer_ignores_merges(t), err)
+        && gguf_put_bool(j->shards[0].writer, TOKENIZER_KEY_NFC, tokenizer_normalizes(t), err)
         && put_tokens(j, t, err) && put_merges(j, t, err) && put_token_ids(j, t, err)
-        && (template.n == 0 || gguf_put_str(j->writer, "tokenizer.chat_template", template, err));
+        && (template.n == 0 || gguf_put_str(j->shards[0].writer, "tokenizer.chat_template", template, err));
 }
 
 static bool describe_folder(struct quantize_job *j, const char *in, struct unmask_err *err)
@@ -217,12 +219,5 @@ static bool describe_folder(struct quantize_job *j, const char *in, struct unmas
 
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err)
 {
-    if (!gguf_writer_new(&j->writer, err) || !(j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err))) return false;
-    for (size_t i = 0; i < j->n_pieces; i++) {
-        struct piece *p = &j->pieces[i];
-        if (!gguf_reserve_str(j->writer, FMT(CHECKSUM_PREFIX "%s", p->name), CHECKSUM_DIGITS, &p->sha256_place, err)
-            || !gguf_put_tensor(j->writer, p->name, p->to, p->from->n_dims, p->from->shape, err)) return false;
-    }
-    j->report->out_bytes = gguf_writer_bytes(j->writer);
-    return true;
+    return (j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err)) && quantize_shards_describe(j, err);
 }

@@ -19,7 +19,11 @@ struct piece {
     uint64_t bytes;                             /* as written ... */
     struct checksum_text sha256;                /* ... and their checksum, with its place in the metadata */
     size_t sha256_place;
+    size_t shard;                               /* the file that holds it */
 };
+
+/* A file of the output. */
+struct shard { char *path; struct gguf_writer *writer; struct outfile out; };
 
 struct quantize_job {
     const struct quantize_options *o;
@@ -28,8 +32,7 @@ struct quantize_job {
     const struct arch *arch;
     struct hparams h;
     struct piece *pieces; size_t n_pieces;      /* in the order of the file */
-    struct gguf_writer *writer;
-    struct outfile out;
+    struct shard *shards; size_t n_shards;      /* all metadata are in the first one */
     struct pool *pool;
     uint64_t done, total;                       /* progress, in bytes */
     double error2, sum2;                        /* sums of squares over the matrices */
@@ -37,6 +40,16 @@ struct quantize_job {
 
 /* quantize_plan.c: fill pieces and report; tensors that the output would lose are refused. */
 bool quantize_plan(struct quantize_job *j, struct unmask_err *err);
+
+/* quantize_shards.c: in this order; the last one at the end, whatever happened. */
+bool quantize_shards_plan(struct quantize_job *j, const char *out, struct unmask_err *err);
+bool quantize_shards_describe(struct quantize_job *j, struct unmask_err *err);
+bool quantize_shards_open(struct quantize_job *j, struct unmask_err *err);
+bool quantize_shards_headers(struct quantize_job *j, struct unmask_err *err);
+bool quantize_shards_complete(struct quantize_job *j, struct unmask_err *err);         /* checks sizes, writes checksums */
+bool quantize_shards_reopen(const struct quantize_job *j, struct checkpoint **c, struct unmask_err *err);
+bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err);
+void quantize_shards_free(struct quantize_job *j);
 
 /* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);

@@ -111,6 +111,7 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
 {
     const uint64_t most = chunk_rows(p, j->h.head_dim);
     struct sha256_ctx sha;
+    struct outfile *out = &j->shards[p->shard].out;
     struct item sum = { 0 };
     sha256_init(&sha);
     c->p = p;
@@ -133,13 +134,13 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
         const size_t bytes = (size_t)(c->n_rows * row_bytes(p->to, p->k));
         if (!sum.nonfinite.n && !sum.overflow.n) {
             sha256_update(&sha, bytes, c->out);
-            if (!outfile_write(&j->out, c->out, bytes, err)) return false;
+            if (!outfile_write(out, c->out, bytes, err)) return false;
         }
         j->done += c->n_rows * row_bytes(p->from->format, p->k);
         if (!quantize_tell(j, QUANTIZE_CONVERTING, p->name, err)) return false;
     }
     checksum_end(&sha, &p->sha256);
-    return refuse(j, p, &sum, err) && gguf_write_padding(&j->out, err);
+    return refuse(j, p, &sum, err) && gguf_write_padding(out, err);
 }
 
 /* Memory for the largest chunk and, by worker, the largest item. */

@@ -23,7 +23,7 @@
 
 /* ---- temporary files that a signal must remove ----------------------------------------------------- */
 
-enum { MOST_OPEN = 8, NAME_BYTES = 256 };
+enum { MOST_OPEN = 160, NAME_BYTES = 256 };
 enum { SLOT_FREE, SLOT_TAKEN, SLOT_OPEN };
 
 /* A signal handler gets no argument: these names are the one thing that it must find by itself. */

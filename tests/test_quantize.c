@@ -8,8 +8,10 @@
 #include <sys/wait.h>
 #include "arch.h"
 #include "f16.h"
+#include "gguf.h"
 #include "quantize.h"
 #include "tokenizer.h"
+#include "verify.h"
 
 #define DATA "tests/data/checkpoints/"
 
@@ -389,6 +391,105 @@ static void threads_and_routes_give_the_same_bytes(void **state)
     same_file(scratch("one.gguf"), scratch("copy.gguf"));
 }
 
+/* Several files hold the tensors and metadata of one, are read back as one, and take the place of older ones. */
+static void split_files_are_one_model(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct quantize_options o = { .format = &format_q8_0, .threads = 2, .force = true };
+    OK(quantize_file(DATA "llada-tiny", scratch("whole.gguf"), &o, &report, &err), err);
+    assert_int_equal(report.n_files, 1);
+    o.split_bytes = 60000;
+    for (int again = 0; again < 2; again++) {
+        OK(quantize_file(DATA "llada-tiny", scratch("split.gguf"), &o, &report, &err), err);
+        assert_int_equal(report.n_files, 5);
+        assert_int_equal(access(scratch("split.gguf"), F_OK), -1);
+    }
+    assert_int_equal(parts_left(), 0);
+    struct checkpoint *c;
+    struct verify_tensor found[64];
+    OK(checkpoint_open(&c, scratch("split-00001-of-00005.gguf"), &err), err);
+    OK(verify_checkpoint(c, &(struct verify_options){ .threads = 2 }, found, &err), err);
+    assert_int_equal(found[c->n_tensors - 1].sum, VERIFY_SAME);
+    assert_string_equal(c->tensors[c->n_tensors - 1].file->path, scratch("split-00005-of-00005.gguf"));
+    checkpoint_close(c);
+    o.split_bytes = 0;
+    OK(quantize_file(scratch("split-00001-of-00005.gguf"), scratch("merged.gguf"), &o, &report, &err), err);
+    same_file(scratch("whole.gguf"), scratch("merged.gguf"));
+    o.split_bytes = 1;                          /* a file for every tensor */
+    OK(quantize_file(DATA "llada-tiny", scratch("each"), &o, &report, &err), err);
+    assert_int_equal(report.n_files, 30);
+    assert_int_equal(access(scratch("each-00030-of-00030.gguf"), F_OK), 0);
+    o.split_bytes = 60000;                      /* onto a part of the input */
+    assert_false(quantize_file(scratch("split-00001-of-00005.gguf"), scratch("split.gguf"), &o, &report, &err));
+    expect_err(&err, "E-QNT-001", "split-00001-of-00005.gguf", NULL);
+}
+
+/* A model of 16 layers, which are those of another one again and again: more tensors than there may be files. */
+static const char *make_deep(void)
+{
+    enum { LAYERS = 16, MOST = 256 };
+    struct unmask_err err;
+    struct checkpoint *c;
+    struct gguf_writer *w;
+    struct outfile o;
+    const struct tensor *from[MOST];
+    size_t n = 0;
+    make(DATA "llada-tiny", scratch("shallow.gguf"), &format_q8_0);
+    OK(checkpoint_open(&c, scratch("shallow.gguf"), &err) && gguf_writer_new(&w, &err), err);
+    for (size_t i = 0; i < c->n_metas; i++) {
+        const struct str key = c->metas[i].key;
+        if (key.n == 17 && !memcmp(key.s, "llada.block_count", 17)) OK(gguf_put_u32(w, "llada.block_count", LAYERS, &err), err);
+        else if (memcmp(key.s, "unmask.", 7) != 0) OK(gguf_put_meta(w, &c->metas[i], &err), err);
+    }
+    for (int layer = 0; layer < LAYERS; layer++)
+        for (size_t i = 0; i < c->n_tensors; i++) {
+            const struct tensor *t = from[n] = &c->tensors[i];
+            const bool in_layer = !memcmp(t->name, "blk.0.", 6);
+            char name[80];
+            if (!in_layer && (layer || !memcmp(t->name, "blk.", 4))) continue;
+            snprintf(name, sizeof name, "blk.%d.%s", layer, t->name + (in_layer ? 6 : 0));
+            OK(gguf_put_tensor(w, in_layer ? name : t->name, t->format, t->n_dims, t->shape, &err), err);
+            assert_true(++n < MOST);
+        }
+    OK(outfile_open(&o, scratch("deep.gguf"), true, 0, &err) && gguf_write_header(w, &o, &err), err);
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *b = test_malloc((size_t)from[i]->bytes);
+        OK(checkpoint_read(from[i], 0, b, (size_t)from[i]->bytes, &err) && outfile_write(&o, b, (size_t)from[i]->bytes, &err), err);
+        OK(gguf_write_padding(&o, &err), err);
+        test_free(b);
+    }
+    OK(outfile_commit(&o, &err), err);
+    gguf_writer_free(w);
+    checkpoint_close(c);
+    return scratch("deep.gguf");
+}
+
+static void too_many_files_are_refused(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct quantize_options o = { .format = &format_q8_0, .threads = 2, .split_bytes = 1 };
+    const char *deep = make_deep();
+    assert_false(quantize_file(deep, scratch("many.gguf"), &o, &report, &err));
+    expect_err(&err, "E-QNT-020", "more than 128 files of 1 bytes", "--split-size", NULL);
+}
+
+static void a_dry_run_writes_nothing(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct quantize_options o = { .format = &format_q8_0, .threads = 2, .dry_run = true };
+    unlink(scratch("dry.gguf"));
+    OK(quantize_file(DATA "llada-tiny", scratch("dry.gguf"), &o, &report, &err), err);
+    assert_true(report.out_bytes > 200000 && report.n_tensors == 30);
+    assert_int_equal(access(scratch("dry.gguf"), F_OK), -1);
+    assert_int_equal(parts_left(), 0);
+    scratch_write("dry.gguf", "old", 3);        /* what the real run would refuse */
+    assert_false(quantize_file(DATA "llada-tiny", scratch("dry.gguf"), &o, &report, &err));
+    expect_err(&err, "E-FILE-008", NULL);
+}
+
 static void blocks_are_not_rounded_twice(void **state)
 {
     (void)state;
@@ -609,6 +710,9 @@ int main(void)
         cmocka_unit_test(tokenizer_survives),
         cmocka_unit_test(metadata_can_be_set),
         cmocka_unit_test(threads_and_routes_give_the_same_bytes),
+        cmocka_unit_test(split_files_are_one_model),
+        cmocka_unit_test(too_many_files_are_refused),
+        cmocka_unit_test(a_dry_run_writes_nothing),
         cmocka_unit_test(blocks_are_not_rounded_twice),
         cmocka_unit_test(numbers_that_cannot_be_written_are_refused),
         cmocka_unit_test(tensors_are_not_lost_silently),
