@@ -14,7 +14,19 @@ struct quantize_report {
     size_t n_files;                             /* written                                               */
     size_t n_tensors, n_fallback;               /* all; matrices that fell back to F16                   */
     char fallback[64];                          /* name of the first of them                             */
+    char file_name[256];                        /* of the output by GGUF's naming rule                   */
+    uint64_t memory_bytes;                      /* that the work takes beside what the program is        */
     double relative_error;                      /* sqrt(sum (written - read)^2 / sum read^2), matrices   */
+};
+
+/* What a tensor lost.  Values are compared in float: as read, and as the output gives them back. */
+struct quantize_tensor {
+    const char *name;                           /* in the output; for the time of the call               */
+    const struct quant_format *from, *to;
+    uint64_t bytes;                             /* as written                                            */
+    double rmse, relative_error, cosine;        /* relative: rmse over the root mean square of the input */
+    double worst_rmse;                          /* of the block that lost most ...                       */
+    uint64_t worst_block;                       /* ... in blocks of the output's format, or of 32 values */
 };
 
 enum quantize_stage { QUANTIZE_PLANNED, QUANTIZE_CONVERTING, QUANTIZE_VERIFYING };
@@ -34,6 +46,7 @@ struct quantize_options {
     bool dry_run;                               /* PLANNED is told, nothing is written                   */
     const char *const *set; size_t n_set;       /* "general.KEY=TEXT": metadata to write, or to replace  */
     bool (*on_progress)(void *user, const struct quantize_progress *p);        /* may be NULL; false = cancel */
+    void (*on_tensor)(void *user, const struct quantize_tensor *t);            /* each one, in order; may be NULL */
     void *user;
 };
 

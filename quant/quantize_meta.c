@@ -64,6 +64,15 @@ static bool put_new_settings(struct quantize_job *j, struct unmask_err *err)
     return true;
 }
 
+/* general.base_model.0.* count for nothing where their number does not stand beside them. */
+static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
+{
+    static const char key[] = "general.base_model.count", first[] = "general.base_model.0.";
+    bool any = false;
+    for (size_t i = 0; i < j->o->n_set; i++) any = any || !strncmp(j->o->set[i], first, sizeof first - 1);
+    return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, key)) || gguf_put_u32(j->shards[0].writer, key, 1, err);
+}
+
 /* ---- from a GGUF file ------------------------------------------------------------------------------ */
 
 static bool is_split_key(struct str key) { return key_is(key, "split.no") || key_is(key, "split.count") || key_is(key, "split.tensors.count"); }
@@ -82,7 +91,7 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         else ok = gguf_put_meta(j->shards[0].writer, m, err);
         if (!ok) return false;
     }
-    return put_new_settings(j, err) && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err))
+    return put_new_settings(j, err) && put_base_count(j, err) && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err))
         && (versioned || gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err));
 }
 
@@ -99,14 +108,27 @@ static struct str folder_name(const char *path)
     return name.s[0] == '.' || utf8_valid(name.s, name.n) != name.n ? (struct str){ "", 0 } : name;
 }
 
+/* A text that follows from the input, unless the caller sets another one or there is none. */
+static bool put_known(struct quantize_job *j, const char *key, struct str value, struct unmask_err *err)
+{
+    struct str set;
+    return value.n == 0 || setting_of(j->o, str_of(key), &set) || gguf_put_str(j->shards[0].writer, key, value, err);
+}
+
 static bool put_general(struct quantize_job *j, const char *in, struct unmask_err *err)
 {
-    struct str name = folder_name(in), set;
-    const bool named = setting_of(j->o, str_of("general.name"), &set);
-    return gguf_put_str(j->shards[0].writer, "general.architecture", str_of(j->arch->name), err)
-        && (named || name.n == 0 || gguf_put_str(j->shards[0].writer, "general.name", name, err)) && put_new_settings(j, err)
-        && gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err)
-        && gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
+    struct gguf_writer *w = j->shards[0].writer;
+    const struct str name = folder_name(in);
+    struct model_name *m = &j->name;
+    uint64_t parameters = 0;
+    for (size_t i = 0; i < j->n_pieces; i++) parameters += j->pieces[i].n_rows * j->pieces[i].k;
+    model_name_parse(m, name);
+    if (!m->size[0]) model_name_size(m, parameters);
+    return gguf_put_str(w, "general.architecture", str_of(j->arch->name), err) && put_known(j, "general.type", str_of("model"), err)
+        && put_known(j, "general.name", name, err) && put_known(j, "general.basename", str_of(m->base), err)
+        && put_known(j, "general.size_label", str_of(m->size), err) && put_known(j, "general.finetune", str_of(m->finetune), err)
+        && put_known(j, "general.version", str_of(m->version), err) && put_new_settings(j, err) && put_base_count(j, err)
+        && gguf_put_u32(w, file_type_key, j->o->format->gguf_file_type, err) && gguf_put_u32(w, version_key, QUANTIZATION_VERSION, err);
 }
 
 static bool put_hparams(struct quantize_job *j, struct unmask_err *err)
@@ -217,7 +239,35 @@ static bool describe_folder(struct quantize_job *j, const char *in, struct unmas
     return ok;
 }
 
+/* ---- the name that the file should have ----------------------------------------------------------- */
+
+/* A text of the output: as the caller sets it, or as the input has it. */
+static void output_text(const struct quantize_job *j, const char *key, char *dst, size_t size)
+{
+    struct str v = { "", 0 };
+    if (!setting_of(j->o, str_of(key), &v) && (j->in->kind != CHECKPOINT_GGUF || !meta_str(j->in, key, false, &v, NULL))) return;
+    if (v.n) snprintf(dst, size, "%.*s", (int)v.n, v.s);
+}
+
+/* Parts that metadata name are better than those that the model's name is taken apart into. */
+static void name_file(struct quantize_job *j)
+{
+    struct model_name *m = &j->name;
+    const struct model_name known = *m;
+    char name[256] = "";
+    output_text(j, "general.name", name, sizeof name);
+    if (name[0]) model_name_parse(m, str_of(name));
+    if (!m->size[0]) memcpy(m->size, known.size, sizeof m->size);
+    output_text(j, "general.basename", m->base, sizeof m->base);
+    output_text(j, "general.size_label", m->size, sizeof m->size);
+    output_text(j, "general.finetune", m->finetune, sizeof m->finetune);
+    output_text(j, "general.version", m->version, sizeof m->version);
+    model_name_file(m, j->o->format->name, j->report->file_name);
+}
+
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err)
 {
-    return (j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err)) && quantize_shards_describe(j, err);
+    if (!(j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err))) return false;
+    name_file(j);
+    return quantize_shards_describe(j, err);
 }

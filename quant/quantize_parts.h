@@ -5,6 +5,7 @@
 #include "arch.h"
 #include "checksum.h"
 #include "gguf.h"
+#include "model_name.h"
 #include "pool.h"
 #include "quantize.h"
 #include "tokenizer.h"
@@ -36,6 +37,7 @@ struct quantize_job {
     struct pool *pool;
     uint64_t done, total;                       /* progress, in bytes */
     double error2, sum2;                        /* sums of squares over the matrices */
+    struct model_name name;                     /* of the model, as far as known */
 };
 
 /* quantize_plan.c: fill pieces and report; tensors that the output would lose are refused. */
@@ -54,7 +56,8 @@ void quantize_shards_free(struct quantize_job *j);
 /* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);
 
-/* quantize_rows.c: convert pieces one by one, append them to out, note their checksums. */
+/* quantize_rows.c: convert pieces one by one, append them to their shard, note their checksums. */
+uint64_t quantize_rows_memory(const struct quantize_job *j, int workers);
 bool quantize_rows(struct quantize_job *j, struct unmask_err *err);
 
 /* quantize_file.c: tell the caller; false and E_CANCELLED when he stops it. */

@@ -16,9 +16,12 @@ enum {
 /* Values that cannot be written: how many, and the first one. */
 struct bad_values { uint64_t n, first; float value; };
 
+/* Sums over values x as read and x + e as written. */
+struct loss { double ee, xx, xe, worst_ee; uint64_t worst_block; };
+
 struct item {
     struct bad_values nonfinite, overflow;
-    double error2, sum2;
+    struct loss loss;
     bool ok;
     struct unmask_err err;
 };
@@ -53,6 +56,58 @@ static void find_nonfinite(const float *x, uint64_t k, const float *source, uint
         }
 }
 
+/* Values of a block in which the worst error is looked for. */
+static uint64_t loss_block(const struct piece *p) { return p->to->block > 1 ? (uint64_t)p->to->block : QBLOCK; }
+
+/* One row; four sums side by side, because one would wait for itself. */
+static void add_loss(struct loss *l, const float *x, const float *y, uint64_t k, uint64_t block, uint64_t first_block)
+{
+    enum { LANES = 4 };
+    for (uint64_t at = 0, b = first_block, n; at < k; at += n, b++) {
+        double ee[LANES] = { 0 }, xx[LANES] = { 0 }, xe[LANES] = { 0 };
+        n = k - at < block ? k - at : block;
+        for (uint64_t i = 0; i < n; i++) {
+            const double v = (double)x[at + i], e = (double)y[at + i] - v;
+            ee[i % LANES] += e * e;
+            xx[i % LANES] += v * v;
+            xe[i % LANES] += v * e;
+        }
+        const double block_ee = (ee[0] + ee[1]) + (ee[2] + ee[3]);
+        l->ee += block_ee;
+        l->xx += (xx[0] + xx[1]) + (xx[2] + xx[3]);
+        l->xe += (xe[0] + xe[1]) + (xe[2] + xe[3]);
+        if (block_ee > l->worst_ee) {
+            l->worst_ee = block_ee;
+            l->worst_block = b;
+        }
+    }
+}
+
+static void merge_loss(struct loss *sum, const struct loss *l)
+{
+    sum->ee += l->ee;
+    sum->xx += l->xx;
+    sum->xe += l->xe;
+    if (l->worst_ee > sum->worst_ee) {
+        sum->worst_ee = l->worst_ee;
+        sum->worst_block = l->worst_block;
+    }
+}
+
+static void tell_loss(struct quantize_job *j, const struct piece *p, const struct loss *l)
+{
+    const double n = (double)(p->n_rows * p->k), yy = l->xx + 2 * l->xe + l->ee;       /* |x + e|^2 */
+    if (p->matrix) {
+        j->error2 += l->ee;
+        j->sum2 += l->xx;
+    }
+    if (!j->o->on_tensor) return;
+    j->o->on_tensor(j->o->user, &(struct quantize_tensor){
+        .name = p->name, .from = p->from->format, .to = p->to, .bytes = p->bytes, .rmse = sqrt(l->ee / n),
+        .relative_error = l->xx > 0 ? sqrt(l->ee / l->xx) : 0, .cosine = l->xx > 0 && yy > 0 ? (l->xx + l->xe) / sqrt(l->xx * yy) : 1,
+        .worst_rmse = sqrt(l->worst_ee / (double)loss_block(p)), .worst_block = l->worst_block });
+}
+
 static void convert_row(const struct piece *p, uint64_t row, const uint8_t *raw, uint8_t *dst, const struct scratch *s, struct item *it)
 {
     const uint64_t bad_before = it->nonfinite.n;
@@ -64,11 +119,8 @@ static void convert_row(const struct piece *p, uint64_t row, const uint8_t *raw,
     else p->to->quantize_row(dst, s->x, (size_t)p->k);
     p->to->dequantize_row(s->y, dst, (size_t)p->k);
     find_nonfinite(s->y, p->k, s->x, row * p->k, &it->overflow);
-    for (uint64_t i = 0; p->matrix && i < p->k; i++) {
-        const double x = (double)s->x[i], e = (double)s->y[i] - x;
-        it->error2 += e * e;
-        it->sum2 += x * x;
-    }
+    if (!same) add_loss(&it->loss, s->x, s->y, p->k, loss_block(p), row * ((p->k + loss_block(p) - 1) / loss_block(p)));
+    else for (uint64_t i = 0; i < p->k; i++) it->loss.xx += (double)s->x[i] * (double)s->x[i];
 }
 
 static void convert_item(void *arg, int item, int worker)
@@ -128,8 +180,7 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
             }
             add_bad(&sum.nonfinite, &it->nonfinite);
             add_bad(&sum.overflow, &it->overflow);
-            j->error2 += it->error2;
-            j->sum2 += it->sum2;
+            merge_loss(&sum.loss, &it->loss);
         }
         const size_t bytes = (size_t)(c->n_rows * row_bytes(p->to, p->k));
         if (!sum.nonfinite.n && !sum.overflow.n) {
@@ -140,29 +191,48 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
         if (!quantize_tell(j, QUANTIZE_CONVERTING, p->name, err)) return false;
     }
     checksum_end(&sha, &p->sha256);
-    return refuse(j, p, &sum, err) && gguf_write_padding(out, err);
+    if (!refuse(j, p, &sum, err)) return false;
+    tell_loss(j, p, &sum.loss);
+    return gguf_write_padding(out, err);
 }
 
-/* Memory for the largest chunk and, by worker, the largest item. */
-static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmask_err *err)
+/* What the largest chunk needs, and the largest item. */
+struct needs { uint64_t out, items, values; };
+
+static struct needs measure(const struct quantize_job *j)
 {
-    uint64_t values = 0, out = 0, items = 0;
-    const size_t workers = (size_t)pool_threads(j->pool);
+    struct needs most = { 0, 0, 0 };
     for (size_t i = 0; i < j->n_pieces; i++) {
         const struct piece *p = &j->pieces[i];
         const uint64_t each = item_rows(p), rows = chunk_rows(p, j->h.head_dim), bytes = rows * row_bytes(p->to, p->k);
         const uint64_t n = (rows + each - 1) / each;
-        if (each * p->k > values) values = each * p->k;
-        if (bytes > out) out = bytes;
-        if (n > items) items = n;
+        if (each * p->k > most.values) most.values = each * p->k;
+        if (bytes > most.out) most.out = bytes;
+        if (n > most.items) most.items = n;
     }
+    return most;
+}
+
+/* By worker: x, y and the raw bytes of an item, of which no format takes more than four a value. */
+static uint64_t scratch_bytes(const struct needs *n) { return n->values * 3 * sizeof(float); }
+
+uint64_t quantize_rows_memory(const struct quantize_job *j, int workers)
+{
+    const struct needs n = measure(j);
+    return n.out + n.items * sizeof(struct item) + (uint64_t)workers * scratch_bytes(&n);
+}
+
+static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmask_err *err)
+{
+    const struct needs n = measure(j);
+    const size_t workers = (size_t)pool_threads(j->pool);
     c->head_dim = j->h.head_dim;
-    if (!(c->out = mem_aligned((size_t)out, err)) || !(c->items = mem_zalloc((size_t)items, sizeof *c->items, err))
+    if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
         || !(c->scratch = mem_zalloc(workers, sizeof *c->scratch, err))) return false;
     for (size_t w = 0; w < workers; w++) {
-        float *x = mem_aligned((size_t)values * 3 * sizeof *x, err);            /* no format takes more than four bytes a value */
+        float *x = mem_aligned((size_t)scratch_bytes(&n), err);
         if (!x) return false;
-        c->scratch[w] = (struct scratch){ .x = x, .y = x + values, .raw = (uint8_t *)(x + 2 * values) };
+        c->scratch[w] = (struct scratch){ .x = x, .y = x + n.values, .raw = (uint8_t *)(x + 2 * n.values) };
     }
     return true;
 }

@@ -6,13 +6,20 @@
 #include <sys/statvfs.h>
 
 #include "cmd.h"
+#include "cmd_card.h"
+#include "gguf.h"
+#include "mem.h"
 #include "quantize.h"
 
 struct run {
     const struct settings *s;
     const char *in, *out;
     const struct quant_format *format;
+    uint64_t split_bytes;
     struct progress progress;
+    struct outfile card, report;                /* open from the start: what would fail at the end fails before the work */
+    json_t *tensors;                            /* for the report, or NULL */
+    double worst; char worst_name[64];          /* the tensor with the largest relative error */
 };
 
 /* Free bytes where the output goes; 0 if unknown. */
@@ -28,36 +35,123 @@ static double free_space(const char *out)
     return statvfs(!slash ? "." : n ? folder : "/", &fs) == 0 ? (double)fs.f_bavail * (double)fs.f_frsize : 0;
 }
 
+static void print_plan(const struct run *r, const struct quantize_report *q)
+{
+    const char *slash = strrchr(r->out, '/');
+    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors, r->out, SIZE(q->out_bytes), r->format->name,
+            SIZE(free_space(r->out)));
+    if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
+    if (strcmp(slash ? slash + 1 : r->out, q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
+    if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
+}
+
+static void on_tensor(void *user, const struct quantize_tensor *t)
+{
+    struct run *r = user;
+    if (t->relative_error > r->worst) {
+        r->worst = t->relative_error;
+        snprintf(r->worst_name, sizeof r->worst_name, "%s", t->name);
+    }
+    if (r->tensors)
+        json_array_append_new(r->tensors, json_pack("{s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", t->name, "from", t->from->name, "to", t->to->name, "bytes",
+                                                    (json_int_t)t->bytes, "rmse", t->rmse, "relative_error", t->relative_error, "cosine", t->cosine, "worst_block",
+                                                    (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse));
+}
+
 static bool on_progress(void *user, const struct quantize_progress *p)
 {
     struct run *r = user;
     if (p->stage == QUANTIZE_PLANNED) {
-        if (!r->s->quiet && !r->s->json)
-            fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(p->report->in_bytes), p->report->n_tensors, r->out,
-                    SIZE(p->report->out_bytes), r->format->name, SIZE(free_space(r->out)));
+        if (!r->s->quiet && !r->s->json) print_plan(r, p->report);
         return true;
     }
     progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB", p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
     return term_signal() == 0;
 }
 
-static void print_json(const struct run *r, const struct quantize_report *q, double seconds)
+static json_t *json_of(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:f,s:f}", "input", r->in, "output", r->out, "format", r->format->name, "input_bytes", (json_int_t)q->in_bytes,
-                          "output_bytes", (json_int_t)q->out_bytes, "tensors", (int)q->n_tensors, "fallback_tensors", (int)q->n_fallback, "relative_error", q->relative_error,
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", r->in, "output", r->out, "format", r->format->name, "input_bytes",
+                          (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes, "files", (int)q->n_files, "tensors", (int)q->n_tensors,
+                          "fallback_tensors", (int)q->n_fallback, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
                           "seconds", seconds);
-    if (o) json_dumpf(o, stdout, JSON_COMPACT);
-    putchar('\n');
-    json_decref(o);
+    if (o && !r->s->dry_run) json_object_set_new(o, "relative_error", json_real(q->relative_error));
+    return o;
 }
 
 static void print_end(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    if (r->s->json) print_json(r, q, seconds);
+    if (r->s->json) {
+        json_t *o = json_of(r, q, seconds);
+        if (o) json_dumpf(o, stdout, JSON_COMPACT);
+        putchar('\n');
+        json_decref(o);
+    }
     if (r->s->quiet || r->s->json) return;
     if (q->n_fallback)
         fprintf(stderr, "%zu matrices are F16: their rows are no multiple of %d (the first: %s)\n", q->n_fallback, r->format->block, q->fallback);
-    fprintf(stderr, "%s: %s written and verified in %.1f s; relative error of the weights %.2g\n", r->out, SIZE(q->out_bytes), seconds, q->relative_error);
+    if (r->s->dry_run) return;
+    fprintf(stderr, "%s: %s written and verified in %.1f s; relative error of the weights %.2g", r->out, SIZE(q->out_bytes), seconds, q->relative_error);
+    if (r->worst_name[0]) fprintf(stderr, " (worst tensor: %s, %.2g)", r->worst_name, r->worst);
+    fputc('\n', stderr);
+}
+
+/* ---- the files beside the model ---- */
+
+static bool open_extras(struct run *r, struct unmask_err *err)
+{
+    const struct settings *s = r->s;
+    if (s->dry_run) return true;
+    if (s->report && (!outfile_open(&r->report, s->report, s->force, 0, err) || !(r->tensors = json_array()))) return false;
+    if (!s->card) return true;
+    char *path = card_path(r->out, err);
+    const bool ok = path && outfile_open(&r->card, path, s->force, 0, err);
+    mem_free(path);
+    return ok;
+}
+
+static bool write_report(struct run *r, const struct quantize_report *q, double seconds, struct unmask_err *err)
+{
+    json_t *o = json_of(r, q, seconds);
+    if (o) json_object_set(o, "tensors", r->tensors);
+    char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
+    json_decref(o);
+    const bool ok = text ? outfile_write(&r->report, text, strlen(text), err) && outfile_write(&r->report, "\n", 1, err) && outfile_commit(&r->report, err)
+                         : fail(err, E_MEMORY, .need = "a smaller report");
+    unmask_free(text);
+    return ok;
+}
+
+static bool write_card(struct run *r, const struct quantize_report *q, struct unmask_err *err)
+{
+    const struct card_facts facts = { .relative_error = q->relative_error, .bytes = q->out_bytes, .format = r->format->name, .n_files = q->n_files };
+    char *first = q->n_files > 1 ? gguf_part_path(r->out, 0, q->n_files, err) : mem_strndup(r->out, strlen(r->out), err);
+    const bool ok = first && card_write(&r->card, first, &facts, err) && outfile_commit(&r->card, err);
+    mem_free(first);
+    return ok;
+}
+
+static bool write_extras(struct run *r, const struct quantize_report *q, double seconds, struct unmask_err *err)
+{
+    return r->s->dry_run || ((!r->s->report || write_report(r, q, seconds, err)) && (!r->s->card || write_card(r, q, err)));
+}
+
+/* ---- arguments ---- */
+
+/* "500M", "4G": powers of 1000, as gguf-split counts. */
+static bool read_size(const char *text, uint64_t *bytes, struct unmask_err *err)
+{
+    static const char units[] = "KMGT";
+    const char *p = text, *unit;
+    uint64_t v = 0;
+    bool ok = *p >= '0' && *p <= '9';
+    for (; ok && *p >= '0' && *p <= '9'; p++) ok = u64_mul(v, 10, &v) && u64_add(v, (uint64_t)(*p - '0'), &v);
+    if (ok && *p && (unit = strchr(units, *p >= 'a' && *p <= 'z' ? *p - 32 : *p))) {
+        for (const char *u = units; ok && u <= unit; u++) ok = u64_mul(v, 1000, &v);
+        p++;
+    }
+    *bytes = v;
+    return (ok && !*p && v > 0) || fail(err, E_CLI_VALUE, .field = "--split-size", .found = QUOTE(text, strlen(text)), .need = "a size such as 500M or 4G");
 }
 
 static bool read_arguments(const struct settings *s, struct run *r, struct unmask_err *err)
@@ -68,26 +162,34 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
     r->in = s->args[0];
     r->out = s->args[1];
     r->format = s->n_args == 3 ? quant_format_by_name(s->args[2]) : &format_q8_0;
-    return r->format || fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[2], strlen(s->args[2])), .need = formats);
+    if (!r->format) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[2], strlen(s->args[2])), .need = formats);
+    return !s->split_size || read_size(s->split_size, &r->split_bytes, err);
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct run r = { .s = s };
     struct quantize_report report;
-    if (!read_arguments(s, &r, err)) return false;
-    progress_start(&r.progress, s, t);
-    const double start = term_now();
-    const struct quantize_options o = { .format = r.format, .threads = s->threads, .force = s->force, .set = s->set, .n_set = (size_t)s->n_set,
-                                        .on_progress = on_progress, .user = &r };
-    const bool ok = quantize_file(r.in, r.out, &o, &report, err);
-    progress_end(&r.progress);
-    if (ok) print_end(&r, &report, term_now() - start);
+    bool ok = read_arguments(s, &r, err) && open_extras(&r, err);
+    if (ok) {
+        progress_start(&r.progress, s, t);
+        const double start = term_now();
+        const struct quantize_options o = { .format = r.format, .threads = s->threads, .force = s->force, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
+                                            .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
+        ok = quantize_file(r.in, r.out, &o, &report, err);
+        progress_end(&r.progress);
+        const double seconds = term_now() - start;
+        ok = ok && write_extras(&r, &report, seconds, err);
+        if (ok) print_end(&r, &report, seconds);
+    }
+    outfile_abort(&r.card);
+    outfile_abort(&r.report);
+    json_decref(r.tensors);
     return ok;
 }
 
 const struct command cmd_quantize = {
-    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q8_0|q4_0|f16|bf16|f32] [--force] [--set general.KEY=TEXT] [-t N] [-q]",
+    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q8_0|q4_0|f16|bf16|f32] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
     "make a GGUF file in a smaller number format",
     "  unmask quantize LLaDA-8B-Instruct/ LLaDA-8B-Instruct-v1.0-Q4_0.gguf q4_0\n"
     "  unmask quantize model-F32.gguf model-Q8_0.gguf --set general.license=apache-2.0\n"

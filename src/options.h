@@ -56,6 +56,7 @@ struct settings {
     bool special; const char *jsonl;            /* tokenize */
     const char *likelihood, *exact_match; int limit, mc;        /* eval */
     bool force;                                 /* quantize */
+    bool dry_run, card; const char *report, *split_size;
     const char *set[MAX_SET]; int n_set;
     bool show_tensors;                          /* inspect */
     bool kernels; const char *tokens, *baseline, *make_model; int logit_rows;   /* bench */

@@ -42,6 +42,29 @@ quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output i
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
 check "nothing is left" "$(ls -A "$dir" | grep -c 'x.gguf')" "0"
 
+rm -f "$dir"/*.gguf
+quantize "$from" "$dir/s.gguf" q4_0 --dry-run
+expect "dry run: the name" 0 "^name by GGUF's rule: llada-tied-.*-v1.0-Q4_0.gguf$"
+expect "dry run: the memory" 0 "of memory for the work; nothing is written"
+check "dry run: no file" "$(ls -A "$dir" | grep -c gguf)" "0"
+quantize "$from" "$dir/s.gguf" q4_0 --split-size 40k --card --report "$dir/s.json" --set general.license=mit \
+    --set general.base_model.0.repo_url=https://example.org/GSAI-ML/LLaDA-8B-Instruct
+expect "split: the plan" 0 "^[0-9]* files of at most 39.1 KiB of tensors each$"
+expect "the worst tensor" 0 "(worst tensor: blk.*, 0.[0-9]*)$"
+check "split: the files" "$(ls "$dir" | grep -c 's-0000[1-9]-of-0000[1-9].gguf')" "$(sed -n 's/.*"files": \([0-9]*\),/\1/p' "$dir/s.json")"
+check "report" "$(grep -c '"worst_block_rmse"' "$dir/s.json")" "26"
+check "card: front matter" "$(sed -n '/^base_model\|^license\|^---\|^- Q4/p' "$dir/s.md" | tr '\n' ' ')" \
+    '--- base_model: "GSAI-ML/LLaDA-8B-Instruct" base_model_relation: quantized license: "mit" - Q4_0 --- '
+check "card: the model's name" "$(grep -c '^# llada-tied$' "$dir/s.md")" "1"
+quantize "$from" "$dir/t.gguf" --report "$dir/s.json";      expect "a report that exists" 2 "s.json: exists already"
+cp "$dir/s.md" "$dir/t.md"
+quantize "$from" "$dir/t.gguf" --card;                      expect "a card that exists" 2 "t.md: exists already"
+check "neither starts the work" "$(ls "$dir" | grep -c 't.gguf')" "0"
+for size in 0 x 5X -1 18446744073709551616 99999999T; do
+    quantize "$from" "$dir/t.gguf" --split-size "$size";    expect "a split size of $size" 2 "split-size.*E-CLI-0"
+done
+quantize "$from" "$dir/a.gguf"; quantize "$from" "$dir/c.gguf" f32
+
 verify() { $unmask verify --no-config "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
 verify "$dir/c.gguf"
 check "a good file" "$status $(grep -c 'c.gguf: good: .* SHA-256 of every tensor as written' "$dir/out")" "0 1"
