@@ -10,24 +10,23 @@ ARCH    := $(shell $(CC) -dumpmachine | sed 's/-.*//')
 
 PACKAGES := libsleef-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev nettle-dev
 TEST_PACKAGES := libcmocka-dev
+PKG_CONFIG ?= pkg-config
 # What the library needs, and what the program needs besides.
 LIB_PKGS := sleef jansson libpcre2-8 libutf8proc nettle
 PKGS     := $(LIB_PKGS) yaml-0.1 libedit
-
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wvla -Werror=implicit-function-declaration
 # -ffp-contract=off: a*b+c must round twice wherever fmaf() is not written, or machines disagree.
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L -ffp-contract=off -fno-math-errno -fPIC -pthread -fvisibility=hidden $(WARN) \
              -Iinclude -Isrc -Isimd -Iquant $(PKG_CFLAGS) $(CFLAGS) $(SAN)
-LIBS     = $(PKG_LIBS) -lm -pthread $(SAN)
-LIB_LIBS = $(PKG_LIB_LIBS) -lm -pthread $(SAN)
+LIBS     = $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SAN)
+LIB_LIBS = $(LDFLAGS) $(PKG_LIB_LIBS) -lm -pthread $(SAN)
 # Asked once, when first needed: the packages may be installed only after this file was read.
-PKG_CFLAGS   = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
-PKG_LIBS     = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
-PKG_LIB_LIBS = $(eval PKG_LIB_LIBS := $(shell pkg-config --libs $(LIB_PKGS)))$(PKG_LIB_LIBS)
+PKG_CFLAGS   = $(eval PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS     = $(eval PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)))$(PKG_LIBS)
+PKG_LIB_LIBS = $(eval PKG_LIB_LIBS := $(shell $(PKG_CONFIG) --libs $(LIB_PKGS)))$(PKG_LIB_LIBS)
 # As many compilers as cores, unless -j was given.
 JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
-
 # One instruction set per file; nothing else in the program may use those instructions.
 FLAGS_avx2         := -mavx2 -mfma -mf16c
 FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni
@@ -49,7 +48,7 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/checkasm.c))
 
-.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages tests
+.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages arm-packages arm-model tests
 .DELETE_ON_ERROR:
 
 help:           ## list the targets
@@ -104,6 +103,30 @@ bench-peers: all        ## the same passes here and in a published build of llam
 
 test-interop: all       ## compare with what other programs made (needs the network)
 	@tests/interop/tokenizers.sh $(BUILD)
+
+# ---- CPUs that this machine is not: an x86 machine builds for AArch64 and emulates.  The arm64 libraries are unpacked
+# below build/; nothing of the system changes but the compiler and the emulator that come with it.
+
+ARM_ROOT  = $(abspath $(BUILD))/arm/root
+ARM_LIBS  = $(ARM_ROOT)/usr/lib/aarch64-linux-gnu
+ARM_BUILD = $(MAKE) --no-print-directory -j$(shell nproc) BUILD=$(BUILD)/arm CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar \
+            PKG_CONFIG="PKG_CONFIG_SYSROOT_DIR=$(ARM_ROOT) PKG_CONFIG_LIBDIR=$(ARM_LIBS)/pkgconfig pkg-config" \
+            CFLAGS="-O2 -g -isystem $(ARM_ROOT)/usr/include/aarch64-linux-gnu" \
+            LDFLAGS="-L$(ARM_LIBS) -Wl,--disable-new-dtags,-rpath,$(ARM_LIBS):$(ARM_ROOT)/lib/aarch64-linux-gnu"
+
+arm-packages: test-packages
+	$(call install,the tests on emulated CPUs,gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
+	@tests/arm_libs.sh $(ARM_ROOT)
+
+test-arm: arm-packages  ## the tests on emulated CPUs: Cortex-A72, A76, newer ARM, older x86
+	@$(MAKE) --no-print-directory -j$(shell nproc) all tests
+	@$(ARM_BUILD) all tests
+	@tests/emulate.sh $(BUILD)
+
+arm-model: arm-packages ## what the ARM matrix products cost, by an emulator's counts and a pipeline model
+	$(call install,the pipeline model,llvm-19)
+	@$(ARM_BUILD) $(BUILD)/arm/tests/gemm_once
+	@tests/arm_model.sh $(BUILD)/arm
 
 # ---- build; make Q= shows the commands
 

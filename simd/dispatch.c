@@ -13,8 +13,15 @@ double int8_peak_avx2(long rounds), int8_peak_avxvnni(long rounds), int8_peak_av
 extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
 
+/* SLEEF's deterministic functions, on which every set relies, are AVX2 and FMA code on x86-64, the scalar ones too. */
+#if defined __x86_64__
+enum { CPU_SCALAR = CPU_AVX2 };
+#else
+enum { CPU_SCALAR = 0 };
+#endif
+
 const struct kernel_set kernel_sets[] = {
-    { "scalar",     0,                                      &kernels_scalar, NULL },
+    { "scalar",     CPU_SCALAR,                             &kernels_scalar, NULL },
 #if defined __x86_64__
     { "avx2",       CPU_AVX2,                               &kernels_avx2, int8_peak_avx2 },
     { "avxvnni",    CPU_AVX2 | CPU_AVXVNNI,                 &kernels_avxvnni, int8_peak_avxvnni },

@@ -20,6 +20,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     struct kernels k;
     const unsigned have = cpu_detect();
     const char *best = kernels_init(&k, "auto");
+    if (!best) best = "none: this CPU lacks AVX2 or FMA";
     cpu_model_name(cpu, sizeof cpu);
     json_t *names = json_array();
     for (const struct kernel_set *set = kernel_sets; set->name; set++) {

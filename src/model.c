@@ -267,15 +267,21 @@ static bool read_name(struct unmask_model *m, const struct checkpoint *c, struct
     return (c->kind != CHECKPOINT_GGUF || meta_str(c, "general.name", false, &name, err)) && (m->name = mem_strndup(name.s, name.n, err));
 }
 
+static bool choose_kernels(struct unmask_model *m, const char *isa, struct unmask_err *err)
+{
+    if ((m->isa = kernels_init(&m->kernels, isa))) return true;
+    if (!kernels_init(&m->kernels, "auto"))
+        return fail(err, E_RUN_CPU, .need = "AVX2 and FMA, as Intel Core has since 2013 and AMD Ryzen since 2017");
+    return fail(err, E_GEN_VALUE, .field = "isa", .found = isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
+}
+
 bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
 {
     static const struct unmask_open_options none;
     if (!opts) opts = &none;
     struct checkpoint *c = NULL;
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
-    bool ok = m && checkpoint_open(&c, path, err);
-    if (ok && !(m->isa = kernels_init(&m->kernels, opts->isa)))
-        ok = fail(err, E_GEN_VALUE, .field = "isa", .found = opts->isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
+    bool ok = m && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
         && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && load_weights(m, c, opts->threads, err);
     checkpoint_close(c);

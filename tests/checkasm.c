@@ -1,6 +1,8 @@
 /* checkasm.c - hold every kernel of every set that this CPU runs to the bits of the scalar one.
  *
- *     checkasm [--seed N] [--only PATTERN] [--bench] [--list]       PATTERN: set/kernel with * and ?, as in avx2/gemm_*
+ *     checkasm [--seed N] [--only PATTERN] [--slack N] [--bench] [--list]
+ * PATTERN: set/kernel with * and ?, as in avx2/gemm_*.  slack: bytes between an array and its unreadable page, for an
+ * emulator whose masked loads touch what the mask leaves out.
  *
  * Each array lies between two unreadable pages, first with its end at the upper one, then with its start at the lower
  * one, and the rest of its page is watched; inputs are made read-only before a kernel runs; outputs start as poison, and all of
@@ -43,6 +45,7 @@ static struct {
     char name[MAX_NAME];                        /* "avx2/add" */
     const char *only;
     bool hashing, bench, failed_now;
+    size_t slack;
     enum place place;
     int passed, failed;
     struct buffer buffers[MAX_BUFFERS];
@@ -91,12 +94,12 @@ static void failure(const char *what)
 
 static void *buffer(size_t bytes, bool output)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (bytes + page) / page * page;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (bytes + 2 * T.slack + page) / page * page;
     if (T.n_buffers == MAX_BUFFERS) abort();
     uint8_t *map = mmap(NULL, body + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED || mprotect(map + page, body, PROT_READ | PROT_WRITE)) { perror("mmap"); exit(1); }
     memset(map + page, POISON, body);
-    uint8_t *data = map + page + (T.place == AT_END ? body - bytes : 0);
+    uint8_t *data = map + page + (T.place == AT_END ? body - bytes - T.slack : T.slack);
     T.buffers[T.n_buffers++] = (struct buffer){ map, data, body, bytes, output };
     return data;
 }
@@ -621,8 +624,9 @@ int main(int argc, char **argv)
         if (!strcmp(argv[i], "--bench")) T.bench = true;
         else if (!strcmp(argv[i], "--list")) list = true;
         else if (!strcmp(argv[i], "--only") && i + 1 < argc) T.only = argv[++i];
+        else if (!strcmp(argv[i], "--slack") && i + 1 < argc) T.slack = (size_t)strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--seed") && i + 1 < argc) T.seed = strtoull(argv[++i], NULL, 0);
-        else return fprintf(stderr, "usage: checkasm [--seed N] [--only SET/KERNEL] [--bench] [--list]\n"), 2;
+        else return fprintf(stderr, "usage: checkasm [--seed N] [--only SET/KERNEL] [--slack N] [--bench] [--list]\n"), 2;
     }
 #define LIST(m) if (s->kernels->m) printf("%s/%s\n", s->name, #m);
     if (list) {
