@@ -170,12 +170,13 @@ bool canvas_compose(struct canvas *c, const struct unmask_step *step, int width,
     if (!l.ok || !put_erase(c, width)) return false;
     put_status(&l, step, seconds);
     lay_out(&l, step);
-    const int rows = l.row, most = height < 3 ? 1 : height - 2 < CANVAS_ROWS - 1 ? height - 2 : CANVAS_ROWS - 1;
+    const int rows = l.row, most = height - 2 < CANVAS_ROWS - 1 ? height - 2 : CANVAS_ROWS - 1;
+    const bool roomy = most >= 1;               /* else the status alone; a row above the canvas is left alone */
     const int last = rows - 1 > most ? rows - most : 1;         /* highest row to begin with that leaves none of the space empty */
     const int wanted = l.focus < 0 ? last : l.focus - most / 2;
-    l = (struct layout){ .c = c, .columns = l.columns, .focus = -1, .ok = l.ok, .n_shown = height > 1 ? 2 : 1 };
+    l = (struct layout){ .c = c, .columns = l.columns, .focus = -1, .ok = l.ok, .n_shown = roomy ? 2 : 1 };
     put_status(&l, step, seconds);
-    if (height > 1) {
+    if (roomy) {
         l.top = wanted < 1 ? 1 : wanted > last ? last : wanted;
         l.n_shown = rows - l.top < most ? rows - l.top : most;
         lay_out(&l, step);

@@ -84,7 +84,7 @@ static bool read_line(struct chat *c, bool *end, struct unmask_err *err)
     while ((b = getchar()) != EOF && b != '\n')
         if (!keep_line(c, &(char){ (char)b }, 1, err)) return false;
     *end = b == EOF && c->n_line == 0;
-    return !ferror(stdin) || term_signal() || fail(err, E_FILE_READ, .file = "standard input");
+    return !ferror(stdin) || fail(err, E_FILE_READ, .file = "standard input");
 }
 
 /* ---- turns ---- */
@@ -160,9 +160,9 @@ static bool answer_turn(struct chat *c, struct unmask_err *err)
         else ok = false;
     }
     struct turn *turn = &c->turns[c->n_turns - 1];
-    if (c->interactive && term_signal() == SIGINT && !ok && err->status == UNMASK_ECANCELLED) {
+    if (c->interactive && term_signal() == SIGINT) {
         term_clear_signal();
-        ok = true;
+        ok = ok || err->status == UNMASK_ECANCELLED;
     }
     if (!ok) return false;
     mem_free(turn->answer);
@@ -247,15 +247,13 @@ static bool goes_on(const struct chat *c, const struct unmask_err *err)
 static bool converse(struct chat *c, struct unmask_err *err)
 {
     for (bool end = false; !end; ) {
+        if (term_signal()) return fail(err, E_CANCELLED, .hint = NULL);         /* it came with the last words of an answer */
         if (!read_line(c, &end, err)) return false;
-        if (term_signal()) {
-            if (c->interactive) fputc('\n', stderr);
-            return fail(err, E_CANCELLED, .hint = NULL);
-        }
         if (end && c->interactive) fputc('\n', stderr);
         if (end || !c->line[strspn(c->line, " \t\r")]) continue;
         const bool ok = c->line[0] == '/' ? command(c, &end, err) : ask(c, c->line, c->n_line, err);
         if (!ok && !goes_on(c, err)) return false;
+        end = end || fflush(stdout) != 0;       /* nobody reads the answers: main() tells why, if there is something to tell */
     }
     return true;
 }

@@ -218,6 +218,5 @@ void answer_print(const struct generator *g, const struct answer *a)
         for (int i = 0; i < a->r.n_ids; i++) printf("%s%d", i ? " " : "", a->r.ids[i]);
         putchar('\n');
     }
-    fflush(stdout);
     if (g->s->verbose) answer_summary(g, a);
 }

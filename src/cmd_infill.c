@@ -191,7 +191,6 @@ static bool print(const struct infill *f, struct answer *a, struct unmask_err *e
         print_json_figures(&f->g, a, f->n_ids - f->n_masks);
         fputs("}\n", stdout);
     } else print_text(&f->g, a->text, a->n_text);
-    fflush(stdout);
     if (f->g.s->verbose) answer_summary(&f->g, a);
     return ok;
 }

@@ -47,7 +47,9 @@ static bool encode(struct generator *g, struct prompt *p, struct unmask_err *err
     if (g->s->raw) return unmask_tokenize(g->m, p->text, p->n_text, 0, &p->ids, &p->n_ids, err);
     const bool system = g->s->system && *g->s->system;
     const struct unmask_message messages[] = { { "system", g->s->system, 0 }, { "user", p->text, p->n_text } };
-    return unmask_chat_ids(g->m, messages + !system, 1 + system, &p->ids, &p->n_ids, err);
+    if (unmask_chat_ids(g->m, messages + !system, 1 + system, &p->ids, &p->n_ids, err)) return true;
+    if (err->status == UNMASK_EMODEL) snprintf(err->hint, sizeof err->hint, "--raw continues the prompt as plain text");
+    return false;
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
