@@ -91,7 +91,8 @@ static void put_token(struct layout *l, struct token_decoder *d, int32_t id, boo
 {
     struct canvas *c = l->c;
     c->token.n = 0;
-    l->ok = l->ok && (end ? tokenizer_decode_end(d, &c->token, NULL) : tokenizer_decode(c->m->tokenizer, d, &id, 1, false, &c->token, NULL));
+    l->ok = l->ok && (end ? tokenizer_decode_end(d, &c->token, NULL)
+                          : tokenizer_decode(c->m->tokenizer, d, &id, 1, false, &c->token, NULL));
     if (l->ok) put_text(l, c->token.s, c->token.n, style);
 }
 
@@ -124,8 +125,9 @@ static void put_status(struct layout *l, const struct unmask_step *step, double 
     int masked = 0;
     for (int i = step->n_prompt; i < step->n_canvas; i++) masked += step->canvas[i] == l->c->m->h.mask_id;
     if (l->c->steps) snprintf(total, sizeof total, "/%d", steps);
-    const int n = snprintf(line, sizeof line, "step %d%s  block %d/%d  masked %d  new %d  settled %d   %.1f s", step->step, total, step->block + 1,
-                           step->n_blocks, masked, step->n_committed, step->n_canvas - step->n_prompt - masked, seconds);
+    const int settled = step->n_canvas - step->n_prompt - masked;
+    const int n = snprintf(line, sizeof line, "step %d%s  block %d/%d  masked %d  new %d  settled %d   %.1f s", step->step, total,
+                           step->block + 1, step->n_blocks, masked, step->n_committed, settled, seconds);
     put_text(l, line, (size_t)(n < l->columns ? n : l->columns), PLAIN);
     end_row(l);
 }
@@ -172,7 +174,7 @@ bool canvas_compose(struct canvas *c, const struct unmask_step *step, int width,
     lay_out(&l, step);
     const int rows = l.row, most = height - 2 < CANVAS_ROWS - 1 ? height - 2 : CANVAS_ROWS - 1;
     const bool roomy = most >= 1;               /* else the status alone; a row above the canvas is left alone */
-    const int last = rows - 1 > most ? rows - most : 1;         /* highest row to begin with that leaves none of the space empty */
+    const int last = rows - 1 > most ? rows - most : 1;         /* last row to begin with that leaves no space empty */
     const int wanted = l.focus < 0 ? last : l.focus - most / 2;
     l = (struct layout){ .c = c, .columns = l.columns, .focus = -1, .ok = l.ok, .n_shown = roomy ? 2 : 1 };
     put_status(&l, step, seconds);

@@ -62,7 +62,8 @@ static bool keep_line(struct chat *c, const char *s, size_t n, struct unmask_err
     memcpy(c->line + c->n_line, s, n);
     c->n_line += n;
     c->line[c->n_line] = 0;
-    return c->n_line <= MAX_LINE || fail(err, E_CLI_TOO_LONG, .field = "question", .found = FMT("more than %d bytes", MAX_LINE), .need = "less");
+    return c->n_line <= MAX_LINE
+        || fail(err, E_CLI_TOO_LONG, .field = "question", .found = FMT("more than %d bytes", MAX_LINE), .need = "less");
 }
 
 /* A line without its end in c->line; *end: there is none any more. */
@@ -136,8 +137,9 @@ static bool encode_fitting(struct chat *c, int32_t **ids, size_t *n_ids, struct 
     for (int from = 0; ; from++) {
         if (!encode(c, from, ids, n_ids, err)) return false;
         if (*n_ids + block <= (size_t)c->g.info.context_length || from + 1 >= c->n_turns) {
-            if (from) fprintf(stderr, "unmask: note: the conversation and a block of %zu no longer fit the context of %d tokens; the oldest %d of %d turns %s forgotten\n",
-                              block, c->g.info.context_length, from, c->n_turns, from == 1 ? "is" : "are");
+            if (from)
+                fprintf(stderr, "unmask: note: the conversation and a block of %zu no longer fit the context of %d tokens; "
+                        "the oldest %d of %d turns %s forgotten\n", block, c->g.info.context_length, from, c->n_turns, from == 1 ? "is" : "are");
             drop_turns(c, 0, from);
             return true;
         }
@@ -205,7 +207,8 @@ static void stats(const struct chat *c)
         return;
     }
     answer_summary(&c->g, &c->last);
-    fprintf(stderr, "unmask: %d turns, %d of %d tokens of context\n", c->n_turns, c->last.r.n_prompt + c->last.n_tokens, c->g.info.context_length);
+    fprintf(stderr, "unmask: %d turns, %d of %d tokens of context\n", c->n_turns, c->last.r.n_prompt + c->last.n_tokens,
+            c->g.info.context_length);
 }
 
 static bool set_system(struct chat *c, const char *text, struct unmask_err *err)
@@ -228,7 +231,8 @@ static bool command(struct chat *c, bool *end, struct unmask_err *err)
     else if (!strcmp(name, "/help")) fputs(help_text, stderr);
     else {
         const char *near = nearest_word(name, names);
-        fprintf(stderr, "unmask: there is no %s here; %s%s\n", QUOTE(c->line, n), near ? "did you mean " : "/help lists the commands", near ? near : "");
+        fprintf(stderr, "unmask: there is no %s here; %s%s\n", QUOTE(c->line, n), near ? "did you mean " : "/help lists the commands",
+                near ? near : "");
     }
     return true;
 }
@@ -271,8 +275,8 @@ static bool check_template(const struct chat *c, struct unmask_err *err)
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct chat c = { .interactive = isatty(STDIN_FILENO) && t->out_tty };
-    bool ok = s->n_args == 0 || fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[0], strlen(s->args[0])), .need = "questions on standard input");
-    ok = ok && set_system(&c, s->system ? s->system : "", err) && generator_open(&c.g, s, t, false, err) && check_template(&c, err);
+    if (s->n_args) return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[0], strlen(s->args[0])), .need = "questions on standard input");
+    bool ok = set_system(&c, s->system ? s->system : "", err) && generator_open(&c.g, s, t, false, err) && check_template(&c, err);
     if (ok && c.interactive && !s->quiet) fprintf(stderr, "%s.  /help lists the commands, Ctrl-D ends.\n", c.g.info.name);
     ok = ok && (!c.interactive || !t->live || open_editor(&c, err)) && converse(&c, err);
     if (c.edit) el_end(c.edit);

@@ -11,7 +11,8 @@
 #include "cmd_trace.h"
 #include "mem.h"
 
-bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_err *err)
+bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer,
+                    struct unmask_err *err)
 {
     *g = (struct generator){ .s = s, .t = t };
     if (!cmd_open_model(s, without_tokenizer, &g->m, &g->session, err)) return false;
@@ -69,7 +70,8 @@ static bool on_step(void *user, const struct unmask_step *step)
     return !term_signal();
 }
 
-static bool run_engine(struct generator *g, const int32_t *ids, size_t n, bool infill, struct watch *w, struct unmask_result *r, struct unmask_err *err)
+static bool run_engine(struct generator *g, const int32_t *ids, size_t n, bool infill, struct watch *w, struct unmask_result *r,
+                       struct unmask_err *err)
 {
     const bool scheduled = g->o.steps > 0 && g->o.threshold <= 0 && g->o.factor <= 0;
     canvas_open(&w->canvas, g->s, g->t, g->m, scheduled ? g->o.steps : 0);
@@ -143,7 +145,8 @@ static bool cut_at_stop(const struct settings *s, struct answer *a)
 
 bool answer_read(const struct generator *g, struct answer *a, struct unmask_err *err)
 {
-    const size_t n = (size_t)a->r.n_ids, before_end = ids_before_end(g, a->r.ids, n), n_counted = before_end < n ? before_end + 1 : n;
+    const size_t n = (size_t)a->r.n_ids, before_end = ids_before_end(g, a->r.ids, n);
+    const size_t n_counted = before_end < n ? before_end + 1 : n;
     const float *confidence = a->r.confidence + a->r.n_prompt;
     bool ended = before_end < n;
     a->n_tokens = 0;
@@ -195,8 +198,9 @@ void print_json_figures(const struct generator *g, const struct answer *a, size_
 
 void answer_summary(const struct generator *g, const struct answer *a)
 {
-    fprintf(stderr, "unmask: %d steps, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps, a->n_tokens, a->r.seconds,
-            a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20), g->info.isa, g->o.seed);
+    fprintf(stderr, "unmask: %d steps, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps,
+            a->n_tokens, a->r.seconds, a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20),
+            g->info.isa, g->o.seed);
 }
 
 void answer_print(const struct generator *g, const struct answer *a)

@@ -14,7 +14,8 @@ struct generator {
     struct unmask_model_info info;
     struct unmask_options o;
 };
-bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_err *err);
+bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer,
+                    struct unmask_err *err);
 void generator_close(struct generator *g);      /* a zeroed one is fine */
 
 /* A finished or interrupted run.  Zero-initialise; answer_free(). */
@@ -40,7 +41,8 @@ void print_text(const struct generator *g, const char *text, size_t n);        /
 /* Parts of a JSON object on standard output. */
 void print_json_string(const char *s, size_t n);
 void print_json_ids(const int32_t *ids, size_t n);
-void print_json_figures(const struct generator *g, const struct answer *a, size_t n_prompt);    /* "usage":{...},"x_diffusion":{...} */
+/* "usage":{...},"x_diffusion":{...} */
+void print_json_figures(const struct generator *g, const struct answer *a, size_t n_prompt);
 /* {"text","ids","finish_reason","usage","x_diffusion"} or the text; then, with -v, the summary. */
 void answer_print(const struct generator *g, const struct answer *a);
 void answer_summary(const struct generator *g, const struct answer *a);        /* one line on standard error */

@@ -18,7 +18,8 @@ struct infill {
 
 static bool check_flags(const struct settings *s, struct unmask_err *err)
 {
-    if (s->n_args > 1) return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[1], strlen(s->args[1])), .need = "one text", .hint = "Put the text in quotes");
+    if (s->n_args > 1)
+        return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[1], strlen(s->args[1])), .need = "one text", .hint = "Put the text in quotes");
     if (s->prompt && s->n_args && !s->chat_template)
         return fail(err, E_CLI_CONFLICT, .field = "--prompt, the text as an argument", .need = "one of them",
                     .hint = "With --chat, --prompt is the question and the argument its answer");
@@ -94,7 +95,8 @@ static bool put_canvas(struct infill *f, struct unmask_err *err)
     if (!f->g.s->chat_template) return put_parts(f, err);
     int32_t *ids;
     size_t n, at;
-    if (!unmask_chat_ids(f->g.m, &(struct unmask_message){ "user", f->question ? f->question : "", f->n_question }, 1, &ids, &n, err)) return false;
+    const struct unmask_message message = { "user", f->question ? f->question : "", f->n_question };
+    if (!unmask_chat_ids(f->g.m, &message, 1, &ids, &n, err)) return false;
     for (at = n; !f->question && at > 0 && ids[at - 1] != f->g.info.eot_id; ) at--;
     if (!f->question && at > 0) at--;
     const bool ok = put_ids(f, ids, at, err) && put_parts(f, err) && put_ids(f, ids + at, n - at, err);
@@ -144,7 +146,8 @@ static bool read_holes(const struct infill *f, struct answer *a, struct unmask_e
         const struct hole_part *p = &f->holes.parts[i];
         if (p->text) ok = text_put(&out, p->text, bytes_before_hole(&f->holes, i), err);
         else {
-            if (p->same_as >= 0) memcpy(a->r.canvas + f->start[i], a->r.canvas + f->start[p->same_as], (size_t)p->length * sizeof *a->r.canvas);
+            const int32_t *first = a->r.canvas + f->start[p->same_as < 0 ? i : p->same_as];
+            memmove(a->r.canvas + f->start[i], first, (size_t)p->length * sizeof *first);
             count_tokens(f, a, i);
             ok = put_hole_text(f, a, i, &out, err);
         }
@@ -201,7 +204,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     struct answer a = { .text = NULL };
     bool ok = check_flags(s, err) && read_texts(&f, s, err) && generator_open(&f.g, s, t, false, err) && put_canvas(&f, err);
     if (ok) {
-        if (s->origin[OPT_BLOCK_LENGTH] < FROM_ENVIRONMENT) f.g.o.block_length = 0;     /* all holes at once, unless asked for blocks */
+        if (s->origin[OPT_BLOCK_LENGTH] < FROM_ENVIRONMENT) f.g.o.block_length = 0;     /* all holes at once, unless blocks are asked for */
         ok = generate(&f.g, f.ids, f.n_ids, true, &a, err);
     }
     if (a.r.canvas) {                           /* an interrupted run leaves what it has */

@@ -21,7 +21,9 @@ static bool conflict(const char *a, const char *b, struct unmask_err *err)
 static bool check_flags(const struct settings *s, struct unmask_err *err)
 {
     const bool system = s->origin[OPT_SYSTEM] == FROM_FLAG;
-    if (s->n_args > 1) return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[1], strlen(s->args[1])), .need = "one prompt", .hint = "Put the prompt in quotes");
+    if (s->n_args > 1)
+        return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[1], strlen(s->args[1])), .need = "one prompt",
+                    .hint = "Put the prompt in quotes");
     if (s->prompt && s->n_args) return conflict("--prompt", "the prompt as an argument", err);
     if (s->prompt_ids && (s->prompt || s->n_args)) return conflict("--prompt-ids", "a prompt as text", err);
     if (s->prompt_ids && system) return conflict("--prompt-ids", "--system", err);
@@ -57,8 +59,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     struct generator g = { .s = s };
     struct prompt p = { .text = NULL };
     struct answer a = { .text = NULL };
-    bool ok = check_flags(s, err) && read_prompt(s, &p, err) && generator_open(&g, s, t, s->prompt_ids != NULL, err) && encode(&g, &p, err)
-           && generate(&g, p.ids, p.n_ids, false, &a, err);
+    bool ok = check_flags(s, err) && read_prompt(s, &p, err) && generator_open(&g, s, t, s->prompt_ids != NULL, err)
+           && encode(&g, &p, err) && generate(&g, p.ids, p.n_ids, false, &a, err);
     if (a.r.canvas) {                           /* an interrupted run leaves what it has */
         struct unmask_err unread;
         if (answer_read(&g, &a, ok ? err : &unread)) answer_print(&g, &a);

@@ -15,7 +15,8 @@ static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 static bool not_a_hole(const struct hole_text *t, struct unmask_err *err)
 {
-    return fail(err, E_HOLE_FORM, .byte = AT(t->at), .found = FMT("[[%s", QUOTE(t->s, t->n)), .need = "[[8]] or [[name:8]]", .hint = "\\[[ writes [[ itself");
+    return fail(err, E_HOLE_FORM, .byte = AT(t->at), .found = FMT("[[%s", QUOTE(t->s, t->n)), .need = "[[8]] or [[name:8]]",
+                .hint = "\\[[ writes [[ itself");
 }
 
 /* NAME:LENGTH or LENGTH. */
@@ -27,14 +28,16 @@ static bool read_hole(struct hole_part *p, const struct hole_text *t, struct unm
     for (size_t i = 0; i < n_name; i++)
         if (!is_letter(t->s[i]) && !is_digit(t->s[i]) && t->s[i] != '-') return not_a_hole(t, err);
     if (n_name > MAX_HOLE_NAME)
-        return fail(err, E_HOLE_LIMIT, .byte = AT(t->at), .found = FMT("a name of %zu bytes", n_name), .need = FMT("at most %d", MAX_HOLE_NAME));
+        return fail(err, E_HOLE_LIMIT, .byte = AT(t->at), .found = FMT("a name of %zu bytes", n_name),
+                    .need = FMT("at most %d", MAX_HOLE_NAME));
     size_t i = n_name + (colon != NULL);
     if (i == t->n) return not_a_hole(t, err);
     for (; i < t->n; i++) {
         if (!is_digit(t->s[i])) return not_a_hole(t, err);
         p->length = p->length * 10 + (t->s[i] - '0');
         if (p->length > MAX_HOLE_LENGTH)
-            return fail(err, E_HOLE_LIMIT, .byte = AT(t->at), .found = FMT("a hole of [[%s]]", QUOTE(t->s, t->n)), .need = FMT("at most %d tokens", MAX_HOLE_LENGTH));
+            return fail(err, E_HOLE_LIMIT, .byte = AT(t->at), .found = FMT("[[%s]]", QUOTE(t->s, t->n)),
+                        .need = FMT("at most %d tokens", MAX_HOLE_LENGTH));
     }
     memcpy(p->name, t->s, n_name);
     return true;
@@ -46,7 +49,8 @@ static bool same_name(const struct holes *h, struct hole_part *p, const struct h
     for (int i = 0; i < h->n && p->name[0]; i++) {
         if (h->parts[i].text || strcmp(h->parts[i].name, p->name)) continue;
         if (h->parts[i].length != p->length)
-            return fail(err, E_HOLE_SAME, .field = p->name, .byte = AT(t->at), .found = FMT("%d tokens", p->length), .need = FMT("%d, as before", h->parts[i].length));
+            return fail(err, E_HOLE_SAME, .field = p->name, .byte = AT(t->at), .found = FMT("%d tokens", p->length),
+                        .need = FMT("%d, as before", h->parts[i].length));
         p->same_as = i;
         return true;
     }
@@ -61,7 +65,8 @@ static bool add_hole(struct holes *h, int *n_holes, const struct hole_text *t, s
         last->length += p.length;
         return true;
     }
-    if (++*n_holes > MAX_HOLES) return fail(err, E_HOLE_LIMIT, .byte = AT(t->at), .found = "one hole more", .need = FMT("at most %d", MAX_HOLES));
+    if (++*n_holes > MAX_HOLES)
+        return fail(err, E_HOLE_LIMIT, .byte = AT(t->at), .found = "one hole more", .need = FMT("at most %d", MAX_HOLES));
     h->parts[h->n++] = p;
     return true;
 }

@@ -64,11 +64,12 @@ static void show(struct screen *s, const char *text, size_t n)
         else if (cp == 033) {
             assert_int_equal(text[i + 1], '[');
             int number = 0;
-            for (len = 2; text[i + len] >= '0' && text[i + len] <= ';'; len++) number = text[i + len] == ';' ? 0 : number * 10 + text[i + len] - '0';
+            for (len = 2; text[i + len] >= '0' && text[i + len] <= ';'; len++)
+                number = text[i + len] == ';' ? 0 : number * 10 + text[i + len] - '0';
             escape(s, number, text[i + len++]);
         } else {
             assert_true(cp >= 0x20 && cp != 0x7F && cp != 0x9B && cp != 0x202E);
-            put_cell(s, cp, cp >= 0x1100 && cp < 0xFF00 && cp != 0x2591 && cp != 0xFFFD && !(cp >= 0x2400 && cp < 0x2600) ? 2 : 1);
+            put_cell(s, cp, (cp >= 0x3000 && cp < 0xA000) || cp >= 0x1F000 ? 2 : 1);
         }
     }
 }
@@ -122,7 +123,8 @@ static void a_frame_shows_status_masks_and_text(void **state)
     assert_int_equal(n, 1);
     ids[3] = text[0];
     unmask_free(text);
-    frame(&c, &s, &(struct unmask_step){ .step = 1, .block = 1, .n_blocks = 2, .canvas = ids, .n_canvas = 8, .n_prompt = 2, .committed = (int[]){ 3 }, .n_committed = 1 });
+    frame(&c, &s, &(struct unmask_step){ .step = 1, .block = 1, .n_blocks = 2, .canvas = ids, .n_canvas = 8, .n_prompt = 2,
+                                         .committed = (int[]){ 3 }, .n_committed = 1 });
     expect_row(&s, 0, "step 1/16  block 2/2  masked 5  new 1  settled 1   1.9 s");
     expect_row(&s, 1, "\xe2\x96\x91 cat\xe2\x96\x91\xe2\x96\x91\xe2\x96\x91\xe2\x96\x91");
     assert_non_null(strstr(c.frame.s, "\033[0;1;32m cat\033[0;2m"));
@@ -132,7 +134,8 @@ static void a_frame_shows_status_masks_and_text(void **state)
     c = canvas(false);                          /* without colours: no codes but those that move and clear */
     memset(&s.cell, 0, sizeof s.cell);
     s.x = s.y = 0;
-    frame(&c, &s, &(struct unmask_step){ .step = 3, .n_blocks = 1, .canvas = ids, .n_canvas = 8, .n_prompt = 2, .committed = (int[]){ 3 }, .n_committed = 1 });
+    frame(&c, &s, &(struct unmask_step){ .step = 3, .n_blocks = 1, .canvas = ids, .n_canvas = 8, .n_prompt = 2,
+                                         .committed = (int[]){ 3 }, .n_committed = 1 });
     expect_row(&s, 0, "step 3  block 1/1  masked 5  new 1  settled 1   1.9 s");
     assert_null(strchr(c.frame.s, 033));
     canvas_close(&c);
@@ -141,7 +144,8 @@ static void a_frame_shows_status_masks_and_text(void **state)
 /* A text of every kind of character, as ids. */
 static int32_t *sample(size_t *n)
 {
-    static const char text[] = "The cat\nsat on \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\t\x1b[31m red \x07\xc2\x9b \xe2\x80\xae" "evil\xe2\x80\xac.\r\n\n A long word: "
+    static const char text[] = "The cat\nsat on \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\t\x1b[31m red \x07\xc2\x9b \xe2\x80\xae" "evil\xe2\x80\xac."
+                               "\r\n\n A long word: "
                                "abcdefghijklmnopqrstuvwxyz \xf0\x9f\x98\x80\xe3\x81\x82 the end.";
     int32_t *ids;
     struct unmask_err err;
@@ -175,7 +179,8 @@ static void what_stands_above_a_canvas_stays(void **state)
                     committed[k++] = (int)at;
                     left--;
                 }
-                frame(&c, &s, &(struct unmask_step){ .step = step, .n_blocks = 1, .canvas = ids, .n_canvas = (int)n, .committed = committed, .n_committed = k });
+                frame(&c, &s, &(struct unmask_step){ .step = step, .n_blocks = 1, .canvas = ids, .n_canvas = (int)n,
+                                                     .committed = committed, .n_committed = k });
                 assert_true(c.n_rows <= height - 1);
                 assert_true(above - s.scrolled >= 0);
                 assert_int_equal(s.cell[above - s.scrolled][0], '#');
@@ -232,7 +237,8 @@ static void masks_are_dots_where_the_locale_has_no_utf8(void **state)
 {
     (void)state;
     static const struct { const char *all, *ctype, *lang, *mask; } cases[] = {
-        { "", "", "", "\xe2\x96\x91" }, { "C", "", "en_US.UTF-8", "." }, { "", "", "de_DE", "." }, { "", "en_US.utf8", "C", "\xe2\x96\x91" }, { "C.UTF-8", "C", "C", "\xe2\x96\x91" },
+        { "", "", "", "\xe2\x96\x91" }, { "C", "", "en_US.UTF-8", "." }, { "", "", "de_DE", "." },
+        { "", "en_US.utf8", "C", "\xe2\x96\x91" }, { "C.UTF-8", "C", "C", "\xe2\x96\x91" },
     };
     const struct settings s = { .watch = ON };
     const struct term t = { .out_tty = true };

@@ -70,8 +70,8 @@ static void brackets_can_be_written(void **state)
 static void what_is_no_hole_is_refused_with_its_place(void **state)
 {
     (void)state;
-    static const char *const bad[] = { "ab[[", "ab[[8", "ab[[8]", "ab[[]]", "ab[[x]]", "ab[[:8]]", "ab[[x:]]", "ab[[ 8]]", "ab[[8 ]]", "ab[[-1]]", "ab[[1-3]]",
-                                       "ab[[a|b]]", "ab[[1x:3]]", "ab[[a b:3]]", "ab[[x:0x4]]", "ab[[8] ]" };
+    static const char *const bad[] = { "ab[[", "ab[[8", "ab[[8]", "ab[[]]", "ab[[x]]", "ab[[:8]]", "ab[[x:]]", "ab[[ 8]]", "ab[[8 ]]", "ab[[-1]]",
+                                       "ab[[1-3]]", "ab[[a|b]]", "ab[[1x:3]]", "ab[[a b:3]]", "ab[[x:0x4]]", "ab[[8] ]" };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) refuse(bad[i], "E-GEN-009", "byte 2");
     refuse("plain text", "E-GEN-008", "no hole");
     refuse("", "E-GEN-008", "no hole");
