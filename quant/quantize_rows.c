@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "f16.h"
 #include "mem.h"
 
 enum {
@@ -47,37 +48,61 @@ static uint64_t chunk_rows(const struct piece *p, int head_dim)
     return rows < unit ? unit : rows / unit * unit;
 }
 
+enum { STRIDE = 32 };           /* loops of a known length, which compilers turn into vectors */
+
+/* Adding one to an exponent of ones, which infinities and NaNs have, carries into the sign's place. */
+static bool all_finite(const float *x)          /* STRIDE values */
+{
+    uint32_t any = 0;
+    for (int i = 0; i < STRIDE; i++) any |= (f32_bits(x[i]) & 0x7F800000) + 0x00800000;
+    return any >> 31 == 0;
+}
+
 static void find_nonfinite(const float *x, uint64_t k, const float *source, uint64_t first, struct bad_values *bad)
 {
-    for (uint64_t i = 0; i < k; i++)
-        if (!isfinite(x[i]) && bad->n++ == 0) {
-            bad->first = first + i;
-            bad->value = source[i];
-        }
+    for (uint64_t at = 0, n; at < k; at += n) {
+        n = k - at < STRIDE ? k - at : STRIDE;
+        if (n == STRIDE && all_finite(x + at)) continue;
+        for (uint64_t i = at; i < at + n; i++)
+            if (!isfinite(x[i]) && bad->n++ == 0) {
+                bad->first = first + i;
+                bad->value = source[i];
+            }
+    }
 }
 
 /* Values of a block in which the worst error is looked for. */
 static uint64_t loss_block(const struct piece *p) { return p->to->block > 1 ? (uint64_t)p->to->block : QBLOCK; }
 
-/* One row; four sums side by side, because one would wait for itself. */
+/* Four sums of each kind side by side, because one would wait for itself. */
+struct sums { double ee[4], xx[4], xe[4]; };
+
+static inline void add_value(struct sums *s, int lane, float x, float y)
+{
+    const double v = (double)x, e = (double)y - v;
+    s->ee[lane] += e * e;
+    s->xx[lane] += v * v;
+    s->xe[lane] += v * e;
+}
+
+static double fold(const double s[4]) { return (s[0] + s[1]) + (s[2] + s[3]); }
+
+/* One row, block by block. */
 static void add_loss(struct loss *l, const float *x, const float *y, uint64_t k, uint64_t block, uint64_t first_block)
 {
-    enum { LANES = 4 };
     for (uint64_t at = 0, b = first_block, n; at < k; at += n, b++) {
-        double ee[LANES] = { 0 }, xx[LANES] = { 0 }, xe[LANES] = { 0 };
+        struct sums s = { { 0 }, { 0 }, { 0 } };
         n = k - at < block ? k - at : block;
-        for (uint64_t i = 0; i < n; i++) {
-            const double v = (double)x[at + i], e = (double)y[at + i] - v;
-            ee[i % LANES] += e * e;
-            xx[i % LANES] += v * v;
-            xe[i % LANES] += v * e;
-        }
-        const double block_ee = (ee[0] + ee[1]) + (ee[2] + ee[3]);
-        l->ee += block_ee;
-        l->xx += (xx[0] + xx[1]) + (xx[2] + xx[3]);
-        l->xe += (xe[0] + xe[1]) + (xe[2] + xe[3]);
-        if (block_ee > l->worst_ee) {
-            l->worst_ee = block_ee;
+        uint64_t i = at;
+        for (; at + n - i >= 4; i += 4)
+            for (int lane = 0; lane < 4; lane++) add_value(&s, lane, x[i + (uint64_t)lane], y[i + (uint64_t)lane]);
+        for (; i < at + n; i++) add_value(&s, 0, x[i], y[i]);
+        const double ee = fold(s.ee);
+        l->ee += ee;
+        l->xx += fold(s.xx);
+        l->xe += fold(s.xe);
+        if (ee > l->worst_ee) {
+            l->worst_ee = ee;
             l->worst_block = b;
         }
     }
@@ -119,8 +144,7 @@ static void convert_row(const struct piece *p, uint64_t row, const uint8_t *raw,
     else p->to->quantize_row(dst, s->x, (size_t)p->k);
     p->to->dequantize_row(s->y, dst, (size_t)p->k);
     find_nonfinite(s->y, p->k, s->x, row * p->k, &it->overflow);
-    if (!same) add_loss(&it->loss, s->x, s->y, p->k, loss_block(p), row * ((p->k + loss_block(p) - 1) / loss_block(p)));
-    else for (uint64_t i = 0; i < p->k; i++) it->loss.xx += (double)s->x[i] * (double)s->x[i];
+    add_loss(&it->loss, s->x, s->y, p->k, loss_block(p), row * ((p->k + loss_block(p) - 1) / loss_block(p)));
 }
 
 static void convert_item(void *arg, int item, int worker)

@@ -17,6 +17,7 @@ struct run {
     const struct quant_format *format;
     uint64_t split_bytes;
     struct progress progress;
+    double start, converted;                    /* times: begun, and all tensors written but not yet verified */
     struct outfile card, report;                /* open from the start: what would fail at the end fails before the work */
     json_t *tensors;                            /* for the report, or NULL */
     double worst; char worst_name[64];          /* the tensor with the largest relative error */
@@ -65,6 +66,7 @@ static bool on_progress(void *user, const struct quantize_progress *p)
         if (!r->s->quiet && !r->s->json) print_plan(r, p->report);
         return true;
     }
+    if (p->stage == QUANTIZE_VERIFYING && r->converted == 0) r->converted = term_now();
     progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB", p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
     return term_signal() == 0;
 }
@@ -75,7 +77,10 @@ static json_t *json_of(const struct run *r, const struct quantize_report *q, dou
                           (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes, "files", (int)q->n_files, "tensors", (int)q->n_tensors,
                           "fallback_tensors", (int)q->n_fallback, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
                           "seconds", seconds);
-    if (o && !r->s->dry_run) json_object_set_new(o, "relative_error", json_real(q->relative_error));
+    if (o && !r->s->dry_run) {
+        json_object_set_new(o, "seconds_before_verification", json_real(r->converted - r->start));
+        json_object_set_new(o, "relative_error", json_real(q->relative_error));
+    }
     return o;
 }
 
@@ -173,12 +178,12 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     bool ok = read_arguments(s, &r, err) && open_extras(&r, err);
     if (ok) {
         progress_start(&r.progress, s, t);
-        const double start = term_now();
+        r.start = term_now();
         const struct quantize_options o = { .format = r.format, .threads = s->threads, .force = s->force, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
                                             .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
-        const double seconds = term_now() - start;
+        const double seconds = term_now() - r.start;
         ok = ok && write_extras(&r, &report, seconds, err);
         if (ok) print_end(&r, &report, seconds);
     }
