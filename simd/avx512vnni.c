@@ -1,4 +1,4 @@
-/* avx512vnni.c - matrix products for AVX-512 with VNNI: vpdpbusd on 512-bit registers. */
+/* avx512vnni.c - kernels for AVX-512 with VNNI: vpdpbusd on 512-bit registers, and the float kernels that gain from them. */
 #include <stdbool.h>
 
 #include "vectors.h"
@@ -14,7 +14,10 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
 
+#include "attend_x86.h"
 #include "gemm_x86.h"
+#include "plain_x86.h"
+#include "rows_x86.h"
 
 static void gemm_q4_avx512vnni(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
 {
@@ -29,6 +32,27 @@ static void gemm_q8_avx512vnni(float *y, size_t ldy, const struct q8rows *x, int
 double int8_peak_avx512vnni(long rounds);
 double int8_peak_avx512vnni(long rounds) { return dot_peak(rounds); }
 
-static const struct gemm_int8 gemm_q4 = { gemm_q4_avx512vnni }, gemm_q8 = { gemm_q8_avx512vnni };
+static void gemm_f32_avx512vnni(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k)
+{
+    gemm_plain(F32, y, ldy, x, ldx, row0, row1, w, n_tiles, k);
+}
+static void gemm_f16_avx512vnni(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k)
+{
+    gemm_plain(F16, y, ldy, x, ldx, row0, row1, w, n_tiles, k);
+}
+static void gemm_bf16_avx512vnni(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k)
+{
+    gemm_plain(BF16, y, ldy, x, ldx, row0, row1, w, n_tiles, k);
+}
 
-const struct kernels kernels_avx512vnni = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8 };
+static void swiglu_avx512vnni(float *y, const float *gate, const float *up, int n) { swiglu_row(y, gate, up, n); }
+static float sum_exp_avx512vnni(const float *x, int n, float max) { return sum_exp_row(x, n, max); }
+static void attend_avx512vnni(const struct attend_args *a) { attend_rows(a); }
+
+static const struct gemm_int8 gemm_q4 = { gemm_q4_avx512vnni }, gemm_q8 = { gemm_q8_avx512vnni };
+static const struct gemm_float gemm_f32 = { gemm_f32_avx512vnni }, gemm_f16 = { gemm_f16_avx512vnni }, gemm_bf16 = { gemm_bf16_avx512vnni };
+
+const struct kernels kernels_avx512vnni = {
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .swiglu = swiglu_avx512vnni, .attend = attend_avx512vnni, .sum_exp = sum_exp_avx512vnni,
+};

@@ -4,6 +4,7 @@
 #define VECTORS_H
 
 #include <immintrin.h>
+#include <sleef.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -17,11 +18,33 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* All ones in the lanes below n, for the end of a row. */
+INLINE __m256i lanes_below(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE float largest_8(__m256 a)
+{
+    const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
+/* 16 running sums to one, in the order of kernels.h: 16 -> 8 -> 4 -> 2 -> 1. */
+INLINE float fold(const float *sums)
+{
+    const __m256 s8 = _mm256_add_ps(_mm256_loadu_ps(sums), _mm256_loadu_ps(sums + 8));
+    const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+
 #ifdef __AVX512F__
 
 typedef __m512i vint;
 typedef __m512 vfloat;
-enum { LANES_V = 16 };
+#define LANES_V 16
 
 INLINE vint load_v(const void *p) { return _mm512_loadu_si512(p); }
 INLINE void store_v(void *p, vint v) { _mm512_storeu_si512(p, v); }
@@ -37,12 +60,32 @@ INLINE vfloat broadcast_f(float x) { return _mm512_set1_ps(x); }
 INLINE vfloat mul_f(vfloat a, vfloat b) { return _mm512_mul_ps(a, b); }
 INLINE vfloat fma_f(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vfloat from_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE vfloat from_bf16(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
+INLINE vfloat add_f(vfloat a, vfloat b) { return _mm512_add_ps(a, b); }
+INLINE vfloat sub_f(vfloat a, vfloat b) { return _mm512_sub_ps(a, b); }
+INLINE vfloat div_f(vfloat a, vfloat b) { return _mm512_div_ps(a, b); }
+INLINE vfloat max_f(vfloat a, vfloat b) { return _mm512_max_ps(a, b); }
+INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf16_u10avx512f(a); }
+INLINE vfloat negate_f(vfloat a) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN))); }
+/* a where the mask is all ones, b where it is 0 */
+INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm512_mask_blend_ps(_mm512_test_epi32_mask(mask, mask), b, a); }
+/* The first n lanes, 1 <= n <= LANES_V; the others are 0, or stay as they are in memory. */
+INLINE vfloat load_lanes(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+INLINE void store_lanes(float *p, vfloat v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
+INLINE float largest(vfloat a)
+{
+    const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1));
+    return largest_8(_mm256_max_ps(_mm512_castps512_ps256(a), high));
+}
 
 #else
 
 typedef __m256i vint;
 typedef __m256 vfloat;
-enum { LANES_V = 8 };
+#define LANES_V 8
 
 INLINE vint load_v(const void *p) { return _mm256_loadu_si256((const __m256i *)p); }
 INLINE void store_v(void *p, vint v) { _mm256_storeu_si256((__m256i *)p, v); }
@@ -58,6 +101,24 @@ INLINE vfloat broadcast_f(float x) { return _mm256_set1_ps(x); }
 INLINE vfloat mul_f(vfloat a, vfloat b) { return _mm256_mul_ps(a, b); }
 INLINE vfloat fma_f(vfloat a, vfloat b, vfloat c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vfloat from_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE vfloat from_bf16(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+INLINE vfloat add_f(vfloat a, vfloat b) { return _mm256_add_ps(a, b); }
+INLINE vfloat sub_f(vfloat a, vfloat b) { return _mm256_sub_ps(a, b); }
+INLINE vfloat div_f(vfloat a, vfloat b) { return _mm256_div_ps(a, b); }
+INLINE vfloat max_f(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
+INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf8_u10avx2(a); }
+INLINE vfloat negate_f(vfloat a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
+INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask)); }
+INLINE vfloat load_lanes(const float *p, int n) { return n == LANES_V ? load_f(p) : _mm256_maskload_ps(p, lanes_below(n)); }
+INLINE void store_lanes(float *p, vfloat v, int n)
+{
+    if (n == LANES_V) store_f(p, v);
+    else _mm256_maskstore_ps(p, lanes_below(n), v);
+}
+INLINE float largest(vfloat a) { return largest_8(a); }
 
 #endif
 
