@@ -161,12 +161,15 @@ $(BUILD)/quant/%.o: quant/%.c
 	@echo "  CC $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
+# This test makes the system's functions fail, under the names that the linker gives them.
+LINK_test_faults := $(foreach f,malloc calloc realloc posix_memalign free write pwrite pwrite64 fsync renameat,-Wl,--wrap=$(f))
+
 # Tests reach everything but main(): the library, and the program's own parts.
 TEST_OBJ := $(filter-out $(BUILD)/src/main.o $(BUILD)/src/cmd%.o $(BUILD)/src/bench%.o,$(PROGRAM_OBJ))
 $(BUILD)/tests/%: tests/%.c $(TEST_OBJ) $(BUILD)/libunmask.a
 	@mkdir -p $(@D)
 	@echo "  CC $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -o $@ $< $(TEST_OBJ) $(BUILD)/libunmask.a $(LIBS) -lcmocka
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests -MMD -MP -o $@ $< $(TEST_OBJ) $(BUILD)/libunmask.a $(LIBS) -lcmocka $(LINK_$*)
 
 # ---- installation
 
