@@ -103,6 +103,7 @@ bench-peers: all        ## the same passes here and in a published build of llam
 
 test-interop: all       ## compare with what other programs made (needs the network)
 	@tests/interop/tokenizers.sh $(BUILD)
+	@tests/interop/gguf.sh $(BUILD)
 
 # ---- CPUs that this machine is not: an x86 machine builds for AArch64 and emulates.  The arm64 libraries are unpacked
 # below build/; nothing of the system changes but the compiler and the emulator that come with it.
