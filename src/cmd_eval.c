@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "eval_reuse.h"
+#include "eval_stats.h"
 #include "file.h"
 #include "json.h"
 #include "likelihood.h"
@@ -13,7 +15,6 @@
 
 #define MAX_FILE (64u << 20)
 enum { LINE_DEPTH = 16 };
-static const double z95 = 1.959963984540054;    /* 97.5 % quantile of the normal distribution */
 
 struct line { json_t *o; int number; };
 
@@ -126,20 +127,10 @@ static bool answers(struct eval *e, const struct line *l, const struct unmask_op
     return ok || at_line(e, l, err);
 }
 
-/* Wilson's score interval of k successes in n trials, at 95 %. */
-static void wilson(double k, double n, double *low, double *high)
-{
-    const double p = k / n, zz = z95 * z95, middle = (p + zz / (2 * n)) / (1 + zz / n);
-    const double half = z95 / (1 + zz / n) * sqrt(p * (1 - p) / n + zz / (4 * n * n));
-    *low = k > 0 ? middle - half : 0;
-    *high = k < n ? middle + half : 1;
-}
-
 static bool exact_match(struct eval *e, struct unmask_err *err)
 {
     struct unmask_options o;
     int correct = 0;
-    double low, high;
     settings_generation(e->s, e->m, &o);
     for (; e->done < e->n_lines; e->done++) {
         bool right;
@@ -148,13 +139,13 @@ static bool exact_match(struct eval *e, struct unmask_err *err)
         show_progress(e);
     }
     const int n = (int)e->n_lines;
-    wilson(correct, n, &low, &high);
+    const struct interval i = eval_wilson(correct, n);
     const double share = (double)correct / n;
     progress_end(&e->progress);
     if (e->s->json)
-        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n", n, correct, share, low, high,
+        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n", n, correct, share, i.low, i.high,
                term_now() - e->start);
-    else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * low, 100 * high);
+    else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * i.low, 100 * i.high);
     return true;
 }
 
@@ -200,14 +191,6 @@ static bool line_nats(struct eval *e, const struct line *l, uint64_t seed, doubl
     return ok;
 }
 
-/* Nats per token over all lines is a ratio of two sums; its standard error is that of the residuals (linearization). */
-static double ratio_error(const double *nats, const double *tokens, size_t n, double ratio, double all_tokens)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (nats[i] - ratio * tokens[i]) * (nats[i] - ratio * tokens[i]);
-    return sqrt(sum * (double)n / (double)(n - 1)) / all_tokens;
-}
-
 /* A number of JSON, which has none that is not finite. */
 static const char *number(struct err_text *t, double v) { return isfinite(v) ? err_fmt(t, "%.17g", v) : "null"; }
 #define NUMBER(v) number(&(struct err_text){ { 0 } }, (v))
@@ -227,7 +210,7 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
         all_nats += nats[e->done];
         all_tokens += tokens[e->done];
     }
-    const double ratio = all_nats / all_tokens, half = n > 1 ? z95 * ratio_error(nats, tokens, n, ratio, all_tokens) : NAN;  /* one line has no spread */
+    const double ratio = all_nats / all_tokens, half = eval_ratio_half(nats, tokens, n);
     mem_free(nats);
     progress_end(&e->progress);
     if (e->s->json) {
@@ -253,11 +236,18 @@ static bool measure(struct eval *e, const struct term *t, struct unmask_err *err
     return ok;
 }
 
-static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
+static bool run_reuse(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    if (!cmd_expect_args(s, 0, err)) return false;
-    if (s->likelihood && s->exact_match) return fail(err, E_CLI_CONFLICT, .field = "--likelihood, --exact-match", .found = "both", .need = "one of them");
-    if (!s->likelihood && !s->exact_match) return fail(err, E_CLI_MISSING, .field = "--likelihood, --exact-match", .need = "one of them, with a file of JSON lines");
+    struct unmask_model *m = NULL;
+    struct unmask_session *session = NULL;
+    const bool ok = cmd_open_model(s, false, &m, &session, err) && eval_reuse(s, t, session, err);
+    unmask_session_close(session);
+    unmask_close(m);
+    return ok;
+}
+
+static bool run_lines(const struct settings *s, const struct term *t, struct unmask_err *err)
+{
     struct eval e = { .s = s, .path = s->likelihood ? s->likelihood : s->exact_match };
     const bool ok = read_lines(&e, err) && cmd_open_model(s, s->likelihood && e.without_tokenizer, &e.m, &e.session, err) && measure(&e, t, err);
     unmask_session_close(e.session);
@@ -267,8 +257,20 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     return ok;
 }
 
+#define MEASURES "--likelihood, --exact-match, --against"
+
+static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
+{
+    const int measures = (s->likelihood != NULL) + (s->exact_match != NULL) + (s->against != NULL);
+    if (!cmd_expect_args(s, 0, err)) return false;
+    if (measures > 1) return fail(err, E_CLI_CONFLICT, .field = MEASURES, .found = "more than one", .need = "one of them");
+    if (!measures) return fail(err, E_CLI_MISSING, .field = MEASURES, .need = "one of them");
+    return s->against ? run_reuse(s, t, err) : run_lines(s, t, err);
+}
+
 const struct command cmd_eval = {
-    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE) [options]", "measure a model on a file of JSON lines",
+    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE | --reuse A --against B) [options]", "measure a model on files of JSON lines",
     "  unmask eval --exact-match questions.jsonl            lines of {\"q\": ..., \"a\": ...}\n"
     "  unmask eval --likelihood texts.jsonl --mc 128        lines of {\"prompt\": ..., \"answer\": ...} or their ids\n"
+    "  unmask eval --reuse fast --against exact             what a reuse profile changes: answers, likelihood, cost\n"
 };

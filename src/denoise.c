@@ -197,6 +197,8 @@ static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candida
         for (int r = 0; w->cfg && r < rows; r++) w->head_rows[r] += w->plan.n_rows;
         if (w->cfg) forward_logits(d->f, w->x, w->head_rows, rows, w->uncond, stride);
         pool_run(d->pool, choose_item, &(struct choose_job){ d, w->candidates + first, stride }, chosen);
+        for (int c = 0; d->on_candidate && c < chosen; c++)
+            d->on_candidate(d->user, w->candidates[first + c].position, w->candidates[first + c].token, w->logits + (size_t)c * stride);
     }
     for (int i = 0; i < n; i++) {
         if (isnan(w->candidates[i].confidence) || w->candidates[i].token < 0)
@@ -224,6 +226,26 @@ static bool report(const struct denoise *d, int block, int n_committed)
         .committed = d->work->committed, .confidence = d->work->confidence, .n_committed = n_committed, .n_masked = count_masks(d, 0, d->n_canvas) });
 }
 
+void denoise_begin(struct denoise *d)
+{
+    d->steps = d->passes = 0;
+    d->rows = 0;
+    reuse_begin(&d->work->reuse, d->reuse, d->n_canvas);
+    for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
+}
+
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, struct unmask_err *err)
+{
+    int n_candidates;
+    return evaluate(d, block, &n_candidates, err);
+}
+
+void denoise_commit(struct denoise *d, int position, int32_t token)
+{
+    d->canvas[position] = token;
+    reuse_committed(&d->work->reuse, position);
+}
+
 /* One step of a block: evaluate and commit, or only count it where the quota is 0. */
 static bool step(struct denoise *d, const struct commit_rule *rule, float parameter, int quota, struct reuse_block block, int *n_committed, struct unmask_err *err)
 {
@@ -233,8 +255,7 @@ static bool step(struct denoise *d, const struct commit_rule *rule, float parame
     const int k = quota > 0 ? rule->select(w->candidates, n, quota, parameter) : 0;
     for (int i = 0; i < k; i++) {
         const struct candidate *c = &w->candidates[i];
-        d->canvas[c->position] = c->token;
-        reuse_committed(&w->reuse, c->position);
+        denoise_commit(d, c->position, c->token);
         w->committed[i] = c->position;
         w->confidence[i] = c->confidence;
         if (d->confidence) d->confidence[c->position] = c->confidence;
@@ -259,10 +280,7 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
     const bool scheduled = rule == &commit_fixed;
     const int total = count_masks(d, d->block_start, d->n_canvas);
     *finish = UNMASK_FINISH_LENGTH;
-    d->steps = d->passes = 0;
-    d->rows = 0;
-    reuse_begin(&d->work->reuse, d->reuse, d->n_canvas);
-    for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
+    denoise_begin(d);
     bool go_on = report(d, 0, 0);
     for (int b = 0, start = d->block_start, before = 0; go_on && b < d->n_blocks; start = d->block_end[b++]) {
         const int end = d->block_end[b], masks = count_masks(d, start, end), steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;

@@ -25,6 +25,8 @@ struct denoise {
     struct denoise_work *work;                  /* denoise_work_open()                                     */
     float *confidence;                          /* per position, when committed; or NULL                   */
     unmask_step_fn *on_step; void *user;
+    /* Sees every candidate of a step, its logits as the choice saw them, and the token chosen.  NULL: nobody looks. */
+    void (*on_candidate)(void *user, int position, int32_t token, const float *logits);
 
     int steps, passes;                          /* out */
     uint64_t rows;                              /* out: rows through the layers, both branches counted     */
@@ -37,6 +39,12 @@ void denoise_work_close(struct denoise_work *w);
 
 /* *finish says why it ended; false with E_CANCELLED when on_step says so. */
 bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err);
+
+/* The same loop in the caller's hands, for a run whose commits are given: begin, then evaluate a step of a block (its
+ * candidates go to on_candidate, nothing is committed) and commit what the caller decides, in turn. */
+void denoise_begin(struct denoise *d);
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, struct unmask_err *err);
+void denoise_commit(struct denoise *d, int position, int32_t token);
 
 /* First position from n_prompt on that holds an end token with no mask before it; -1: none. */
 int denoise_end(const struct unmask_model *m, const int32_t *canvas, int n_prompt, int n_canvas);

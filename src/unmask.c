@@ -210,23 +210,29 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_err *err)
+{
+    const bool cfg = d->o->cfg_scale > 0;
+    d->reuse = reuse_profile_by_name(d->o->reuse ? d->o->reuse : "exact");          /* check_options() knows it */
+    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_has_history(d->reuse) };
+    if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, cfg, err)) return false;
+    d->m = s->m;
+    d->f = s->f;
+    d->pool = s->pool;
+    d->work = s->work;
+    for (int b = 0; b < MAX_BRANCHES; b++) d->store[b] = s->store[b];
+    return true;
+}
+
 /* Run d, whose canvas stands in r, and finish r.  block_end is freed. */
 static bool run(struct unmask_session *s, struct denoise *d, int *block_end, struct unmask_result *r, struct unmask_err *err)
 {
     const double start = now();
-    d->reuse = reuse_profile_by_name(d->o->reuse ? d->o->reuse : "exact");          /* check_options() knows it */
-    const struct session_need need = { r->n_canvas, d->o->cfg_scale > 0 ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_has_history(d->reuse) };
-    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_room(s, &need, err)
-        && work_room(s, r->n_canvas, d->o->cfg_scale > 0, err), cancelled = false;
+    d->canvas = r->canvas;
+    d->n_canvas = r->n_canvas;
+    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_denoise(s, d, err), cancelled = false;
     if (ok) {
         for (int i = 0; i < r->n_canvas; i++) r->confidence[i] = NAN;
-        d->m = s->m;
-        d->f = s->f;
-        d->pool = s->pool;
-        d->work = s->work;
-        for (int b = 0; b < MAX_BRANCHES; b++) d->store[b] = s->store[b];
-        d->canvas = r->canvas;
-        d->n_canvas = r->n_canvas;
         d->confidence = r->confidence;
         d->block_end = block_end;
         ok = denoise_run(d, &r->finish, err);

@@ -1,0 +1,77 @@
+/* eval_set.c - see eval_set.h. */
+#include "eval_set.h"
+
+#include <string.h>
+
+#include "datafiles.h"
+#include "mem.h"
+
+static bool append(struct eval_line **list, size_t *n, const json_t *text, const json_t *answer, int number, struct unmask_err *err)
+{
+    struct eval_line *grown = mem_resize(*list, *n + 1, sizeof *grown, err);
+    if (!grown) return false;
+    grown[(*n)++] = (struct eval_line){ json_string_value(text), answer ? json_string_value(answer) : NULL, json_string_length(text),
+                                        answer ? json_string_length(answer) : 0, number };
+    *list = grown;
+    return true;
+}
+
+static bool add(struct eval_set *e, const struct jsonl *j, json_t *o, int limit, struct unmask_err *err)
+{
+    const json_t *q = json_object_get(o, "q"), *a = json_object_get(o, "a"), *text = json_object_get(o, "text");
+    const int number = (int)j->number;
+    if (!(json_is_string(q) && json_is_string(a)) && !json_is_string(text))
+        return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %d", number), .found = "other fields", .need = "the texts \"q\" and \"a\", or \"text\"");
+    if (json_array_append(e->lines, o) < 0) return fail(err, E_MEMORY, .file = j->name);
+    if (json_is_string(text)) return (limit && e->n_texts >= (size_t)limit) || append(&e->texts, &e->n_texts, text, NULL, number, err);
+    return (limit && e->n_questions >= (size_t)limit) || append(&e->questions, &e->n_questions, q, a, number, err);
+}
+
+static bool read_file(struct eval_set *e, const char *path, int limit, struct unmask_err *err)
+{
+    struct jsonl j;
+    json_t *o = NULL;
+    if (!jsonl_open(&j, path, err)) return false;
+    bool ok = true;
+    do {
+        ok = jsonl_next(&j, &o, err) && (!o || add(e, &j, o, limit, err));
+        json_decref(o);
+    } while (ok && o);
+    jsonl_close(&j);
+    return ok;
+}
+
+bool eval_set_read(struct eval_set *e, const char *path, int limit, struct unmask_err *err)
+{
+    *e = (struct eval_set){ .path = path };
+    if (!(e->lines = json_array())) return fail(err, E_MEMORY, .hint = NULL);
+    bool ok = true;
+    static const char *const own[] = { "assistant.jsonl", "stories.jsonl" };
+    for (int i = 0; ok && !path && i < 2; i++) {
+        ok = datafile_find("tests/data/eval", own[i], e->where)
+            || fail(err, E_CLI_MISSING, .file = e->where, .field = "--data", .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
+                         .hint = "The sets of the source tree are not beside this program");
+        e->path = e->where;
+        ok = ok && read_file(e, e->where, limit, err);
+    }
+    ok = ok && (!path || read_file(e, path, limit, err));
+    if (ok && e->n_questions + e->n_texts == 0) ok = fail(err, E_CLI_LINE, .file = path, .found = "no line", .need = "JSON objects, one a line");
+    if (!ok) eval_set_free(e);
+    return ok;
+}
+
+void eval_set_free(struct eval_set *e)
+{
+    mem_free(e->questions);
+    mem_free(e->texts);
+    json_decref(e->lines);
+    e->questions = e->texts = NULL;
+    e->lines = NULL;
+}
+
+bool eval_set_at(const struct eval_set *e, const struct eval_line *l, struct unmask_err *err)
+{
+    const char *name = strrchr(e->path, '/');
+    if (err && !err->file[0]) snprintf(err->file, sizeof err->file, "%.220s, line %d", name ? name + 1 : e->path, l->number);
+    return false;
+}

@@ -1,0 +1,35 @@
+#!/bin/sh
+# unmask eval --reuse A --against B: its fields, and figures that cannot be otherwise.
+cd "$(dirname "$0")/.." || exit 1
+unmask="$RUNNER ${UNMASK:-build/unmask}"; passed=0; failed=0
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
+
+check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
+compare() { $unmask eval --no-config --json "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+has() { grep -c "\"$1\":$2[,}]" "$dir/out"; }
+
+compare --reuse exact --against none --limit 1
+check "exact against none: status and errors" "$status|$(cat "$dir/err")" "0|"
+for field in '"agreement_free":1.0' '"agreement_teacher":1.0' '"kl":0.0' '"rows_per_place":128.0'; do
+    check "exact against none: $field" "$(grep -c "$field" "$dir/out")" 1
+done
+check "the same likelihood" "$(sed 's/.*"nll":\([0-9.]*\),"nll_exact":\([0-9.]*\),.*/\1 \2/' "$dir/out" | awk '{ print ($1 == $2 && $1 > 0.5 && $1 < 5) }')" 1
+for field in agreement_free score score_exact rows_per_place speedup agreement_teacher kl nll nll_exact nll_fewer_steps distinct distinct_exact \
+             seconds seconds_exact seconds_none; do
+    check "field $field" "$(grep -c "\"$field\":" "$dir/out")" 1
+done
+
+compare --reuse fast --against exact --limit 1
+check "fast: fewer rows" "$(sed 's/.*"stories".*"rows_per_place":\([0-9.]*\),.*/\1/' "$dir/out" | awk '{ print ($1 > 6 && $1 < 9) }')" 1
+first=$(sed 's/"seconds[a-z_]*":[^,}]*//g; s/"speedup":[^,}]*//g; s/"[a-z_]*fewer_steps":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
+compare --reuse fast --against exact --limit 1 -t 1
+again=$(sed 's/"seconds[a-z_]*":[^,}]*//g; s/"speedup":[^,}]*//g; s/"[a-z_]*fewer_steps":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
+check "the same figures on one thread" "$again" "$first"
+
+compare --reuse nothing --against exact;                  check "an unknown profile" "$status|$(grep -c 'E-GEN-001' "$dir/err")" "2|1"
+printf '{"x":1}\n' >"$dir/bad.jsonl"
+compare --reuse fast --against exact --data "$dir/bad.jsonl"; check "a line of neither kind" "$status|$(grep -c 'E-CLI-012' "$dir/err")" "2|1"
+compare --reuse fast --against exact --data "$dir/none";  check "a missing file" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
+compare --exact-match "$dir/bad.jsonl" --against exact;   check "two measures" "$status|$(grep -c 'E-CLI-010' "$dir/err")" "2|1"
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
