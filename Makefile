@@ -94,7 +94,7 @@ san: test-packages      ## the tests under the address and undefined-behaviour s
 	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
 	@tests/run_tests.sh $(BUILD)/san
 
-bench: run-packages     ## measure whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
+bench: run-packages     ## measure kernels and whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@tests/bench.sh $(BUILD)
 

@@ -84,15 +84,19 @@ static bool put_tokenizer(struct make *k, struct unmask_err *err)
     bool ok = names && tokens && types;
     for (int i = 0; ok && i < n; i++) {
         char *name = names + (size_t)i * NAME;
-        const size_t len = i < 256 ? (size_t)utf8_encode(byte_to_char((uint8_t)i), name) : (size_t)snprintf(name, NAME, i == 256 ? "th" : "t%d", i);
+        const size_t len = i < 256 ? utf8_encode(byte_to_char((uint8_t)i), name) : (size_t)snprintf(name, NAME, i == 256 ? "th" : "t%d", i);
         tokens[i] = (struct str){ name, len };
         types[i] = i < n - 3 ? NORMAL : CONTROL;
     }
     struct gguf_writer *w = k->writer;
-    ok = ok && gguf_put_str(w, "tokenizer.ggml.model", (struct str){ "gpt2", 4 }, err) && gguf_put_str(w, "tokenizer.ggml.pre", (struct str){ "gpt-2", 5 }, err)
-        && gguf_put_strs(w, "tokenizer.ggml.tokens", tokens, (size_t)n, err) && gguf_put_i32s(w, "tokenizer.ggml.token_type", types, (size_t)n, err)
-        && gguf_put_strs(w, "tokenizer.ggml.merges", &merge, 1, err) && gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)n - 3, err)
-        && gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)n - 2, err) && gguf_put_u32(w, "tokenizer.ggml.mask_token_id", (uint32_t)n - 1, err)
+    ok = ok && gguf_put_str(w, "tokenizer.ggml.model", (struct str){ "gpt2", 4 }, err)
+        && gguf_put_str(w, "tokenizer.ggml.pre", (struct str){ "gpt-2", 5 }, err)
+        && gguf_put_strs(w, "tokenizer.ggml.tokens", tokens, (size_t)n, err)
+        && gguf_put_i32s(w, "tokenizer.ggml.token_type", types, (size_t)n, err)
+        && gguf_put_strs(w, "tokenizer.ggml.merges", &merge, 1, err)
+        && gguf_put_u32(w, "tokenizer.ggml.bos_token_id", (uint32_t)n - 3, err)
+        && gguf_put_u32(w, "tokenizer.ggml.eos_token_id", (uint32_t)n - 2, err)
+        && gguf_put_u32(w, "tokenizer.ggml.mask_token_id", (uint32_t)n - 1, err)
         && gguf_put_bool(w, "tokenizer.ggml.add_bos_token", false, err);
     mem_free(names);
     mem_free(tokens);
@@ -106,18 +110,24 @@ static bool put_hparams(struct make *k, struct unmask_err *err)
     const uint32_t heads = (uint32_t)h->n_head, width = (uint32_t)h->n_embd;
     const char *name = FMT("random %s", k->shape->name);
     struct gguf_writer *w = k->writer;
-    return gguf_put_str(w, "general.architecture", (struct str){ "llada", 5 }, err) && gguf_put_str(w, "general.name", (struct str){ name, strlen(name) }, err)
-        && gguf_put_u32(w, "general.file_type", k->f->gguf_file_type, err) && gguf_put_u32(w, "llada.block_count", (uint32_t)h->n_layer, err)
+    return gguf_put_str(w, "general.architecture", (struct str){ "llada", 5 }, err)
+        && gguf_put_str(w, "general.name", (struct str){ name, strlen(name) }, err)
+        && gguf_put_u32(w, "general.file_type", k->f->gguf_file_type, err)
+        && gguf_put_u32(w, "llada.block_count", (uint32_t)h->n_layer, err)
         && gguf_put_u32(w, "llada.context_length", (uint32_t)h->n_ctx, err) && gguf_put_u32(w, "llada.embedding_length", width, err)
-        && gguf_put_u32(w, "llada.feed_forward_length", (uint32_t)h->n_ff, err) && gguf_put_u32(w, "llada.attention.head_count", heads, err)
-        && gguf_put_u32(w, "llada.attention.head_count_kv", heads, err) && gguf_put_f32(w, "llada.attention.layer_norm_rms_epsilon", h->norm_eps, err)
+        && gguf_put_u32(w, "llada.feed_forward_length", (uint32_t)h->n_ff, err)
+        && gguf_put_u32(w, "llada.attention.head_count", heads, err)
+        && gguf_put_u32(w, "llada.attention.head_count_kv", heads, err)
+        && gguf_put_f32(w, "llada.attention.layer_norm_rms_epsilon", h->norm_eps, err)
         && gguf_put_bool(w, "llada.attention.causal", false, err) && gguf_put_f32(w, "llada.rope.freq_base", h->rope_theta, err)
-        && gguf_put_u32(w, "llada.rope.dimension_count", width / heads, err) && gguf_put_u32(w, "llada.vocab_size", (uint32_t)h->n_vocab, err)
+        && gguf_put_u32(w, "llada.rope.dimension_count", width / heads, err)
+        && gguf_put_u32(w, "llada.vocab_size", (uint32_t)h->n_vocab, err)
         && gguf_put_bool(w, "diffusion.shift_logits", false, err);
 }
 
 /* Call visit for every tensor of the file, in its order: embedding, layers, final norm, head. */
-static bool each_tensor(struct make *k, bool (*visit)(struct make *k, enum tensor_role role, int layer, struct unmask_err *err), struct unmask_err *err)
+typedef bool visit_tensor(struct make *k, enum tensor_role role, int layer, struct unmask_err *err);
+static bool each_tensor(struct make *k, visit_tensor *visit, struct unmask_err *err)
 {
     static const enum tensor_role in_layer[] = { T_ATTN_NORM, T_Q, T_K, T_V, T_O, T_FFN_NORM, T_GATE, T_UP, T_DOWN };
     bool ok = visit(k, T_EMBED, 0, err);
@@ -152,7 +162,8 @@ static bool write_tensor(struct make *k, enum tensor_role role, int layer, struc
     arch_shape(&k->h, role, &n, &columns);
     if (!k->arch->tensors[role].matrix) return write_ones(k, (size_t)n, err) && gguf_write_padding(&k->out, err);
     const size_t at_once = (size_t)(BUFFER / k->f->block_bytes);
-    const uint64_t blocks = (uint64_t)n * (uint64_t)columns / (uint64_t)k->f->block, prefix = noise_prefix(0, NOISE_WEIGHTS, (uint64_t)role, (uint64_t)layer, 0);
+    const uint64_t blocks = (uint64_t)n * (uint64_t)columns / (uint64_t)k->f->block;
+    const uint64_t prefix = noise_prefix(0, NOISE_WEIGHTS, (uint64_t)role, (uint64_t)layer, 0);
     for (uint64_t at = 0; at < blocks; at += at_once) {
         const size_t now = blocks - at < at_once ? (size_t)(blocks - at) : at_once;
         fill_of(k->f)(k->buffer, prefix, at, now);
@@ -180,11 +191,12 @@ bool bench_make_model(const char *shape, const struct quant_format *f, const cha
         if (!strcmp(archs[i]->name, "llada")) k.arch = archs[i];
     if (!(k.shape = shape_of(shape, err))) return false;
     if (!fill_of(f)) return fail(err, E_QNT_FORMAT, .found = f->name, .need = "q4_0, q8_0 or f16");
-    k.h = (struct hparams){ .n_layer = k.shape->n_layer, .n_embd = k.shape->n_embd, .n_head = k.shape->n_head, .n_head_kv = k.shape->n_head,
-                            .head_dim = k.shape->n_embd / k.shape->n_head, .n_ff = k.shape->n_ff, .n_vocab = k.shape->n_vocab, .n_ctx = k.shape->n_ctx,
-                            .rope_theta = k.shape->rope_theta, .norm_eps = 1e-5f };
-    const bool ok = (k.buffer = mem_aligned(BUFFER, err)) && gguf_writer_new(&k.writer, err) && put_hparams(&k, err) && put_tokenizer(&k, err)
-        && each_tensor(&k, describe, err) && outfile_open(&k.out, out, force, gguf_writer_bytes(k.writer), err)
+    const struct shape *z = k.shape;
+    k.h = (struct hparams){ .n_layer = z->n_layer, .n_embd = z->n_embd, .n_head = z->n_head, .n_head_kv = z->n_head,
+                            .head_dim = z->n_embd / z->n_head, .n_ff = z->n_ff, .n_vocab = z->n_vocab, .n_ctx = z->n_ctx,
+                            .rope_theta = z->rope_theta, .norm_eps = 1e-5f };
+    const bool ok = (k.buffer = mem_aligned(BUFFER, err)) && gguf_writer_new(&k.writer, err) && put_hparams(&k, err)
+        && put_tokenizer(&k, err) && each_tensor(&k, describe, err) && outfile_open(&k.out, out, force, gguf_writer_bytes(k.writer), err)
         && gguf_write_header(k.writer, &k.out, err) && each_tensor(&k, write_tensor, err) && outfile_commit(&k.out, err);
     if (!ok) outfile_abort(&k.out);
     gguf_writer_free(k.writer);

@@ -141,9 +141,12 @@ static json_t *row_of(struct passes *p, const struct bench *b)
     qsort(p->seconds, (size_t)p->n_runs, sizeof *p->seconds, compare);
     qsort(p->cpu_seconds, (size_t)p->n_runs, sizeof *p->cpu_seconds, compare);
     const double median = p->seconds[p->n_runs / 2], macs = layer_weights(m) * p->n_tokens + head_weights(m) * p->n_logits;
-    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}", "test", "pass", "model", m->name, "format", m->weight_format, "isa", m->isa,
-                     "tokens", p->n_tokens, "logit_rows", p->n_logits, "threads", pool_threads(b->pool), "runs", p->n_runs, "seconds", median,
-                     "fastest", p->seconds[0], "cpu_seconds", p->cpu_seconds[p->n_runs / 2], "gops", 2e-9 * macs / median, "weights_gbps", 1e-9 * bytes_of_pass(m) / median,
+    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}",
+                     "test", "pass", "model", m->name, "format", m->weight_format, "isa", m->isa,
+                     "tokens", p->n_tokens, "logit_rows", p->n_logits, "threads", pool_threads(b->pool), "runs", p->n_runs,
+                     "seconds", median,
+                     "fastest", p->seconds[0], "cpu_seconds", p->cpu_seconds[p->n_runs / 2], "gops", 2e-9 * macs / median,
+                     "weights_gbps", 1e-9 * bytes_of_pass(m) / median,
                      "load_seconds", b->load_seconds, "peak_rss_bytes", (json_int_t)term_peak_rss(), "share_by_kernel", share);
 }
 
@@ -170,7 +173,8 @@ static bool each_case(const struct bench *b, json_t *rows, struct unmask_err *er
         if (n < sizeof word) memcpy(word, p, n);
         if (!b->s->tokens && parse_int(word, b->m->h.n_ctx + 1, INT32_MAX, &tokens)) continue;
         if (!parse_int(word, 1, b->m->h.n_ctx, &tokens))
-            return fail(err, E_CLI_VALUE, .field = "--tokens", .found = QUOTE(p, n), .need = FMT("numbers from 1 to %d, the model's context, like 32,128,512", b->m->h.n_ctx));
+            return fail(err, E_CLI_VALUE, .field = "--tokens", .found = QUOTE(p, n),
+                        .need = FMT("numbers from 1 to %d, the model's context, like 32,128,512", b->m->h.n_ctx));
         if (!one_case(b, (int)tokens, rows, err)) return false;
     }
     return true;

@@ -56,13 +56,15 @@ static void print_shares(const json_t *rows)
     json_t *first = json_object_get(json_array_get(rows, 0), "share_by_kernel");
     if (!first) return;
     fputs("\n| share of time, per cent |", stdout);
-    json_array_foreach(rows, i, row) printf(" %" JSON_INTEGER_FORMAT " tokens |", json_integer_value(json_object_get(row, "tokens")));
+    json_array_foreach(rows, i, row)
+        printf(" %" JSON_INTEGER_FORMAT " tokens |", json_integer_value(json_object_get(row, "tokens")));
     fputs("\n|---|", stdout);
     for (i = 0; i < json_array_size(rows); i++) fputs("---|", stdout);
     putchar('\n');
     json_object_foreach(first, key, v) {
         printf("| %s |", key);
-        json_array_foreach(rows, i, row) printf(" %.1f |", 100 * json_real_value(json_object_get(json_object_get(row, "share_by_kernel"), key)));
+        json_array_foreach(rows, i, row)
+            printf(" %.1f |", 100 * json_real_value(json_object_get(json_object_get(row, "share_by_kernel"), key)));
         putchar('\n');
     }
 }
@@ -96,7 +98,8 @@ static double ratio_of(const json_t *row, const json_t *baseline)
     size_t i;
     json_t *old;
     json_array_foreach(baseline, i, old) {
-        const double before = json_number_value(json_object_get(old, "gops")), after = json_number_value(json_object_get(row, "gops"));
+        const double before = json_number_value(json_object_get(old, "gops"));
+        const double after = json_number_value(json_object_get(row, "gops"));
         if (same_case(row, old) && before > 0 && after > 0) return before / after;
     }
     return 0;
@@ -114,14 +117,16 @@ static bool compare(const char *path, json_t *rows, double *worst, struct unmask
         if (ratio > *worst) *worst = ratio;
     }
     json_decref(baseline);
-    return *worst > 0 || fail(err, E_BENCH_BASELINE, .file = path, .need = "the JSON of a run with the same model, sizes, threads and instruction set");
+    return *worst > 0 || fail(err, E_BENCH_BASELINE, .file = path,
+                              .need = "the JSON of a run with the same model, sizes, threads and instruction set");
 }
 
 /* ---- the command ---- */
 
 static bool make_model(const struct settings *s, struct unmask_err *err)
 {
-    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args), .need = "a format and OUT: unmask bench --make-model 0.5b q4_0 OUT.gguf");
+    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args),
+                                   .need = "a format and OUT: unmask bench --make-model 0.5b q4_0 OUT.gguf");
     if (!cmd_expect_args(s, 2, err)) return false;
     const struct quant_format *f = quant_format_by_name(s->args[0]);
     if (!f) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[0], strlen(s->args[0])), .need = "q4_0, q8_0 or f16");
@@ -141,7 +146,8 @@ static bool measure(const struct settings *s, const struct term *t, json_t *rows
         print_table(rows);
         print_shares(rows);
     }
-    return worst <= slower || fail(err, E_BENCH_SLOWER, .file = s->baseline, .found = FMT("%.2f times its time", worst), .need = FMT("at most %.2f", slower));
+    return worst <= slower || fail(err, E_BENCH_SLOWER, .file = s->baseline,
+                                   .found = FMT("%.2f times its time", worst), .need = FMT("at most %.2f", slower));
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)

@@ -1,9 +1,9 @@
 /* forward.c - see forward.h.  A layer reads like the paper:
  *     store k, v = rope(K(norm(x))), V(norm(x))                for all rows of the pass
  *     x += O(attend(rope(Q(norm(x))), stored k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))
- * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas.  Every stage is shared out over
- * the pool, and what one row or head needs in a row is one stage, since all threads wait for each other between two.  Each number has one owner,
- * so results do not depend on the number of threads. */
+ * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas.  Every stage is shared out
+ * over the pool, and steps of one row or head that follow each other are one stage, since all threads wait for each other
+ * between two.  Each number has one owner, so results do not depend on the number of threads. */
 #include "forward.h"
 
 #include <math.h>
@@ -306,7 +306,8 @@ static void attend_item(void *arg, int item, int worker)
     const int end = first + ATTEND_ROWS < f->n_rows ? first + ATTEND_ROWS : f->n_rows;
     const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
     float *q = f->q + (size_t)head * d;
-    for (int row = first; row < end; row++) rotate(f, q + (size_t)row * ldq, f->layer->q_bias ? f->layer->q_bias + (size_t)head * d : NULL, 1, position_of(f, row));
+    const float *bias = f->layer->q_bias ? f->layer->q_bias + (size_t)head * d : NULL;
+    for (int row = first; row < end; row++) rotate(f, q + (size_t)row * ldq, bias, 1, position_of(f, row));
     for (int row = first, next; row < end; row = next) {         /* rows of one branch at a time */
         const int branch = branch_of(f, row);
         const size_t kv = (size_t)kv_head * (size_t)row_store_max_tokens(f->p->store[branch]) * d;

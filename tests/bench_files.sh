@@ -1,7 +1,7 @@
 # bench_files.sh - for scripts that measure: a model with random weights, on a RAM disk if there is room.
 
-# bench_file UNMASK SHAPE FORMAT: make it, print its path; false if neither the RAM disk nor the folder of temporary files has room, or
-# the memory does not hold it twice: as a file on the RAM disk and loaded.
+# bench_file UNMASK SHAPE FORMAT: make it, print its path; false if neither the RAM disk nor the folder of temporary files has
+# room, or the memory does not hold it twice: as a file on the RAM disk and loaded.
 bench_file() {
     case $2 in llada-8b) mib=4400 ;; 0.5b) mib=220 ;; *) mib=8 ;; esac
     case $3 in q8_0) mib=$((mib * 17 / 9)) ;; f16) mib=$((mib * 32 / 9)) ;; esac

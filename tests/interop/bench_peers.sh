@@ -20,19 +20,24 @@ if [ ! -f "$bins/libllama.v0.5.0.so" ]; then
     command -v npm >/dev/null || { echo "bench_peers.sh: npm is needed" >&2; exit 1; }
     (cd "$cache" && npm pack --silent "@node-llama-cpp/linux-x64@$version" >/dev/null && tar xzf ./*.tgz)
 fi
-${CC:-cc} -O2 -o "$cache/llama_pass" tests/interop/llama_pass.c -L "$bins" -l:libllama.v0.5.0.so -l:libggml.v0.5.0.so -l:libggml-base.so -Wl,-rpath,"$bins"
+${CC:-cc} -O2 -o "$cache/llama_pass" tests/interop/llama_pass.c \
+    -L "$bins" -l:libllama.v0.5.0.so -l:libggml.v0.5.0.so -l:libggml-base.so -Wl,-rpath,"$bins"
 
 # Lines "TOKENS SECONDS PROCESSOR_SECONDS" of one run, to standard output
 run_unmask() {
     "$build/unmask" bench --no-config -m "$1" --tokens "$(echo "$tokens" | tr ' ' ,)" --logit-rows 32 -t "$threads" --json |
-        tr '{' '\n' | sed -n 's/.*"tokens": \([0-9]*\),.*"seconds": \([0-9.e+-]*\),.*"cpu_seconds": \([0-9.e+-]*\),.*"load_seconds": \([0-9.e+-]*\),.*/\1 \2 \3\nload \4 0/p'
+        tr '{' '\n' | tr -d '",' | awk '/^test: pass/ {
+            for (i = 1; i < NF; i++) value[$i] = $(i + 1)
+            print value["tokens:"], value["seconds:"], value["cpu_seconds:"]; print "load", value["load_seconds:"], 0
+        }'
 }
 # shellcheck disable=SC2086
 run_llama() { "$cache/llama_pass" "$1" "$bins" "$threads" 32 $tokens; }
 
 # median FILE KEY FIELD
 median() {
-    awk -v key="$2" -v field="$3" '$1 == key { print $field }' "$cache/$1" | sort -g | awk '{ v[NR] = $1 } END { print (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2) }'
+    awk -v key="$2" -v field="$3" '$1 == key { print $field }' "$cache/$1" | sort -g |
+        awk '{ v[NR] = $1 } END { print (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2) }'
 }
 
 "$build/unmask" version | sed -n '1,3p'

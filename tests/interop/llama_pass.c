@@ -15,7 +15,8 @@
 #include <time.h>
 
 struct params { uint32_t word[64]; };           /* at least as large as either structure; passed in memory, by value */
-enum { N_CTX = 0, N_BATCH = 1, N_UBATCH = 2, N_THREADS = 7, N_THREADS_BATCH = 8, DEFAULT_CTX = 512, DEFAULT_BATCH = 2048, DEFAULT_UBATCH = 512 };
+enum { N_CTX = 0, N_BATCH = 1, N_UBATCH = 2, N_THREADS = 7, N_THREADS_BATCH = 8 };
+enum { DEFAULT_CTX = 512, DEFAULT_BATCH = 2048, DEFAULT_UBATCH = 512 };
 
 struct llama_batch { int32_t n_tokens; int32_t *token; float *embd; int32_t *pos; int32_t *n_seq_id; int32_t **seq_id; int8_t *logits; };
 
@@ -61,7 +62,8 @@ static void die(const char *why)
 static void *open_context(void *model, int n_tokens, int n_threads)
 {
     struct params p = llama_context_default_params();
-    if (p.word[N_CTX] != DEFAULT_CTX || p.word[N_BATCH] != DEFAULT_BATCH || p.word[N_UBATCH] != DEFAULT_UBATCH || p.word[N_THREADS] != p.word[N_THREADS_BATCH])
+    if (p.word[N_CTX] != DEFAULT_CTX || p.word[N_BATCH] != DEFAULT_BATCH || p.word[N_UBATCH] != DEFAULT_UBATCH
+        || p.word[N_THREADS] != p.word[N_THREADS_BATCH])
         die("this libllama has other context parameters");
     p.word[N_CTX] = p.word[N_BATCH] = p.word[N_UBATCH] = (uint32_t)(n_tokens < WARM_UP ? WARM_UP : n_tokens);
     p.word[N_THREADS] = p.word[N_THREADS_BATCH] = (uint32_t)n_threads;
@@ -117,6 +119,7 @@ int main(int argc, char **argv)
     void *model = llama_model_load_from_file(argv[1], llama_model_default_params());
     if (!model) die("the model does not load");
     printf("load %.3f\n", seconds_of(CLOCK_MONOTONIC) - start);
-    for (int i = 5; i < argc; i++) one_case(model, (int)strtol(argv[i], NULL, 10), (int)strtol(argv[4], NULL, 10), (int)strtol(argv[3], NULL, 10));
+    const int n_threads = (int)strtol(argv[3], NULL, 10), n_logits = (int)strtol(argv[4], NULL, 10);
+    for (int i = 5; i < argc; i++) one_case(model, (int)strtol(argv[i], NULL, 10), n_logits, n_threads);
     return 0;
 }
