@@ -191,17 +191,23 @@ static void product_item(void *arg, int item, int worker)
     else float_kernel(all->k, w)->run(y, p->ldy, p->in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
 }
 
-/* y = rows of in times w^T for up to three products that may run side by side.  Items are sized to about ITEM_MACS
- * multiply-accumulates: some tens of microseconds, small enough to share out evenly and large enough to hand out. */
+/* Tiles of w in an item: about ITEM_MACS multiply-accumulates, some tens of microseconds, which is worth handing out; but
+ * THREAD_ITEMS items for every thread of a small matrix.  Pairs of tiles, since wide kernels take two at a time. */
+static int tiles_of_item(const struct forward *f, const struct weight *w, int rows)
+{
+    enum { ITEM_MACS = 4 << 20, THREAD_ITEMS = 4 };
+    const int large = (int)(ITEM_MACS / ((int64_t)rows * TILE_N * w->k)), fair = tiles_of(w->n) / (THREAD_ITEMS * pool_threads(f->pool));
+    const int step = (large < fair ? large : fair) & ~1;
+    return step < 2 ? 2 : step;
+}
+
+/* y = rows of in times w^T for up to three products that may run side by side. */
 static void run_products(struct forward *f, enum stage stage, const struct product *p, int n, int rows)
 {
-    enum { ITEM_MACS = 4 << 20 };
     struct products all = { .k = &f->m->kernels, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
+    const int row_items = (rows + all.row_step - 1) / all.row_step;
     for (int i = 0; i < n; i++) {
-        const int row_items = (rows + all.row_step - 1) / all.row_step;
-        const int64_t tile_macs = (int64_t)(rows < CHUNK ? rows : CHUNK) * TILE_N * p[i].w->k;
-        const int step = (int)(ITEM_MACS / tile_macs) & ~1;     /* pairs of tiles: wide kernels take two at a time */
-        all.tile_step[i] = step < 2 ? 2 : step;
+        all.tile_step[i] = tiles_of_item(f, p[i].w, rows < CHUNK ? rows : CHUNK);
         all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles_of(p[i].w->n) + all.tile_step[i] - 1) / all.tile_step[i]);
     }
     run_stage(f, stage, product_item, &all, all.first_item[n]);
