@@ -194,12 +194,13 @@ esac
 
 # ---- signals: long work is stopped, what there is stays, the status tells
 
-slow="--raw --gen-length 200 --block-length 200 --steps 200 --isa scalar -t 1 --early-stop off"
-stop() { timeout --preserve-status -s "$1" "$2" $unmask run $slow "Once upon a time" --trace "$dir/stopped" >"$dir/out" 2>"$dir/err"; status=$?; }
+slow="--raw --gen-length 32 --block-length 32 --steps 32 --isa scalar -t 1 --early-stop off"      # a step takes tenths of a second everywhere
+# --foreground: without it timeout signals its group as well, and a second signal ends the program at once.
+stop() { timeout --foreground --preserve-status -s "$1" "$2" $unmask run $slow "Once upon a time" --trace "$dir/stopped" >"$dir/out" 2>"$dir/err"; status=$?; }
 stop INT 1;                                                 expect "SIGINT" 130 '*' -
 same "what there was, as a line" "$(wc -l <"$dir/out")" 1
 stop TERM 1;                                                expect "SIGTERM" 143 '*' -
-sleep 3 | timeout --preserve-status -s INT 0.3 $unmask run >"$dir/out" 2>"$dir/err"; status=$?; expect "SIGINT while reading the prompt" 130 - -
+sleep 3 | timeout --foreground --preserve-status -s INT 0.3 $unmask run >"$dir/out" 2>"$dir/err"; status=$?; expect "SIGINT while reading the prompt" 130 - -
 same "nothing half-written stays" "$(find "$dir" -name '*stopped*' ! -name stopped | wc -l)" 0
 
 # ---- terminals (a pseudo-terminal by script(1), where there is one)
