@@ -221,13 +221,14 @@ if [ -z "$RUNNER" ] && command -v script >/dev/null; then
     check "infill" "$status|$(grep -c "One day$esc\[0;2m$shade" "$dir/out")" "0|1"
 
     # talk KEYS FLAGS: a chat on a pseudo-terminal.  Keys wait for what they answer to, not for a time: seen N TEXT returns when the
-    # terminal has shown TEXT N times, or after half a minute.  What hangs all the same ends after two.
+    # terminal has shown TEXT N times, or after half a minute.  What hangs all the same ends after two.  exec: a shell between would
+    # take the Ctrl-C too, and end.
     seen() {
         tries=0
         while [ $tries -lt 300 ] && [ "$(grep -ao -- "$2" "$dir/out" 2>/dev/null | wc -l)" -lt "$1" ]; do sleep 0.1; tries=$((tries + 1)); done
         sleep 0.3
     }
-    talk() { rm -f "$dir/out"; eval "$1" | timeout 120 script -qec "$program chat $2" /dev/null >"$dir/out" 2>&1; status=$?; }
+    talk() { rm -f "$dir/out"; eval "$1" | timeout 120 script -qec "exec $program chat $2" /dev/null >"$dir/out" 2>&1; status=$?; }
     talk "seen 1 '^> '; printf 'turn on the kitchen light\n'; seen 1 '\"on\"}'; seen 2 '^> '; printf '/quit\n'; sleep 1" "$short"
     check "chat" "$status|$(grep -c '^> ' "$dir/out" | sed 's/[2-9]/some/')|$(grep -c 'Ctrl-D ends' "$dir/out")|$(tr -d '\r' <"$dir/out" | grep -c "$light\$" | sed 's/[1-9]/some/')" "0|some|1|some"
     talk "seen 1 '^> '; printf 'who are you?\n'; seen 1 'step 2/192'; printf '\003'; seen 2 '^> '; printf '/stats\n'; seen 1 '1 turns'; printf '\004'; sleep 1" \
