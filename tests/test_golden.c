@@ -487,6 +487,7 @@ int main(int argc, char **argv)
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--isa")) isa = argv[i + 1];
         if (!strcmp(argv[i], "-t")) n_threads = atoi(argv[i + 1]);
+        if (!strcmp(argv[i], "--only")) cmocka_set_test_filter(argv[i + 1]);
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_meets_goldens), cmocka_unit_test(attention_is_bidirectional), cmocka_unit_test(threads_change_no_bit),
