@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cmd.h"
+#include "cmd_compare.h"
 #include "eval_reuse.h"
 #include "eval_stats.h"
 #include "file.h"
@@ -257,20 +258,23 @@ static bool run_lines(const struct settings *s, const struct term *t, struct unm
     return ok;
 }
 
-#define MEASURES "--likelihood, --exact-match, --against"
+#define MEASURES "--likelihood, --exact-match, --against, --compare"
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    const int measures = (s->likelihood != NULL) + (s->exact_match != NULL) + (s->against != NULL);
-    if (!cmd_expect_args(s, 0, err)) return false;
+    const int measures = (s->likelihood != NULL) + (s->exact_match != NULL) + (s->against != NULL) + (s->compare != NULL);
+    if (!cmd_expect_args(s, s->compare ? 1 : 0, err)) return false;
     if (measures > 1) return fail(err, E_CLI_CONFLICT, .field = MEASURES, .found = "more than one", .need = "one of them");
     if (!measures) return fail(err, E_CLI_MISSING, .field = MEASURES, .need = "one of them");
+    if (s->compare && s->n_args < 1) return fail(err, E_CLI_MISSING, .field = "--compare A B", .found = "one model", .need = "two");
+    if (s->compare) return cmd_compare(s, t, err);
     return s->against ? run_reuse(s, t, err) : run_lines(s, t, err);
 }
 
 const struct command cmd_eval = {
-    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE | --reuse A --against B) [options]", "measure a model on files of JSON lines",
+    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE | --reuse A --against B | --compare A B) [options]", "measure a model on files of JSON lines",
     "  unmask eval --exact-match questions.jsonl            lines of {\"q\": ..., \"a\": ...}\n"
     "  unmask eval --likelihood texts.jsonl --mc 128        lines of {\"prompt\": ..., \"answer\": ...} or their ids\n"
     "  unmask eval --reuse fast --against exact             what a reuse profile changes: answers, likelihood, cost\n"
+    "  unmask eval --compare f32.gguf q4_0.gguf             what quantizing changes: KL, likelihood, answers\n"
 };

@@ -54,7 +54,7 @@ struct settings {
 
     const char *ids, *logits, *hidden;          /* forward */
     bool special; const char *jsonl;            /* tokenize */
-    const char *likelihood, *exact_match, *against, *data; int limit, mc;        /* eval */
+    const char *likelihood, *exact_match, *against, *compare, *data; int limit, mc;        /* eval */
     bool force;                                 /* quantize */
     bool dry_run, card; const char *report, *split_size;
     const char *set[MAX_SET]; int n_set;

@@ -8,7 +8,7 @@ check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed
 compare() { $unmask eval --no-config --json "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
 has() { grep -c "\"$1\":$2[,}]" "$dir/out"; }
 
-compare --reuse exact --against none --limit 1
+compare --reuse exact --against none --limit 1 --mc 16
 check "exact against none: status and errors" "$status|$(cat "$dir/err")" "0|"
 for field in '"agreement_free":1.0' '"agreement_teacher":1.0' '"kl":0.0' '"rows_per_place":128.0'; do
     check "exact against none: $field" "$(grep -c "$field" "$dir/out")" 1
@@ -19,10 +19,10 @@ for field in agreement_free score score_exact rows_per_place speedup agreement_t
     check "field $field" "$(grep -c "\"$field\":" "$dir/out")" 1
 done
 
-compare --reuse fast --against exact --limit 1
+compare --reuse fast --against exact --limit 1 --mc 16
 check "fast: fewer rows" "$(sed 's/.*"stories".*"rows_per_place":\([0-9.]*\),.*/\1/' "$dir/out" | awk '{ print ($1 > 6 && $1 < 9) }')" 1
 first=$(sed 's/"seconds[a-z_]*":[^,}]*//g; s/"speedup":[^,}]*//g; s/"[a-z_]*fewer_steps":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
-compare --reuse fast --against exact --limit 1 -t 1
+compare --reuse fast --against exact --limit 1 --mc 16 -t 1
 again=$(sed 's/"seconds[a-z_]*":[^,}]*//g; s/"speedup":[^,}]*//g; s/"[a-z_]*fewer_steps":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
 check "the same figures on one thread" "$again" "$first"
 
@@ -30,6 +30,31 @@ compare --reuse nothing --against exact;                  check "an unknown prof
 printf '{"x":1}\n' >"$dir/bad.jsonl"
 compare --reuse fast --against exact --data "$dir/bad.jsonl"; check "a line of neither kind" "$status|$(grep -c 'E-CLI-012' "$dir/err")" "2|1"
 compare --reuse fast --against exact --data "$dir/none";  check "a missing file" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
+
+# Two models: one of them twice differs in nothing; float weights instead of 8-bit ones in little.
+model=models/unmask-demo-6M-v1.0-Q8_0.gguf
+pair() { compare --compare "$@" --limit 1 --mc 4; }
+value() { sed "s/.*\"$1\":{\(.*\)/\1/; s/.*\"$2\":\([0-9.e-]*\)[,}].*/\1/" "$dir/out"; }
+pair $model $model
+check "a model and itself: status and errors" "$status|$(cat "$dir/err")" "0|"
+for field in '"kl":0.0,' '"agreement_teacher":1.0,' '"agreement_free":1.0,' '"differing":0.0,' '"nll_difference_interval":\[null,null\]'; do
+    check "a model and itself: $field of both kinds" "$(grep -o "$field" "$dir/out" | wc -l)" 2
+done
+for field in score_a score_b score_a_interval score_b_interval score_difference_interval peak_rss_bytes mc seed; do
+    check "compare: field $field" "$(grep -o "\"$field\":" "$dir/out" | wc -l)" 1
+done
+$unmask quantize -q $model "$dir/f32.gguf" f32
+pair "$dir/f32.gguf" $model
+check "rounding of activations shows, and is small" "$(value stories kl | awk '{ print ($1 > 0 && $1 < 0.01) }')" 1
+check "all masks of four levels" "$(value stories rows | awk '{ print ($1 > 100) }')" 1
+first=$(sed 's/"seconds":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
+pair "$dir/f32.gguf" $model -t 1
+check "compare: the same figures on one thread" "$(sed 's/"seconds":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")" "$first"
+compare --compare $model;                                 check "only one model" "$status|$(grep -c 'E-CLI-005' "$dir/err")" "2|1"
+pair $model "$dir/none.gguf";                             check "a missing model" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
+printf '{"text":"Tom had a red ball."}\n' >"$dir/text.jsonl"
+pair $model tests/data/checkpoints/llada-tiny --data "$dir/text.jsonl"; check "another vocabulary" "$status|$(grep -c 'E-CLI-013' "$dir/err")" "2|1"
+TMPDIR=$dir/none pair $model $model;                      check "no place for what waits" "$status|$(grep -c 'E-FILE-006' "$dir/err")" "4|1"
 compare --exact-match "$dir/bad.jsonl" --against exact;   check "two measures" "$status|$(grep -c 'E-CLI-010' "$dir/err")" "2|1"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
