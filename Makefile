@@ -41,7 +41,7 @@ SETS_x86_64  := avx2 avxvnni avx512vnni
 SETS_aarch64 := neon neon_dotprod neon_i8mm
 ALL_SETS     := $(SETS_x86_64) $(SETS_aarch64)
 
-PROGRAM_SRC := $(wildcard src/main.c src/cmd.c src/cmd_*.c src/bench*.c src/eval_*.c src/options.c src/configfile.c src/datafiles.c src/term.c src/jsonl.c src/canvas.c src/holes.c)
+PROGRAM_SRC := $(wildcard src/main.c src/cmd.c src/cmd_*.c src/bench*.c src/eval_*.c src/options.c src/configfile.c src/datafiles.c src/recipe.c src/term.c src/jsonl.c src/canvas.c src/holes.c)
 SIMD_SRC    := $(filter-out $(ALL_SETS:%=simd/%.c),$(wildcard simd/*.c)) $(wildcard $(SETS_$(ARCH):%=simd/%.c))
 LIB_SRC     := $(filter-out $(PROGRAM_SRC),$(wildcard src/*.c quant/*.c)) $(SIMD_SRC)
 LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
@@ -176,7 +176,7 @@ $(BUILD)/tests/%: tests/%.c $(TEST_OBJ) $(BUILD)/libunmask.a
 
 LIBDIR = $(DESTDIR)$(PREFIX)/lib
 install: all    ## install below PREFIX (/usr/local), DESTDIR in front
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/unmask/models $(DESTDIR)$(PREFIX)/share/unmask/configs
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/unmask/models $(DESTDIR)$(PREFIX)/share/unmask/configs/quant
 	install -m 755 $(BUILD)/unmask $(DESTDIR)$(PREFIX)/bin/unmask
 	install -m 644 include/unmask.h $(DESTDIR)$(PREFIX)/include/unmask.h
 	install -m 644 $(BUILD)/libunmask.a $(LIBDIR)/libunmask.a
@@ -187,6 +187,7 @@ install: all    ## install below PREFIX (/usr/local), DESTDIR in front
 	    '$(PREFIX)' '$(VERSION)' > $(LIBDIR)/pkgconfig/unmask.pc
 	install -m 644 models/*.gguf models/*.md $(DESTDIR)$(PREFIX)/share/unmask/models/
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/unmask/configs/
+	install -m 644 configs/quant/*.yaml $(DESTDIR)$(PREFIX)/share/unmask/configs/quant/
 
 uninstall:      ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/unmask $(DESTDIR)$(PREFIX)/include/unmask.h $(LIBDIR)/libunmask.* $(LIBDIR)/pkgconfig/unmask.pc

@@ -1,7 +1,9 @@
 /* quantize.h - a checkpoint (Hugging Face folder or GGUF) becomes a GGUF file in another number format.
  *
- * Matrices take the wanted format, embedding and head included; rows that are no multiple of its block fall back to F16;
- * norms and biases are F32.  Rows stream through a few MiB whatever the model's size.  The file is read back and compared
+ * A matrix takes the format of the first rule that fits its name, else the one that is wanted for all, embedding and head
+ * included; where its rows are no multiple of that format's block it takes Q8_0, where they are no multiple of 32 F16; norms and
+ * biases are F32.  In a GGUF file that says it is of the wanted type, if that is a lossy one, every matrix stays what it is.  Blocks are copied bit for bit where
+ * the format stays the same.  Rows stream through a few MiB whatever the model's size.  The file is read back and compared
  * before it gets its name.  The same input and options give the same bytes, on any number of threads. */
 #ifndef QUANTIZE_H
 #define QUANTIZE_H
@@ -9,11 +11,16 @@
 #include "format.h"
 #include "err.h"
 
+enum { QUANTIZE_FORMATS = 16 };                 /* at most, in the table of formats */
+
 struct quantize_report {
     uint64_t in_bytes, out_bytes;               /* of the tensors read; of the file written              */
     size_t n_files;                             /* written                                               */
-    size_t n_tensors, n_fallback;               /* all; matrices that fell back to F16                   */
-    char fallback[64];                          /* name of the first of them                             */
+    size_t n_tensors, n_fallback;               /* all; matrices whose rows do not fit the wanted format */
+    char fallback[64];                          /* name of the first of them ...                         */
+    const struct quant_format *wanted, *got;    /* ... and what became of it                             */
+    size_t n_of[QUANTIZE_FORMATS];              /* tensors of quant_formats[i] in the output             */
+    size_t n_requantized;                       /* from one lossy format to another                      */
     char file_name[256];                        /* of the output by GGUF's naming rule                   */
     uint64_t memory_bytes;                      /* that the work takes beside what the program is        */
     double relative_error;                      /* sqrt(sum (written - read)^2 / sum read^2), matrices   */
@@ -23,6 +30,7 @@ struct quantize_report {
 struct quantize_tensor {
     const char *name;                           /* in the output; for the time of the call               */
     const struct quant_format *from, *to;
+    const char *why;                            /* of `to`: "type", "rule", "fallback", "kept" (in a file of the wanted type), "vector" */
     uint64_t bytes;                             /* as written                                            */
     double rmse, relative_error, cosine;        /* relative: rmse over the root mean square of the input */
     double worst_rmse;                          /* of the block that lost most ...                       */
@@ -38,8 +46,21 @@ struct quantize_progress {
     const struct quantize_report *report;       /* sizes and counts are known from PLANNED on            */
 };
 
+/* PCRE2 pattern, found anywhere in a matrix's name in the output ("blk.3.ffn_down.weight"; where embeddings are tied the
+ * embedding goes by "output.weight" too). */
+struct quantize_rule {
+    const char *pattern;
+    const struct quant_format *to;
+    bool more_bits;             /* only in the layers that llama.cpp's mixes give more bits: the first and last eighth, each third between */
+    bool required;              /* refuse a model in which it fits no matrix */
+};
+
 struct quantize_options {
-    const struct quant_format *format;
+    const struct quant_format *format;          /* of every matrix that no rule fits                     */
+    const struct quantize_rule *rules; size_t n_rules;         /* the first one that fits counts         */
+    const char *type;                           /* the mix's name: "q4_k_m"; NULL: the format's own name and file type */
+    uint32_t file_type;                         /* general.file_type of the mix                          */
+    bool requantize;                            /* from one lossy format to another, too; the metadata say so */
     int threads;                                /* 0 = all cores that we may run on                      */
     bool force;                                 /* replace an existing file                              */
     uint64_t split_bytes;                       /* several files, of at most so many bytes of tensors (or one tensor); 0 = one */

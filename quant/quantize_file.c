@@ -84,6 +84,7 @@ bool quantize_file(const char *in, const char *out, const struct quantize_option
         && quantize_plan(&j, err) && quantize_shards_plan(&j, out, err) && quantize_describe(&j, in, err) && write_files(&j, err);
     quantize_shards_free(&j);
     pool_close(j.pool);
+    rules_close(j.rules);
     mem_free(j.pieces);
     checkpoint_close(j.in);
     return ok;

@@ -73,6 +73,17 @@ static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
     return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, key)) || gguf_put_u32(j->shards[0].writer, key, 1, err);
 }
 
+/* ---- what the quantization did ----------------------------------------------------------------------- */
+
+static const char requantized_key[] = "unmask.requantized";
+
+/* Of an input that says so already the note stays, whatever is done now. */
+static bool put_history(struct quantize_job *j, struct unmask_err *err)
+{
+    if (j->report->n_requantized == 0 || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, requantized_key))) return true;
+    return gguf_put_u32(j->shards[0].writer, requantized_key, (uint32_t)j->report->n_requantized, err);
+}
+
 /* ---- from a GGUF file ------------------------------------------------------------------------------ */
 
 static bool is_split_key(struct str key) { return key_is(key, "split.no") || key_is(key, "split.count") || key_is(key, "split.tensors.count"); }
@@ -85,13 +96,13 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         struct str value;
         bool ok;
         if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key)) continue;        /* of other bytes, of other files */
-        if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err);
+        if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err);
         else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
         else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->shards[0].writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);
         else ok = gguf_put_meta(j->shards[0].writer, m, err);
         if (!ok) return false;
     }
-    return put_new_settings(j, err) && put_base_count(j, err) && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, j->o->format->gguf_file_type, err))
+    return put_new_settings(j, err) && put_base_count(j, err) && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err))
         && (versioned || gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err));
 }
 
@@ -128,7 +139,7 @@ static bool put_general(struct quantize_job *j, const char *in, struct unmask_er
         && put_known(j, "general.name", name, err) && put_known(j, "general.basename", str_of(m->base), err)
         && put_known(j, "general.size_label", str_of(m->size), err) && put_known(j, "general.finetune", str_of(m->finetune), err)
         && put_known(j, "general.version", str_of(m->version), err) && put_new_settings(j, err) && put_base_count(j, err)
-        && gguf_put_u32(w, file_type_key, j->o->format->gguf_file_type, err) && gguf_put_u32(w, version_key, QUANTIZATION_VERSION, err);
+        && gguf_put_u32(w, file_type_key, quantize_file_type(j->o), err) && gguf_put_u32(w, version_key, QUANTIZATION_VERSION, err);
 }
 
 static bool put_hparams(struct quantize_job *j, struct unmask_err *err)
@@ -262,12 +273,13 @@ static void name_file(struct quantize_job *j)
     output_text(j, "general.size_label", m->size, sizeof m->size);
     output_text(j, "general.finetune", m->finetune, sizeof m->finetune);
     output_text(j, "general.version", m->version, sizeof m->version);
-    model_name_file(m, j->o->format->name, j->report->file_name);
+    model_name_file(m, quantize_type(j->o), j->report->file_name);
 }
 
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err)
 {
     if (!(j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err))) return false;
+    if (!put_history(j, err)) return false;
     name_file(j);
     return quantize_shards_describe(j, err);
 }

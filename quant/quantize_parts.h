@@ -14,6 +14,7 @@
 struct piece {
     const struct tensor *from;
     const struct quant_format *to;
+    const char *why;                            /* as in struct quantize_tensor */
     char name[64];
     bool matrix, rotate;                        /* rotate: rows change places in each head (arch_rotated_row) */
     uint64_t n_rows, k;                         /* rows as they are converted; a vector is one row, or n rows of 1 to be rotated */
@@ -32,6 +33,7 @@ struct quantize_job {
     struct checkpoint *in;
     const struct arch *arch;
     struct hparams h;
+    struct rules *rules;
     struct piece *pieces; size_t n_pieces;      /* in the order of the file */
     struct shard *shards; size_t n_shards;      /* all metadata are in the first one */
     struct pool *pool;
@@ -42,6 +44,17 @@ struct quantize_job {
 
 /* quantize_plan.c: fill pieces and report; tensors that the output would lose are refused. */
 bool quantize_plan(struct quantize_job *j, struct unmask_err *err);
+const char *quantize_type(const struct quantize_options *o);            /* the name of what the output is made of */
+uint32_t quantize_file_type(const struct quantize_options *o);
+
+/* quantize_rules.c: options->rules as compiled patterns. */
+struct rules;
+bool rules_open(struct rules **out, const struct quantize_options *o, struct unmask_err *err);
+void rules_close(struct rules *r);              /* NULL is fine */
+/* The rule that fits a matrix, or NULL in *rule.  layer: -1 outside of layers. */
+bool rules_find(struct rules *r, const char *name, int layer, const struct hparams *h, const struct quantize_rule **rule, struct unmask_err *err);
+/* After all tensors: a required rule that no matrix took or that only earlier ones took before it is an error. */
+bool rules_all_used(const struct rules *r, struct unmask_err *err);
 
 /* quantize_shards.c: in this order; the last one at the end, whatever happened. */
 bool quantize_shards_plan(struct quantize_job *j, const char *out, struct unmask_err *err);

@@ -13,21 +13,61 @@ static bool has_suffix(const char *s, const char *tail)
     return n >= m && !strcmp(s + n - m, tail);
 }
 
-/* From a blocked format only the same format (blocks are copied) and F32 (nothing is lost) can be reached: rounding twice
- * is worse than rounding the original once. */
-static bool choose_format(struct quantize_job *j, struct piece *p, struct unmask_err *err)
+const char *quantize_type(const struct quantize_options *o) { return o->type ? o->type : o->format->name; }
+uint32_t quantize_file_type(const struct quantize_options *o) { return o->type ? o->file_type : o->format->gguf_file_type; }
+
+/* The input says of itself that it is of the wanted type. */
+static bool same_type(const struct quantize_job *j)
 {
-    const struct quant_format *from = p->from->format, *want = j->o->format;
-    p->to = &format_f32;
-    if (!p->matrix) return true;
-    p->to = want;
-    if (from->block > 1 && from != want && want != &format_f32)
-        return fail(err, E_QNT_TWICE, .file = j->in->path, .field = p->from->name, .found = from->name, .need = FMT("f32, f16, bf16 or %s", want->name),
-                    .hint = "Quantize from the original weights");
-    if (p->from->shape[0] % (uint64_t)want->block == 0) return true;
-    p->to = &format_f16;
-    if (j->report->n_fallback++ == 0) snprintf(j->report->fallback, sizeof j->report->fallback, "%s", p->name);
+    int64_t type = -1;
+    return j->in->kind == CHECKPOINT_GGUF && meta_int(j->in, "general.file_type", 0, UINT32_MAX, false, &type, NULL) && type == quantize_file_type(j->o);
+}
+
+/* What the rules, or the type, want for a matrix. */
+static bool wanted_format(struct quantize_job *j, struct piece *p, int layer, struct unmask_err *err)
+{
+    const struct quantize_rule *rule;
+    if (!rules_find(j->rules, p->name, layer, &j->h, &rule, err)) return false;
+    const bool kept = j->o->format->block > 1 && same_type(j) && !(rule && rule->required);
+    p->to = kept ? p->from->format : rule ? rule->to : j->o->format;
+    p->why = kept ? "kept" : rule ? "rule" : "type";
     return true;
+}
+
+/* From a blocked format to the same one blocks are copied, and F32 loses nothing; to any other, rounding twice is worse than
+ * rounding the original once. */
+static bool check_twice(struct quantize_job *j, const struct piece *p, struct unmask_err *err)
+{
+    const struct quant_format *from = p->from->format;
+    if (from->block == 1 || from == p->to || p->to == &format_f32) return true;
+    j->report->n_requantized++;
+    return j->o->requantize || fail(err, E_QNT_TWICE, .file = j->in->path, .field = p->from->name, .found = from->name, .need = FMT("weights in f32, f16, bf16 or %s", p->to->name),
+                                    .hint = "Quantize from the original weights; --requantize does it all the same, at a loss");
+}
+
+static bool choose_format(struct quantize_job *j, struct piece *p, int layer, struct unmask_err *err)
+{
+    struct quantize_report *r = j->report;
+    p->to = &format_f32;
+    p->why = "vector";
+    if (!p->matrix) return true;
+    if (!wanted_format(j, p, layer, err)) return false;
+    const struct quant_format *wanted = p->to;
+    if (p->from->shape[0] % (uint64_t)wanted->block != 0) {
+        p->to = p->from->shape[0] % QBLOCK == 0 ? &format_q8_0 : &format_f16;
+        p->why = "fallback";
+        if (r->n_fallback++ == 0) {
+            snprintf(r->fallback, sizeof r->fallback, "%s", p->name);
+            r->wanted = wanted;
+            r->got = p->to;
+        }
+    }
+    return check_twice(j, p, err);
+}
+
+static void count_format(struct quantize_report *r, const struct quant_format *f)
+{
+    for (int i = 0; i < QUANTIZE_FORMATS && quant_formats[i]; i++) r->n_of[i] += quant_formats[i] == f;
 }
 
 static bool add_piece(struct quantize_job *j, enum tensor_role role, int layer, struct unmask_err *err)
@@ -38,12 +78,14 @@ static bool add_piece(struct quantize_job *j, enum tensor_role role, int layer, 
     snprintf(p->name, sizeof p->name, at->gguf, layer);
     p->matrix = at->matrix;
     p->rotate = at->rotated && j->in->kind == CHECKPOINT_FOLDER;
-    if (!(p->from = arch_tensor(j->arch, j->in, &j->h, role, layer, err)) || !choose_format(j, p, err)) return false;
+    if (!(p->from = arch_tensor(j->arch, j->in, &j->h, role, layer, err)) 
+        || !choose_format(j, p, at->per_layer ? layer : -1, err)) return false;
     const uint64_t row = p->from->shape[0];
     p->n_rows = p->matrix ? tensor_rows(p->from) : p->rotate ? row : 1;
     p->k = p->matrix || !p->rotate ? row : 1;
     p->bytes = p->n_rows * (p->k / (uint64_t)p->to->block) * (uint64_t)p->to->block_bytes;
     j->report->in_bytes += p->from->bytes;
+    count_format(j->report, p->to);
     j->n_pieces++;
     return true;
 }
@@ -68,11 +110,11 @@ static bool check_left_over(const struct quantize_job *j, struct unmask_err *err
 bool quantize_plan(struct quantize_job *j, struct unmask_err *err)
 {
     const size_t most = (size_t)(j->h.n_layer + 1) * TENSOR_ROLES;
-    if (!(j->pieces = mem_zalloc(most, sizeof *j->pieces, err)) || !add_piece(j, T_EMBED, 0, err)) return false;
+    if (!rules_open(&j->rules, j->o, err) || !(j->pieces = mem_zalloc(most, sizeof *j->pieces, err)) || !add_piece(j, T_EMBED, 0, err)) return false;
     for (int layer = 0; layer < j->h.n_layer; layer++)
         for (int role = 0; role < TENSOR_ROLES; role++)
             if (j->arch->tensors[role].per_layer && !add_piece(j, role, layer, err)) return false;
     if (!add_piece(j, T_OUT_NORM, 0, err) || !add_piece(j, T_HEAD, 0, err)) return false;
     j->report->n_tensors = j->n_pieces;
-    return check_left_over(j, err);
+    return check_left_over(j, err) && rules_all_used(j->rules, err);
 }

@@ -128,7 +128,7 @@ static void tell_loss(struct quantize_job *j, const struct piece *p, const struc
     }
     if (!j->o->on_tensor) return;
     j->o->on_tensor(j->o->user, &(struct quantize_tensor){
-        .name = p->name, .from = p->from->format, .to = p->to, .bytes = p->bytes, .rmse = sqrt(l->ee / n),
+        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why, .bytes = p->bytes, .rmse = sqrt(l->ee / n),
         .relative_error = l->xx > 0 ? sqrt(l->ee / l->xx) : 0, .cosine = l->xx > 0 && yy > 0 ? (l->xx + l->xe) / sqrt(l->xx * yy) : 1,
         .worst_rmse = sqrt(l->worst_ee / (double)loss_block(p)), .worst_block = l->worst_block });
 }
@@ -170,7 +170,7 @@ static void add_bad(struct bad_values *sum, const struct bad_values *b)
     sum->n = n;
 }
 
-static bool refuse(const struct quantize_job *j, const struct piece *p, const struct item *sum, struct unmask_err *err)
+static bool refuse(const struct piece *p, const struct item *sum, struct unmask_err *err)
 {
     const bool overflow = !sum->nonfinite.n;
     const struct bad_values *b = overflow ? &sum->overflow : &sum->nonfinite;
@@ -179,7 +179,7 @@ static bool refuse(const struct quantize_job *j, const struct piece *p, const st
     return fail(err, overflow ? E_QNT_OVERFLOW : E_TENSOR_VALUE, .file = p->from->file->path, .field = p->from->name,
                 .found = FMT("%g at row %" PRIu64 ", column %" PRIu64 "; %" PRIu64 " such values", (double)b->value, row, column, b->n),
                 .need = overflow ? FMT("values that %s can hold", p->to->name) : "finite numbers",
-                .hint = overflow ? (j->o->format->block > 1 || p->to == &format_f16 ? "Choose bf16 or f32" : "Choose f32") : "The weights are damaged: fetch them again");
+                .hint = overflow ? (p->to->block > 1 || p->to == &format_f16 ? "Choose bf16 or f32" : "Choose f32") : "The weights are damaged: fetch them again");
 }
 
 /* One tensor.  After a bad value the rest is still looked through, to say how many there are, and not written. */
@@ -215,7 +215,7 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
         if (!quantize_tell(j, QUANTIZE_CONVERTING, p->name, err)) return false;
     }
     checksum_end(&sha, &p->sha256);
-    if (!refuse(j, p, &sum, err)) return false;
+    if (!refuse(p, &sum, err)) return false;
     tell_loss(j, p, &sum.loss);
     return gguf_write_padding(out, err);
 }

@@ -9,12 +9,12 @@
 #include "cmd_card.h"
 #include "gguf.h"
 #include "mem.h"
-#include "quantize.h"
+#include "recipe.h"
 
 struct run {
     const struct settings *s;
     const char *in, *out;
-    const struct quant_format *format;
+    struct recipe recipe;
     uint64_t split_bytes;
     struct progress progress;
     double start, converted;                    /* times: begun, and all tensors written but not yet verified */
@@ -36,11 +36,25 @@ static double free_space(const char *out)
     return statvfs(!slash ? "." : n ? folder : "/", &fs) == 0 ? (double)fs.f_bavail * (double)fs.f_frsize : 0;
 }
 
+/* What a mix is made of, and what does not fit it. */
+static void print_formats(const struct run *r, const struct quantize_report *q)
+{
+    int shown = 0;
+    for (int i = 0; r->recipe.n_rules && quant_formats[i]; i++)
+        if (q->n_of[i]) fprintf(stderr, "%s%zu tensors as %s", shown++ ? ", " : "", q->n_of[i], quant_formats[i]->name);
+    if (shown) fputc('\n', stderr);
+    if (q->n_fallback)
+        fprintf(stderr, "%zu matrices have rows that are no multiple of the %d values of a %s block and become q8_0, or f16 where 32 does not fit either (the first: %s, %s)\n",
+                q->n_fallback, q->wanted->block, q->wanted->name, q->fallback, q->got->name);
+    if (q->n_requantized) fprintf(stderr, "%zu matrices are rounded a second time: --requantize\n", q->n_requantized);
+}
+
 static void print_plan(const struct run *r, const struct quantize_report *q)
 {
     const char *slash = strrchr(r->out, '/');
-    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors, r->out, SIZE(q->out_bytes), r->format->name,
+    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors, r->out, SIZE(q->out_bytes), r->recipe.name,
             SIZE(free_space(r->out)));
+    print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(slash ? slash + 1 : r->out, q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
     if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
@@ -54,7 +68,7 @@ static void on_tensor(void *user, const struct quantize_tensor *t)
         snprintf(r->worst_name, sizeof r->worst_name, "%s", t->name);
     }
     if (r->tensors)
-        json_array_append_new(r->tensors, json_pack("{s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", t->name, "from", t->from->name, "to", t->to->name, "bytes",
+        json_array_append_new(r->tensors, json_pack("{s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", t->name, "from", t->from->name, "to", t->to->name, "why", t->why, "bytes",
                                                     (json_int_t)t->bytes, "rmse", t->rmse, "relative_error", t->relative_error, "cosine", t->cosine, "worst_block",
                                                     (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse));
 }
@@ -73,9 +87,9 @@ static bool on_progress(void *user, const struct quantize_progress *p)
 
 static json_t *json_of(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", r->in, "output", r->out, "format", r->format->name, "input_bytes",
+    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", r->in, "output", r->out, "format", r->recipe.name, "input_bytes",
                           (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes, "files", (int)q->n_files, "tensors", (int)q->n_tensors,
-                          "fallback_tensors", (int)q->n_fallback, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
+                          "fallback_tensors", (int)q->n_fallback, "requantized_tensors", (int)q->n_requantized, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
                           "seconds", seconds);
     if (o && !r->s->dry_run) {
         json_object_set_new(o, "seconds_before_verification", json_real(r->converted - r->start));
@@ -92,10 +106,7 @@ static void print_end(const struct run *r, const struct quantize_report *q, doub
         putchar('\n');
         json_decref(o);
     }
-    if (r->s->quiet || r->s->json) return;
-    if (q->n_fallback)
-        fprintf(stderr, "%zu matrices are F16: their rows are no multiple of %d (the first: %s)\n", q->n_fallback, r->format->block, q->fallback);
-    if (r->s->dry_run) return;
+    if (r->s->quiet || r->s->json || r->s->dry_run) return;
     fprintf(stderr, "%s: %s written and verified in %.1f s; relative error of the weights %.2g", r->out, SIZE(q->out_bytes), seconds, q->relative_error);
     if (r->worst_name[0]) fprintf(stderr, " (worst tensor: %s, %.2g)", r->worst_name, r->worst);
     fputc('\n', stderr);
@@ -129,7 +140,7 @@ static bool write_report(struct run *r, const struct quantize_report *q, double 
 
 static bool write_card(struct run *r, const struct quantize_report *q, struct unmask_err *err)
 {
-    const struct card_facts facts = { .relative_error = q->relative_error, .bytes = q->out_bytes, .format = r->format->name, .n_files = q->n_files };
+    const struct card_facts facts = { .relative_error = q->relative_error, .bytes = q->out_bytes, .format = r->recipe.name, .n_files = q->n_files };
     char *first = q->n_files > 1 ? gguf_part_path(r->out, 0, q->n_files, err) : mem_strndup(r->out, strlen(r->out), err);
     const bool ok = first && card_write(&r->card, first, &facts, err) && outfile_commit(&r->card, err);
     mem_free(first);
@@ -161,14 +172,11 @@ static bool read_size(const char *text, uint64_t *bytes, struct unmask_err *err)
 
 static bool read_arguments(const struct settings *s, struct run *r, struct unmask_err *err)
 {
-    static const char formats[] = "q8_0, q4_0, f16, bf16 or f32";
-    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args), .need = "IN and OUT: unmask quantize FOLDER model-Q8_0.gguf q8_0");
-    if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a format");
+    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args), .need = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0");
+    if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a type");
     r->in = s->args[0];
     r->out = s->args[1];
-    r->format = s->n_args == 3 ? quant_format_by_name(s->args[2]) : &format_q8_0;
-    if (!r->format) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[2], strlen(s->args[2])), .need = formats);
-    return !s->split_size || read_size(s->split_size, &r->split_bytes, err);
+    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : "q4_0", err) && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
@@ -179,7 +187,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (ok) {
         progress_start(&r.progress, s, t);
         r.start = term_now();
-        const struct quantize_options o = { .format = r.format, .threads = s->threads, .force = s->force, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
+        const struct quantize_options o = { .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
+                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .threads = s->threads, .force = s->force, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
                                             .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
@@ -194,8 +203,9 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_quantize = {
-    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q8_0|q4_0|f16|bf16|f32] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
+    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
     "make a GGUF file in a smaller number format",
     "  unmask quantize LLaDA-8B-Instruct/ LLaDA-8B-Instruct-v1.0-Q4_0.gguf q4_0\n"
-    "  unmask quantize model-F32.gguf model-Q8_0.gguf --set general.license=apache-2.0\n"
+    "  unmask quantize model-F32.gguf model-Q8_0.gguf q8_0 --set general.license=apache-2.0\n"
+    "  unmask quantize LLaDA-8B-Instruct/ model-Q4_K_M.gguf q4_k_m --keep 'blk\\.0\\.=q8_0'\n"
 };

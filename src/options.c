@@ -216,7 +216,8 @@ struct list { const char **texts; int *n, most; };
 
 static struct list list_of(struct settings *s, const struct option *o)
 {
-    return o == &options[OPT_SET] ? (struct list){ s->set, &s->n_set, MAX_SET } : (struct list){ s->stop, &s->n_stop, MAX_STOPS };
+    return o == &options[OPT_SET] ? (struct list){ s->set, &s->n_set, MAX_SET } : o == &options[OPT_KEEP] ? (struct list){ s->keep, &s->n_keep, MAX_KEEP }
+         : (struct list){ s->stop, &s->n_stop, MAX_STOPS };
 }
 
 /* Store text as the option's value; false: it is not one. */

@@ -23,7 +23,7 @@ enum option_id {
 };
 
 enum tristate { AUTO, ON, OFF };                /* --watch=auto|on|off */
-enum { MAX_STOPS = 16, MAX_SET = 16 };
+enum { MAX_STOPS = 16, MAX_SET = 16, MAX_KEEP = 32 };
 
 /* Where a value came from, lowest first. */
 enum origin { FROM_DEFAULT, FROM_YAML, FROM_ENVIRONMENT, FROM_FLAG };
@@ -57,7 +57,8 @@ struct settings {
     const char *likelihood, *exact_match, *against, *compare, *data; int limit, mc;        /* eval */
     bool force;                                 /* quantize */
     bool dry_run, card; const char *report, *split_size;
-    const char *set[MAX_SET]; int n_set;
+    const char *set[MAX_SET], *keep[MAX_KEEP]; int n_set, n_keep;
+    bool requantize;
     bool show_tensors;                          /* inspect */
     bool kernels; const char *tokens, *baseline, *make_model; int logit_rows;   /* bench */
     bool help, version;

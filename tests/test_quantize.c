@@ -175,7 +175,8 @@ static void holds_the_source(const char *in, const char *out, const struct quant
         for (int layer = 0; arch_has(&h, role) && layer < (arch->tensors[role].per_layer ? h.n_layer : 1); layer++, seen++) {
             const struct tensor *s = arch_tensor(arch, a, &h, role, layer, &err), *t = arch_tensor(arch, b, &h, role, layer, &err);
             OK(s && t, err);
-            const struct quant_format *want = !arch->tensors[role].matrix ? &format_f32 : s->shape[0] % (uint64_t)f->block ? &format_f16 : f;
+            const struct quant_format *fallback = s->shape[0] % QBLOCK ? &format_f16 : &format_q8_0;
+            const struct quant_format *want = !arch->tensors[role].matrix ? &format_f32 : s->shape[0] % (uint64_t)f->block ? fallback : f;
             assert_ptr_equal(t->format, want);
             assert_memory_equal(s->shape, t->shape, sizeof s->shape);
             const bool vector = !arch->tensors[role].matrix, rotated = arch->tensors[role].rotated;
@@ -502,6 +503,113 @@ static void blocks_are_not_rounded_twice(void **state)
     assert_true(report.relative_error < 1e-3);
 }
 
+/* ---- rules: which matrix takes which format ---------------------------------------------------- */
+
+static struct quantize_options with_rules(const struct quant_format *f, const struct quantize_rule *rules, size_t n)
+{
+    return (struct quantize_options){ .format = f, .rules = rules, .n_rules = n, .type = "mixed", .file_type = 15, .threads = 2, .force = true };
+}
+
+static void expect_format(const struct checkpoint *c, const char *name, const struct quant_format *want)
+{
+    const struct tensor *t = checkpoint_tensor(c, name);
+    assert_non_null(t);
+    if (t->format != want) fail_msg("%s is %s, need %s", name, t->format->name, want->name);
+}
+
+static void the_first_rule_that_fits_counts(void **state)
+{
+    (void)state;
+    static const struct quantize_rule rules[] = {
+        { .pattern = "^blk\\.1\\.", .to = &format_f16 }, { .pattern = "attn_[kv]", .to = &format_q8_0 }, { .pattern = "blk.1.attn_v", .to = &format_f32 },
+    };
+    struct unmask_err err;
+    const struct quantize_options o = with_rules(&format_q4_0, rules, ARRAY_LEN(rules));
+    OK(quantize_file(DATA "llada-tiny", scratch("mixed.gguf"), &o, &report, &err), err);
+    assert_true(strstr(report.file_name, "-MIXED.gguf") != NULL);
+    struct checkpoint *c = open_checkpoint(scratch("mixed.gguf"));
+    expect_format(c, "blk.0.attn_q.weight", &format_q4_0);
+    expect_format(c, "blk.0.attn_k.weight", &format_q8_0);
+    expect_format(c, "blk.1.attn_v.weight", &format_f16);
+    expect_format(c, "blk.1.attn_norm.weight", &format_f32);            /* vectors take no part */
+    expect_format(c, "output.weight", &format_q4_0);
+    int64_t type = 0;
+    OK(meta_int(c, "general.file_type", 0, 100, true, &type, &err), err);
+    assert_int_equal(type, 15);
+    checkpoint_close(c);
+}
+
+static void rules_for_more_bits_and_for_tied_heads(void **state)
+{
+    (void)state;
+    static const struct quantize_rule rules[] = { { .pattern = "ffn_down|token_embd", .to = &format_f32, .more_bits = true }, { .pattern = "^output", .to = &format_f16 } };
+    static const bool more_of_16[] = { 1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 1, 1 };       /* (i - 2) % 3 == 2 between the eighths */
+    struct unmask_err err;
+    struct quantize_options o = with_rules(&format_q8_0, rules, ARRAY_LEN(rules));
+    OK(quantize_file(DATA "llada-tied", scratch("tied.gguf"), &o, &report, &err), err);
+    struct checkpoint *c = open_checkpoint(scratch("tied.gguf"));
+    expect_format(c, "token_embd.weight", &format_f16);                 /* it is the head too */
+    checkpoint_close(c);
+    make_deep();
+    o.n_rules = 1;
+    OK(quantize_file(scratch("deep.gguf"), scratch("deep-mixed.gguf"), &o, &report, &err), err);
+    c = open_checkpoint(scratch("deep-mixed.gguf"));
+    for (int i = 0; i < 16; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "blk.%d.ffn_down.weight", i);
+        expect_format(c, name, more_of_16[i] ? &format_f32 : &format_q8_0);
+    }
+    checkpoint_close(c);
+}
+
+static void bad_rules_are_refused(void **state)
+{
+    (void)state;
+    static const struct { const char *pattern, *part; } rows[] = { { "attn_(q", "parenthesis" }, { "no_such_tensor", "no matrix of that name" }, { "^(([^q]|[^x])+)+[0-9]$", "too long" } };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct unmask_err err;
+        const struct quantize_rule rule = { .pattern = rows[i].pattern, .to = &format_q8_0, .required = true };
+        const struct quantize_options o = with_rules(&format_q4_0, &rule, 1);
+        assert_false(quantize_file(DATA "llada-tiny", scratch("refused.gguf"), &o, &report, &err));
+        expect_err(&err, "E-QNT-008", rows[i].part, NULL);
+    }
+}
+
+/* In a file of the wanted type quantized matrices stay what they are, whatever the type would make of them now. */
+static void a_file_of_the_type_is_copied(void **state)
+{
+    (void)state;
+    static const struct quantize_rule rules[] = { { .pattern = "attn_v", .to = &format_q8_0 } };
+    struct unmask_err err;
+    struct quantize_options o = with_rules(&format_q4_0, rules, 1);
+    OK(quantize_file(DATA "llada-tiny", scratch("mixed.gguf"), &o, &report, &err), err);
+    o.n_rules = 0;
+    OK(quantize_file(scratch("mixed.gguf"), scratch("copy.gguf"), &o, &report, &err), err);
+    same_file(scratch("mixed.gguf"), scratch("copy.gguf"));
+    o.file_type = 2;                            /* another type: attn_v would be rounded twice */
+    assert_false(quantize_file(scratch("mixed.gguf"), scratch("copy.gguf"), &o, &report, &err));
+    expect_err(&err, "E-QNT-002", "attn_v", "--requantize", NULL);
+}
+
+static void requantized_files_say_so(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    make(DATA "llada-tiny", scratch("q8.gguf"), &format_q8_0);
+    struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true, .requantize = true };
+    OK(quantize_file(scratch("q8.gguf"), scratch("q4.gguf"), &o, &report, &err), err);
+    const size_t matrices = report.n_requantized;
+    assert_true(matrices > 20);
+    o.format = &format_f32;
+    OK(quantize_file(scratch("q4.gguf"), scratch("wide.gguf"), &o, &report, &err), err);
+    assert_int_equal(report.n_requantized, 0);
+    struct checkpoint *c = open_checkpoint(scratch("wide.gguf"));       /* the note stays */
+    int64_t n = 0;
+    OK(meta_int(c, "unmask.requantized", 1, 1000, true, &n, &err), err);
+    assert_int_equal(n, matrices);
+    checkpoint_close(c);
+}
+
 /* ---- refusals --------------------------------------------------------------------------------- */
 
 static void numbers_that_cannot_be_written_are_refused(void **state)
@@ -714,6 +822,11 @@ int main(void)
         cmocka_unit_test(too_many_files_are_refused),
         cmocka_unit_test(a_dry_run_writes_nothing),
         cmocka_unit_test(blocks_are_not_rounded_twice),
+        cmocka_unit_test(the_first_rule_that_fits_counts),
+        cmocka_unit_test(rules_for_more_bits_and_for_tied_heads),
+        cmocka_unit_test(bad_rules_are_refused),
+        cmocka_unit_test(a_file_of_the_type_is_copied),
+        cmocka_unit_test(requantized_files_say_so),
         cmocka_unit_test(numbers_that_cannot_be_written_are_refused),
         cmocka_unit_test(tensors_are_not_lost_silently),
         cmocka_unit_test(bad_inputs_leave_nothing),

@@ -16,12 +16,12 @@ quantize() { $unmask quantize "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
 check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
 
 quantize "$from" "$dir/a.gguf"
-expect "plan line" 0 "^$from: .* in 26 tensors -> $dir/a.gguf: .* as q8_0 (.* free)$"
-expect "last line" 0 "written and verified in .* s; relative error of the weights 0.00"
+expect "plan line" 0 "^$from: .* in 26 tensors -> $dir/a.gguf: .* as q4_0 (.* free)$"
+expect "last line" 0 "written and verified in .* s; relative error of the weights 0.08"
 check "standard output is empty" "$(cat "$dir/out")" ""
 quantize "$from" "$dir/a.gguf" q8_0
 expect "an existing file" 2 "exists already.*--force.*E-FILE-008"
-quantize "$from" "$dir/b.gguf" Q8_0 -t 1 -q
+quantize "$from" "$dir/b.gguf" Q4_0 -t 1 -q
 check "quiet" "$(cat "$dir/err")" ""
 check "the same bytes on one thread" "$(cksum <"$dir/b.gguf")" "$(cksum <"$dir/a.gguf")"
 quantize "$from" "$dir/a.gguf" q4_0 --force --json
@@ -37,12 +37,27 @@ quantize "$from" "$dir/x.gguf" --set llada.block_count=9;   expect "metadata of 
 quantize "$from" "$dir/no/x.gguf";                          expect "a folder that is missing" 4 "E-FILE-0"
 quantize "$dir/none" "$dir/x.gguf";                         expect "no input" 4 "E-FILE-001"
 quantize "$dir/a.gguf" "$dir/x.gguf" q8_0;                  expect "rounding twice" 2 "E-QNT-002"
+quantize "$dir/a.gguf" "$dir/r.gguf" q8_0 --requantize;     expect "rounding twice, asked for" 0 "matrices are rounded a second time"
+quantize "$from" "$dir/x.gguf" --keep ffn_down;             expect "a rule without a format" 2 "found no =.*E-QNT-008"
+quantize "$from" "$dir/x.gguf" --keep ffn_down=q9;          expect "a rule of an unknown format" 2 "found q9, need REGEX=FORMAT.*q8_0.*E-QNT-008"
+quantize "$from" "$dir/x.gguf" --keep nothing=q8_0;         expect "a rule that fits nothing" 2 "no matrix of that name.*E-QNT-008"
+printf 'format: q4_0\nfile_type: 1023\nrules:\n  - ffn_down=q8_0\nmore_bits: [attn_v=q8_0]\n' >"$dir/mine.yaml"
+quantize "$from" "$dir/m.gguf" "$dir/mine.yaml" --keep 'blk\.0\.ffn_down=f16' --report "$dir/m.json"
+expect "a recipe: the plan" 0 "^11 tensors as f32, 1 tensors as f16, 2 tensors as q8_0, 12 tensors as q4_0$"
+expect "a recipe: the name" 0 "^name by GGUF's rule: llada-tied-.*-v1.0-MINE.gguf$"
+check "a recipe: the report" "$(grep -c '"why": "rule"' "$dir/m.json")" "3"
+quantize "$dir/m.gguf" "$dir/m2.gguf" "$dir/mine.yaml" -q
+check "a file of the type is copied" "$(cksum <"$dir/m2.gguf")" "$(cksum <"$dir/m.gguf")"
+for line in 'format: q9' 'rules: [ffn_down]' 'rules: ffn' 'file_type: x' 'other: 1' 'file_type: 3'; do
+    echo "$line" >"$dir/bad.yaml"
+    quantize "$from" "$dir/x.gguf" "$dir/bad.yaml";         expect "a recipe that says $line" 2 "bad.yaml: .*E-QNT-00[89]"
+done
 quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output is the input" 2 "E-QNT-001"
 (ulimit -f 100; quantize "$from" "$dir/x.gguf" f32; echo "$status" >"$dir/status")
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
 check "nothing is left" "$(ls -A "$dir" | grep -c 'x.gguf')" "0"
 
-rm -f "$dir"/*.gguf
+rm -f "$dir"/*.gguf "$dir"/*.json
 quantize "$from" "$dir/s.gguf" q4_0 --dry-run
 expect "dry run: the name" 0 "^name by GGUF's rule: llada-tied-.*-v1.0-Q4_0.gguf$"
 expect "dry run: the memory" 0 "of memory for the work; nothing is written"
