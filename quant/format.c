@@ -4,7 +4,9 @@
 #include <string.h>
 #include <strings.h>
 
-const struct quant_format *const quant_formats[] = { &format_f32, &format_f16, &format_bf16, &format_q8_0, &format_q4_0, NULL };
+const struct quant_format *const quant_formats[] = {
+    &format_f32, &format_f16, &format_bf16, &format_q8_0, &format_q6_k, &format_q4_k, &format_q4_0, NULL
+};
 
 const struct quant_format *quant_format_by_name(const char *name)
 {

@@ -1,9 +1,12 @@
 /* q4_0.c - Q4_0 rows: blocks of 32 nibbles with one f16 scale, as ggml's reference makes them: the value of largest
- * magnitude becomes nibble 0 (-8), so the scale carries its sign; the other side is clamped to 15 (+7). */
+ * magnitude becomes nibble 0 (-8), so the scale carries its sign; the other side is clamped to 15 (+7).  Or, of the same
+ * layout, with the scale that loses least (scale_search.h). */
 #include "format.h"
 
 #include <math.h>
+#include <string.h>
 #include "f16.h"
+#include "scale_search.h"
 
 _Static_assert(sizeof(struct block_q4_0) == 18, "a Q4_0 block is 18 bytes in files");
 
@@ -39,6 +42,29 @@ static void quantize_q4_0(void *dst, const float *src, size_t k)
     }
 }
 
+/* The same codes as above, from the scale that loses least. */
+static struct block_q4_0 search_block(const float *x, const float *importance)
+{
+    enum { HALF = QBLOCK / 2, LOW = -8, HIGH = 7 };
+    struct block_q4_0 b;
+    float w[QBLOCK];
+    block_weights(w, importance, QBLOCK);
+    b.d = f32_to_f16(search_scale(x, w, QBLOCK, LOW, HIGH));
+    const float inverse = inverse_scale(f16_to_f32(b.d));
+    for (int i = 0; i < HALF; i++)
+        b.q[i] = (uint8_t)(((int)nearest_code(x[i], inverse, LOW, HIGH) - LOW) | ((int)nearest_code(x[i + HALF], inverse, LOW, HIGH) - LOW) << 4);
+    return b;
+}
+
+static void search_q4_0(void *dst, const float *src, const float *importance, size_t k)
+{
+    unsigned char *out = dst;
+    for (size_t i = 0; i < k; i += QBLOCK, out += sizeof(struct block_q4_0)) {
+        const struct block_q4_0 b = search_block(src + i, importance ? importance + i : NULL);
+        memcpy(out, &b, sizeof b);
+    }
+}
+
 static void dequantize_q4_0(float *dst, const void *src, size_t k)
 {
     enum { HALF = QBLOCK / 2 };
@@ -56,5 +82,5 @@ static void dequantize_q4_0(float *dst, const void *src, size_t k)
 
 const struct quant_format format_q4_0 = {
     .name = "q4_0", .gguf_type = 2, .gguf_file_type = 2, .block = QBLOCK, .block_bytes = sizeof(struct block_q4_0),
-    .quantize_row = quantize_q4_0, .dequantize_row = dequantize_q4_0,
+    .quantize_row = quantize_q4_0, .dequantize_row = dequantize_q4_0, .search_row = search_q4_0,
 };

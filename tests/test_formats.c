@@ -138,6 +138,71 @@ static void q4_0_scale_carries_the_sign(void **state)
     assert_true(y[0] == 4 && y[1] == -3.5f && y[2] == 1 && y[3] == -1 && y[5] == 0);
 }
 
+/* Eight 6-bit scales and minimums spread over 12 bytes, as the drawing in format.h says, written by hand. */
+static void q4_k_golden_block(void **state)
+{
+    (void)state;
+    static const int scale[8] = { 1, 2, 3, 4, 21, 63, 40, 17 }, minimum[8] = { 0, 1, 2, 63, 50, 33, 7, 16 };
+    struct block_q4_k b = { .d = 0x3800, .dmin = 0x3400,        /* 1/2 and 1/4 */
+                            .codes = { 0x41, 0xC2, 0x83, 0x44, 0xC0, 0x81, 0x02, 0x7F, 0x25, 0x1F, 0x78, 0x01 } };
+    float y[KBLOCK];
+    for (int i = 0; i < KBLOCK / 2; i++) b.q[i] = (uint8_t)(i * 7 + 3);
+    format_q4_k.dequantize_row(y, &b, KBLOCK);
+    for (int chunk = 0; chunk < 4; chunk++)     /* 64 values share 32 bytes: the low nibbles first, then the high ones */
+        for (int i = 0; i < 32; i++) {
+            const int byte = (chunk * 32 + i) * 7 + 3, g = 2 * chunk;
+            assert_true(y[chunk * 64 + i] == 0.5f * (float)scale[g] * (float)(byte & 15) - 0.25f * (float)minimum[g]);
+            assert_true(y[chunk * 64 + 32 + i] == 0.5f * (float)scale[g + 1] * (float)(byte >> 4 & 15) - 0.25f * (float)minimum[g + 1]);
+        }
+    for (int g = 0; g < 8; g++) {
+        int s, m;
+        q4_k_get_codes(&b, g, &s, &m);
+        assert_int_equal(s, scale[g]);
+        assert_int_equal(m, minimum[g]);
+    }
+    assert_true(y[0] == 0.5f * 3 && y[32] == 0 - 0.25f && y[255] == 0.5f * 17 * 7 - 0.25f * 16);        /* bytes 0x03 and 0x7C */
+}
+
+static void q6_k_golden_block(void **state)
+{
+    (void)state;
+    struct block_q6_k b = { .d = 0x3000 };      /* 1/8 */
+    float y[KBLOCK];
+    for (int i = 0; i < 128; i++) b.low[i] = (uint8_t)(i * 11 + 5);
+    for (int i = 0; i < 64; i++) b.high[i] = (uint8_t)(i * 29 + 7);
+    for (int g = 0; g < 16; g++) b.scale[g] = (int8_t)(g == 0 ? -128 : g == 15 ? 127 : g * 5 - 30);
+    format_q6_k.dequantize_row(y, &b, KBLOCK);
+    for (int half = 0; half < 2; half++)        /* a byte of high serves four values, 32 apart */
+        for (int l = 0; l < 32; l++) {
+            const int a = b.low[half * 64 + l], c = b.low[half * 64 + 32 + l], h = b.high[half * 32 + l];
+            const int code[4] = { (a & 15) + h % 4 * 16, (c & 15) + h / 4 % 4 * 16, (a >> 4) + h / 16 % 4 * 16, (c >> 4) + h / 64 * 16 };
+            for (int s = 0; s < 4; s++)
+                assert_true(y[half * 128 + s * 32 + l] == 0.125f * (float)b.scale[half * 8 + s * 2 + l / 16] * (float)(code[s] - 32));
+        }
+    assert_true(y[0] == 0.125f * -128 * (5 + 48 - 32));         /* nibble 5 of 0x05, bits 3 of 0x07 */
+}
+
+/* Values that the format can hold come back exactly where the scales are powers of two. */
+static void k_quants_find_the_codes_of_exact_values(void **state)
+{
+    (void)state;
+    float x[KBLOCK], y[KBLOCK];
+    struct block_q4_k b4;
+    struct block_q6_k b6;
+    for (int i = 0; i < KBLOCK; i++) x[i] = 63.0f * (float)(i % 16) - (i / 32 == 2 ? 126.0f : 0.0f);
+    format_q4_k.quantize_row(&b4, x, KBLOCK);
+    format_q4_k.dequantize_row(y, &b4, KBLOCK);
+    assert_int_equal(b4.d, 0x3C00);
+    assert_int_equal(b4.dmin, 0x4000);          /* the one minimum, 126, is 63 times 2 */
+    for (int i = 0; i < KBLOCK; i++) assert_true(y[i] == x[i]);
+    for (int i = 0; i < KBLOCK; i++) x[i] = -127.0f * (float)((i * 5) % 64 - 32);
+    for (int i = 0; i < KBLOCK; i += 16) x[i] = -127.0f * -32;  /* every group reaches its end, so that its scale is -127 */
+    format_q6_k.quantize_row(&b6, x, KBLOCK);
+    format_q6_k.dequantize_row(y, &b6, KBLOCK);
+    assert_int_equal(b6.d, 0x3C00);
+    for (int i = 0; i < KBLOCK; i++) assert_true(y[i] == x[i]);
+}
+
 static float gaussian(uint64_t *s)              /* sum of 12 uniforms: close enough to weights */
 {
     float sum = -6;
@@ -153,7 +218,8 @@ static void errors_stay_in_their_bounds(void **state)
     (void)state;
     enum { K = 4096 };
     static const struct { const struct quant_format *f; double rmse; } bound[] = {
-        { &format_f32, 0 }, { &format_f16, 3e-4 }, { &format_bf16, 2e-3 }, { &format_q8_0, 6e-3 }, { &format_q4_0, 9e-2 },
+        { &format_f32, 0 }, { &format_f16, 3e-4 }, { &format_bf16, 2e-3 }, { &format_q8_0, 6e-3 }, { &format_q6_k, 1.9e-2 },
+        { &format_q4_k, 7.5e-2 }, { &format_q4_0, 9e-2 },
     };
     static float x[K], y[K];
     static unsigned char packed[K * 4 + 1], again[K * 4];
@@ -179,12 +245,12 @@ static void zero_and_tiny_rows_are_harmless(void **state)
     const float tiny[] = { 0, -0.0f, 0x1p-149f, -0x1p-149f, 1e-38f, 1e-20f, 6e-8f, -6e-8f };
     for (size_t t = 0; t < ARRAY_LEN(tiny); t++)
         for (size_t n = 0; quant_formats[n]; n++) {
-            float x[QBLOCK] = { 0 }, y[QBLOCK];
-            unsigned char block[QBLOCK * 4];
+            float x[KBLOCK] = { 0 }, y[KBLOCK];
+            unsigned char block[KBLOCK * 4];
             x[5] = tiny[t];
-            quant_formats[n]->quantize_row(block, x, QBLOCK);
-            quant_formats[n]->dequantize_row(y, block, QBLOCK);
-            for (int i = 0; i < QBLOCK; i++) assert_true(fabsf(y[i] - x[i]) <= fabsf(tiny[t]) + 1e-38f);
+            quant_formats[n]->quantize_row(block, x, KBLOCK);
+            quant_formats[n]->dequantize_row(y, block, KBLOCK);
+            for (int i = 0; i < KBLOCK; i++) assert_true(fabsf(y[i] - x[i]) <= fabsf(tiny[t]) + 1e-38f);
         }
 }
 
@@ -195,17 +261,79 @@ static void overflow_is_visible(void **state)
     static const struct { const struct quant_format *f; float most, over; } limit[] = {
         { &format_f16, 65519, 65520 }, { &format_bf16, 3.38e38f, 3.4e38f },
         { &format_q8_0, 65519 * 127.0f, 65520 * 127.0f }, { &format_q4_0, 65519 * 8.0f, 65520 * 8.0f },
+        { &format_q6_k, 2e8f, 3e8f }, { &format_q4_k, 5e7f, 7e7f },            /* about 65504 * 127 * 32 and 65504 * 63 * 15 */
     };
     for (size_t n = 0; n < ARRAY_LEN(limit); n++)
         for (int over = 0; over < 2; over++) {
-            float x[QBLOCK] = { 0 }, y[QBLOCK];
-            unsigned char block[QBLOCK * 4];
+            float x[KBLOCK] = { 0 }, y[KBLOCK];
+            unsigned char block[KBLOCK * 4];
             bool finite = true;
             x[7] = over ? limit[n].over : limit[n].most;
-            limit[n].f->quantize_row(block, x, QBLOCK);
-            limit[n].f->dequantize_row(y, block, QBLOCK);
-            for (int i = 0; i < QBLOCK; i++) finite = finite && isfinite(y[i]);
+            limit[n].f->quantize_row(block, x, KBLOCK);
+            limit[n].f->dequantize_row(y, block, KBLOCK);
+            for (int i = 0; i < KBLOCK; i++) finite = finite && isfinite(y[i]);
             assert_int_equal(finite, !over);
+        }
+}
+
+static double weighted_error(const struct quant_format *f, const float *x, const float *importance, bool search, size_t k)
+{
+    static float y[4096];
+    static unsigned char packed[4096 * 4];
+    double sum = 0;
+    if (search) f->search_row(packed, x, importance, k);
+    else f->quantize_row(packed, x, k);
+    f->dequantize_row(y, packed, k);
+    for (size_t i = 0; i < k; i++) sum += (importance ? (double)importance[i] : 1) * ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    return sum;
+}
+
+/* A searched scale loses less than that of the largest value; one searched by importance loses less of what is important. */
+static void searched_scales_lose_less(void **state)
+{
+    (void)state;
+    enum { K = 4096 };
+    static float x[K], importance[K], none[K];
+    uint64_t seed = 3;
+    for (size_t i = 0; i < K; i++) x[i] = gaussian(&seed);
+    for (size_t i = 0; i < K; i++) importance[i] = i % 8 ? 0.05f : 5;
+    assert_true(weighted_error(&format_q4_0, x, NULL, true, K) < 0.92 * weighted_error(&format_q4_0, x, NULL, false, K));
+    for (size_t n = 0; quant_formats[n]; n++) {
+        const struct quant_format *f = quant_formats[n];
+        if (!f->search_row) continue;
+        assert_true(weighted_error(f, x, NULL, true, K) <= weighted_error(f, x, NULL, false, K));
+        const float least = f == &format_q6_k ? 0.98f : 0.8f;
+        if (!(weighted_error(f, x, importance, true, K) < (double)least * weighted_error(f, x, importance, false, K)))
+            fail_msg("%s: %g, %g", f->name, weighted_error(f, x, importance, true, K), weighted_error(f, x, importance, false, K));
+        assert_true(weighted_error(f, x, none, true, K) == 0);  /* importance of nothing but zeros: all count the same */
+        unsigned char a[KBLOCK * 4], b[KBLOCK * 4];
+        f->search_row(a, x, NULL, KBLOCK);
+        f->search_row(b, x, none, KBLOCK);
+        assert_memory_equal(a, b, KBLOCK / f->block * f->block_bytes);
+    }
+}
+
+/* No input makes the search do anything undefined, and what cannot be held shows. */
+static void the_search_survives_extreme_values(void **state)
+{
+    (void)state;
+    static const float extremes[] = { 3.4e38f, -3.4e38f, 1e20f, -1e20f, 1e-45f, 0, 1 };
+    uint64_t seed = 9;
+    for (int round = 0; round < 200; round++)
+        for (size_t n = 0; quant_formats[n]; n++) {
+            float x[KBLOCK], importance[KBLOCK], y[KBLOCK], most = 0, held = 0;
+            unsigned char block[KBLOCK * 4];
+            if (!quant_formats[n]->search_row) continue;
+            for (int i = 0; i < KBLOCK; i++) {
+                seed = seed * 6364136223846793005u + 1442695040888963407u;
+                x[i] = extremes[(seed >> 33) % ARRAY_LEN(extremes)];
+                importance[i] = fabsf(extremes[(seed >> 40) % ARRAY_LEN(extremes)]);
+                most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+            }
+            quant_formats[n]->search_row(block, x, importance, KBLOCK);
+            quant_formats[n]->dequantize_row(y, block, KBLOCK);
+            for (int i = 0; i < KBLOCK; i++) held = isfinite(y[i]) ? held : INFINITY;
+            if (most > 1e10f) assert_true(isinf(held));
         }
 }
 
@@ -232,7 +360,7 @@ static void table_is_consistent(void **state)
         assert_true(f->block > 0 && f->block_bytes > 0 && f->quantize_row && f->dequantize_row);
         if (f->safetensors) assert_ptr_equal(quant_format_by_safetensors(f->safetensors, strlen(f->safetensors)), f);
     }
-    assert_int_equal(n, 5);
+    assert_int_equal(n, 7);
     assert_ptr_equal(quant_format_by_name("Q8_0"), &format_q8_0);
     assert_null(quant_format_by_name("q8"));
     assert_null(quant_format_by_gguf_type(4));  /* a hole in ggml's enumeration */
@@ -251,7 +379,12 @@ int main(void)
         cmocka_unit_test(q8_0_golden_block_with_an_odd_scale),
         cmocka_unit_test(q4_0_golden_block),
         cmocka_unit_test(q4_0_scale_carries_the_sign),
+        cmocka_unit_test(q4_k_golden_block),
+        cmocka_unit_test(q6_k_golden_block),
+        cmocka_unit_test(k_quants_find_the_codes_of_exact_values),
         cmocka_unit_test(errors_stay_in_their_bounds),
+        cmocka_unit_test(searched_scales_lose_less),
+        cmocka_unit_test(the_search_survives_extreme_values),
         cmocka_unit_test(zero_and_tiny_rows_are_harmless),
         cmocka_unit_test(overflow_is_visible),
         cmocka_unit_test(q8_0_reads_every_byte_value),

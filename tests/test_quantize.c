@@ -210,7 +210,7 @@ static void every_format_holds_the_source(void **state)
         for (size_t f = 0; quant_formats[f]; f++) {
             snprintf(in, sizeof in, DATA "%s", names[i]);
             make(in, scratch("a.gguf"), quant_formats[f]);
-            assert_int_equal(report.n_fallback, 0);
+            assert_int_equal(report.n_fallback > 0, quant_formats[f]->block == KBLOCK);         /* rows of 64 and 160 */
             holds_the_source(in, scratch("a.gguf"), quant_formats[f]);
             assert_true(report.relative_error < (quant_formats[f] == &format_q4_0 ? 0.12 : 0.01));
             if (quant_formats[f] == &format_f32) assert_true(report.relative_error == 0);
