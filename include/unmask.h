@@ -156,6 +156,8 @@ struct unmask_step {
     int n_canvas, n_prompt;     /* the answer is canvas[n_prompt .. n_canvas)                    */
     const int *committed;       /* positions committed by this step                              */
     const float *confidence;    /* what the commit rule compared, same order                     */
+    const float *margin;        /* best logit minus the next, same order                         */
+    const float *entropy;       /* of the softmax that the token was chosen from, nats           */
     int n_committed, n_masked;  /* n_masked: masks left in the whole canvas                      */
 };
 typedef bool unmask_step_fn(void *user, const struct unmask_step *step);       /* false = cancel */

@@ -166,7 +166,7 @@ static float argmax_avx2(const float *x, int n, int32_t *index)
     return x[i];                                        /* not best: that may be a zero of the other sign */
 }
 
-static float sum_exp_avx2(const float *x, int n, float max) { return sum_exp_row(x, n, max); }
+static float sum_exp_avx2(const float *x, int n, float max, float *moment) { return sum_exp_row(x, n, max, moment); }
 
 static const struct gemm_int8 gemm_q4 = { gemm_q4_avx2 }, gemm_q8 = { gemm_q8_avx2 };
 static const struct gemm_float gemm_f32 = { gemm_f32_avx2 }, gemm_f16 = { gemm_f16_avx2 }, gemm_bf16 = { gemm_bf16_avx2 };

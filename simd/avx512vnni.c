@@ -46,7 +46,7 @@ static void gemm_bf16_avx512vnni(float *y, size_t ldy, const float *x, size_t ld
 }
 
 static void swiglu_avx512vnni(float *y, const float *gate, const float *up, int n) { swiglu_row(y, gate, up, n); }
-static float sum_exp_avx512vnni(const float *x, int n, float max) { return sum_exp_row(x, n, max); }
+static float sum_exp_avx512vnni(const float *x, int n, float max, float *moment) { return sum_exp_row(x, n, max, moment); }
 static void attend_avx512vnni(const struct attend_args *a) { attend_rows(a); }
 
 static const struct gemm_int8 gemm_q4 = { gemm_q4_avx512vnni }, gemm_q8 = { gemm_q8_avx512vnni };

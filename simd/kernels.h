@@ -93,7 +93,9 @@ struct kernels {
     /* Largest x[i] and the lowest index that has it; NaN is never chosen; *index = -1 (and -inf) if nothing is
      * above -inf. */
     float (*argmax)(const float *x, int n, int32_t *index);
-    float (*sum_exp)(const float *x, int n, float max);                 /* sum of exp(x[i] - max)           */
+    /* Sum of e = exp(x[i] - max); *moment: sum of e * t, t = max(x[i] - max, -128), by fmaf.  With both the entropy of the
+     * softmax is log(sum) - moment / sum. */
+    float (*sum_exp)(const float *x, int n, float max, float *moment);
 };
 
 /* One line per kernel: dispatch, tests and benches walk this list. */

@@ -386,20 +386,34 @@ static float argmax_neon(const float *x, int n, int32_t *index)
     return top;
 }
 
-static float sum_exp_neon(const float *x, int n, float max)
+/* e = exp(x - max) into *sum, e * max(x - max, -128) into *weight */
+INLINE void add_exp(float32x4_t x, float max, float32x4_t *sum, float32x4_t *weight)
 {
-    const float32x4_t m = vdupq_n_f32(max);
-    float32x4_t s[4];
-    UNROLL for (int v = 0; v < 4; v++) s[v] = vdupq_n_f32(0);
+    const float32x4_t t = vsubq_f32(x, vdupq_n_f32(max)), e = exp4(t), lowest = vdupq_n_f32(-128);
+    *sum = vaddq_f32(*sum, e);
+    *weight = vfmaq_f32(*weight, e, vbslq_f32(vcgtq_f32(t, lowest), t, lowest));
+}
+
+static float sum_exp_neon(const float *x, int n, float max, float *moment)
+{
+    float32x4_t s[4], w[4];
+    UNROLL for (int v = 0; v < 4; v++) s[v] = w[v] = vdupq_n_f32(0);
     int i = 0;
     for (; i + LANES <= n; i += LANES)
-        UNROLL for (int v = 0; v < 4; v++) s[v] = vaddq_f32(s[v], exp4(vsubq_f32(vld1q_f32(x + i + 4 * v), m)));
-    for (int v = 0; i + 4 <= n; i += 4, v++) s[v] = vaddq_f32(s[v], exp4(vsubq_f32(vld1q_f32(x + i), m)));
+        UNROLL for (int v = 0; v < 4; v++) add_exp(vld1q_f32(x + i + 4 * v), max, &s[v], &w[v]);
+    for (int v = 0; i + 4 <= n; i += 4, v++) add_exp(vld1q_f32(x + i), max, &s[v], &w[v]);
     if (i < n) {
-        float part[4] = { 0 };
-        store_part(part, exp4(vsubq_f32(load_part(x + i, n - i), m)), n - i);
-        s[i % LANES / 4] = vaddq_f32(s[i % LANES / 4], vld1q_f32(part));
+        float32x4_t *sum = &s[i % LANES / 4], *weight = &w[i % LANES / 4], more = *sum, heavier = *weight;
+        float part[4];
+        add_exp(load_part(x + i, n - i), max, &more, &heavier);
+        vst1q_f32(part, *sum);
+        store_part(part, more, n - i);
+        *sum = vld1q_f32(part);
+        vst1q_f32(part, *weight);
+        store_part(part, heavier, n - i);
+        *weight = vld1q_f32(part);
     }
+    *moment = fold(w);
     return fold(s);
 }
 

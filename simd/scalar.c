@@ -213,10 +213,15 @@ static float argmax_scalar(const float *x, int n, int32_t *index)
     return best;
 }
 
-static float sum_exp_scalar(const float *x, int n, float max)
+static float sum_exp_scalar(const float *x, int n, float max, float *moment)
 {
-    float sum[LANES] = { 0 };
-    for (int i = 0; i < n; i++) sum[i % LANES] += exp_of(x[i] - max);
+    float sum[LANES] = { 0 }, weighted[LANES] = { 0 };
+    for (int i = 0; i < n; i++) {
+        const float t = x[i] - max, e = exp_of(t);
+        sum[i % LANES] += e;
+        weighted[i % LANES] = fmaf(e, t > -128 ? t : -128, weighted[i % LANES]);
+    }
+    *moment = fold(weighted);
     return fold(sum);
 }
 

@@ -8,7 +8,12 @@
 #include "unmask.h"
 
 /* A masked position that a step may commit, with the token chosen for it. */
-struct candidate { int position; int32_t token; float confidence; };
+struct candidate {
+    int position; int32_t token;
+    float confidence;           /* what the rules compare                                                   */
+    float margin;               /* its best logit minus the next among the tokens that may be chosen        */
+    float entropy;              /* of the softmax over the tokens that count, nats                          */
+};
 
 struct commit_rule {
     const char *name;

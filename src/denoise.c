@@ -9,29 +9,42 @@
 #include "rng.h"
 #include "sleef_scalar.h"
 
+/* The mask, end-of-text and end-of-turn tokens, and what becomes of each. */
+struct apart { struct logit_apart tokens; bool chosen[LOGIT_APART], counted[LOGIT_APART]; };
+
 struct denoise_work {
     bool cfg;                   /* guidance: a second branch, whose prompt is masked                */
     float *x;                   /* [branches * max_tokens][n_embd]                                  */
-    float *logits, *uncond;     /* [LOGIT_ROWS][logits_stride]; uncond only with guidance           */
+    float *logits, *uncond;     /* [LOGIT_ROWS][logits_stride]; NULL where nobody needs whole rows; uncond only with guidance */
+    struct apart apart;
+    struct logit_stats *stats; struct logit_apart_values *values;       /* [LOGIT_ROWS]             */
     struct candidate *candidates;               /* [max_tokens]                                     */
     int *head_rows, *committed; /* [max_tokens]                                                     */
     struct reuse_state reuse;
     struct reuse_rows plan;
     int *need;                  /* [branches * max_tokens]: plan.need for every branch              */
-    float *confidence;          /* [max_tokens]                                                     */
+    float *confidence, *margin, *entropy;       /* [max_tokens]: of the tokens committed            */
     int32_t *unprompted;        /* [max_tokens]: the canvas with its prompt masked, for guidance    */
     bool *was_mask, *is_mask;   /* [max_tokens]: masks of the start canvas, and now                 */
     uint8_t *memory;
 };
 
-static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask_model *m, int max_tokens, bool cfg)
+struct denoise_need denoise_need_of(const struct denoise *d)
 {
-    const size_t n = (size_t)max_tokens, branches = cfg ? 2 : 1, l = LOGIT_ROWS * logits_stride(m) * sizeof(float);
+    const bool cfg = d->o->cfg_scale > 0;
+    return (struct denoise_need){ cfg, cfg || d->o->temperature > 0 || d->on_candidate };
+}
+
+static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask_model *m, int max_tokens, struct denoise_need need)
+{
+    const size_t n = (size_t)max_tokens, branches = need.cfg ? 2 : 1, l = LOGIT_ROWS * logits_stride(m) * sizeof(float);
     size_t used = 0;
-    w->cfg = cfg;
+    w->cfg = need.cfg;
     w->x = mem_lay(base, &used, branches * n * (size_t)m->h.n_embd * sizeof(float));
-    w->logits = mem_lay(base, &used, l);
-    w->uncond = cfg ? mem_lay(base, &used, l) : NULL;
+    w->logits = need.logits ? mem_lay(base, &used, l) : NULL;
+    w->uncond = need.cfg ? mem_lay(base, &used, l) : NULL;
+    w->stats = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->stats);
+    w->values = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->values);
     w->candidates = mem_lay(base, &used, n * sizeof *w->candidates);
     w->head_rows = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->head_rows);
     w->plan.rows = mem_lay(base, &used, n * sizeof *w->plan.rows);
@@ -43,21 +56,23 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     w->reuse.order = mem_lay(base, &used, n * sizeof *w->reuse.order);
     w->committed = mem_lay(base, &used, n * sizeof *w->committed);
     w->confidence = mem_lay(base, &used, n * sizeof *w->confidence);
+    w->margin = mem_lay(base, &used, n * sizeof *w->margin);
+    w->entropy = mem_lay(base, &used, n * sizeof *w->entropy);
     w->unprompted = mem_lay(base, &used, n * sizeof *w->unprompted);
     w->was_mask = mem_lay(base, &used, n * sizeof *w->was_mask);
     w->is_mask = mem_lay(base, &used, n * sizeof *w->is_mask);
     return used;
 }
 
-bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, bool cfg, struct unmask_err *err)
+bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, struct denoise_need need, struct unmask_err *err)
 {
     struct denoise_work *w = mem_zalloc(1, sizeof *w, err);
     if (!w) return false;
-    if (!(w->memory = mem_aligned(lay_out(w, NULL, m, max_tokens, cfg), err))) {
+    if (!(w->memory = mem_aligned(lay_out(w, NULL, m, max_tokens, need), err))) {
         mem_free(w);
         return false;
     }
-    lay_out(w, w->memory, m, max_tokens, cfg);
+    lay_out(w, w->memory, m, max_tokens, need);
     *out = w;
     return true;
 }
@@ -78,12 +93,43 @@ int denoise_end(const struct unmask_model *m, const int32_t *canvas, int n_promp
 
 /* ---- choice of a token and its confidence, from one row of logits ---- */
 
+/* Whether each of the tokens apart may be chosen, and whether it counts in the softmax.  The mask is never chosen but counts;
+ * generate.py overwrites logits for confidence_eos_eot_inf after the choice, those of EOS only where its noisy array is the
+ * same object, at temperature 0. */
+static struct apart apart_of(const struct hparams *h, const struct unmask_options *o)
+{
+    const struct { int32_t token; bool chosen, counted; } all[LOGIT_APART] = {
+        { h->mask_id, false, true },
+        { h->eos_id, !o->logits_eos_inf, !o->logits_eos_inf && !(o->confidence_eos_eot_inf && o->temperature == 0) },
+        { h->eot_id, true, !o->confidence_eos_eot_inf },
+    };
+    struct apart a = { .tokens.n = 0 };
+    for (int i = 0; i < LOGIT_APART; i++) {
+        int at = 0;
+        if (all[i].token < 0) continue;
+        while (at < a.tokens.n && a.tokens.token[at] != all[i].token) at++;
+        const bool again = at < a.tokens.n;     /* one token in two roles: what either role forbids is forbidden */
+        a.tokens.token[at] = all[i].token;
+        a.chosen[at] = all[i].chosen && (!again || a.chosen[at]);
+        a.counted[at] = all[i].counted && (!again || a.counted[at]);
+        a.tokens.n += !again;
+    }
+    return a;
+}
+
 struct gumbel { uint64_t prefix; double temperature; };
 
 static double noisy_score(const struct gumbel *g, float logit, int32_t token)
 {
     const double u = noise_f64(noise_bits(g->prefix, (uint64_t)token));
     return (double)logit - g->temperature * Sleef_finz_logd1_u10purecfma(-Sleef_finz_logd1_u10purecfma(u));
+}
+
+static bool may_choose(const struct apart *a, int32_t token)
+{
+    for (int i = 0; i < a->tokens.n; i++)
+        if (a->tokens.token[i] == token) return a->chosen[i];
+    return true;
 }
 
 /* Token with the best score l - T log(-log u), u uniform per vocabulary entry, in float64: the log form of Gumbel-max
@@ -97,7 +143,7 @@ static int32_t choose_noisy(const struct denoise *d, const float *l, int32_t gre
     int32_t token = greedy;
     double best = noisy_score(&g, l[greedy], greedy);
     for (int32_t i = 0; i < d->m->h.n_vocab; i++) {
-        if ((double)l[i] + most < best || i == greedy) continue;
+        if ((double)l[i] + most < best || i == greedy || !may_choose(&d->work->apart, i)) continue;
         const double score = noisy_score(&g, l[i], i);
         if (score > best || (score == best && i < token)) {
             best = score;
@@ -107,36 +153,30 @@ static int32_t choose_noisy(const struct denoise *d, const float *l, int32_t gre
     return token;
 }
 
-/* Probability of `token` under softmax(l). */
-static float probability(const struct kernels *k, const float *l, int n, int32_t token)
+/* Does a token count in the softmax? */
+static bool counts(const struct apart *a, int32_t token)
 {
-    int32_t at;
-    const float max = k->argmax(l, n, &at);
-    return Sleef_finz_expf1_u10purecfma(l[token] - max) / k->sum_exp(l, n, max);
+    for (int i = 0; i < a->tokens.n; i++)
+        if (a->tokens.token[i] == token) return a->counted[i];
+    return true;
 }
 
-/* Fill token and confidence of a candidate; l is its row of logits and is used up.  The mask takes part in the softmax but
- * is never chosen. */
-static void choose(const struct denoise *d, float *l, struct candidate *c)
+/* Fill everything but the position of a candidate from the statistics of its row; l: the row, where there is noise. */
+static void choose(const struct denoise *d, struct logit_stats *s, const struct logit_apart_values *values, const float *l, struct candidate *c)
 {
-    const struct hparams *h = &d->m->h;
-    const struct kernels *k = &d->m->kernels;
-    if (d->o->logits_eos_inf) l[h->eos_id] = -INFINITY;
-    const float mask_logit = l[h->mask_id];
-    l[h->mask_id] = -INFINITY;
-    k->argmax(l, h->n_vocab, &c->token);
+    const struct apart *a = &d->work->apart;
+    for (int i = 0; i < a->tokens.n; i++) {
+        if (a->chosen[i]) logit_choose(s, a->tokens.token[i], values->l[i]);
+        if (a->counted[i]) logit_count(s, values->l[i]);
+    }
+    c->token = s->best;
+    c->margin = s->max - s->second;
+    c->entropy = logit_entropy(s);
     if (d->o->temperature > 0 && c->token >= 0) c->token = choose_noisy(d, l, c->token, c->position);
-    l[h->mask_id] = mask_logit;
-    if (d->o->remasking == UNMASK_RANDOM) {
+    if (d->o->remasking == UNMASK_RANDOM)
         c->confidence = noise_f32(noise_bits(noise_prefix(d->o->seed, NOISE_REMASK, (uint64_t)d->steps, (uint64_t)d->row, (uint64_t)c->position), 0));
-        return;
-    }
-    if (d->o->confidence_eos_eot_inf) {
-        /* generate.py overwrites logits after the choice, those of EOS only where its noisy array is the same object */
-        if (h->eot_id >= 0) l[h->eot_id] = -INFINITY;
-        if (d->o->temperature == 0) l[h->eos_id] = -INFINITY;
-    }
-    c->confidence = c->token < 0 ? NAN : probability(k, l, h->n_vocab, c->token);
+    else if (c->token < 0) c->confidence = NAN;
+    else c->confidence = counts(a, c->token) ? Sleef_finz_expf1_u10purecfma((c->token == s->best ? s->max : l[c->token]) - s->top) / s->sum : 0 / s->sum;
 }
 
 /* ---- one evaluation ---- */
@@ -153,7 +193,25 @@ static void choose_item(void *arg, int i, int worker)
         const float *u = w->uncond + (size_t)i * j->stride, s = j->d->o->cfg_scale + 1;
         for (int t = 0; t < j->d->m->h.n_vocab; t++) l[t] = u[t] + s * (l[t] - u[t]);
     }
-    choose(j->d, l, &j->c[i]);
+    logit_row(&j->d->m->kernels, l, j->d->m->h.n_vocab, &w->apart.tokens, &w->values[i], &w->stats[i]);
+    choose(j->d, &w->stats[i], &w->values[i], l, &j->c[i]);
+}
+
+/* Fill c[chosen], the candidates of the first of `rows` rows listed in head_rows.  Whole rows of logits only where needed. */
+static void choose_rows(struct denoise *d, struct candidate *c, int chosen, int rows)
+{
+    struct denoise_work *w = d->work;
+    const size_t stride = logits_stride(d->m);
+    if (!w->logits) {
+        forward_head(d->f, w->x, w->head_rows, rows, &w->apart.tokens, w->values, w->stats);
+        for (int i = 0; i < chosen; i++) choose(d, &w->stats[i], &w->values[i], NULL, &c[i]);
+        return;
+    }
+    forward_logits(d->f, w->x, w->head_rows, rows, w->logits, stride);
+    for (int r = 0; w->cfg && r < rows; r++) w->head_rows[r] += w->plan.n_rows;
+    if (w->cfg) forward_logits(d->f, w->x, w->head_rows, rows, w->uncond, stride);
+    pool_run(d->pool, choose_item, &(struct choose_job){ d, c, stride }, chosen);
+    for (int i = 0; d->on_candidate && i < chosen; i++) d->on_candidate(d->user, c[i].position, c[i].token, w->logits + (size_t)i * stride);
 }
 
 /* The rows that the profile plans go through the layers, in both branches with guidance. */
@@ -178,7 +236,6 @@ static void pass_over_rows(struct denoise *d, struct reuse_block block)
 static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candidates, struct unmask_err *err)
 {
     struct denoise_work *w = d->work;
-    const size_t stride = logits_stride(d->m);
     int n = 0;
     pass_over_rows(d, block);
     for (int at = 0; at < w->plan.n_need; ) {
@@ -193,12 +250,7 @@ static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candida
             } else w->head_rows[rows] = w->plan.need[at];
             rows++;
         }
-        forward_logits(d->f, w->x, w->head_rows, rows, w->logits, stride);
-        for (int r = 0; w->cfg && r < rows; r++) w->head_rows[r] += w->plan.n_rows;
-        if (w->cfg) forward_logits(d->f, w->x, w->head_rows, rows, w->uncond, stride);
-        pool_run(d->pool, choose_item, &(struct choose_job){ d, w->candidates + first, stride }, chosen);
-        for (int c = 0; d->on_candidate && c < chosen; c++)
-            d->on_candidate(d->user, w->candidates[first + c].position, w->candidates[first + c].token, w->logits + (size_t)c * stride);
+        choose_rows(d, w->candidates + first, chosen, rows);
     }
     for (int i = 0; i < n; i++) {
         if (isnan(w->candidates[i].confidence) || w->candidates[i].token < 0)
@@ -223,13 +275,15 @@ static bool report(const struct denoise *d, int block, int n_committed)
 {
     return !d->on_step || d->on_step(d->user, &(struct unmask_step){
         .step = d->steps, .block = block, .n_blocks = d->n_blocks, .canvas = d->canvas, .n_canvas = d->n_canvas, .n_prompt = d->n_prompt,
-        .committed = d->work->committed, .confidence = d->work->confidence, .n_committed = n_committed, .n_masked = count_masks(d, 0, d->n_canvas) });
+        .committed = d->work->committed, .confidence = d->work->confidence, .margin = d->work->margin, .entropy = d->work->entropy,
+        .n_committed = n_committed, .n_masked = count_masks(d, 0, d->n_canvas) });
 }
 
 void denoise_begin(struct denoise *d)
 {
     d->steps = d->passes = 0;
     d->rows = 0;
+    d->work->apart = apart_of(&d->m->h, d->o);
     reuse_begin(&d->work->reuse, d->reuse, d->n_canvas);
     for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
 }
@@ -258,6 +312,8 @@ static bool step(struct denoise *d, const struct commit_rule *rule, float parame
         denoise_commit(d, c->position, c->token);
         w->committed[i] = c->position;
         w->confidence[i] = c->confidence;
+        w->margin[i] = c->margin;
+        w->entropy[i] = c->entropy;
         if (d->confidence) d->confidence[c->position] = c->confidence;
     }
     *n_committed = k;

@@ -25,16 +25,22 @@ struct denoise {
     struct denoise_work *work;                  /* denoise_work_open()                                     */
     float *confidence;                          /* per position, when committed; or NULL                   */
     unmask_step_fn *on_step; void *user;
-    /* Sees every candidate of a step, its logits as the choice saw them, and the token chosen.  NULL: nobody looks. */
+    /* Sees every candidate of a step, its logits (guided where there is guidance) and the token chosen.  Set before the work
+     * space is opened; NULL: nobody looks. */
     void (*on_candidate)(void *user, int position, int32_t token, const float *logits);
 
     int steps, passes;                          /* out */
     uint64_t rows;                              /* out: rows through the layers, both branches counted     */
 };
 
-/* Buffers for canvases of up to max_tokens positions; cfg: with guidance, which needs the state of two passes. */
+/* Buffers for canvases of up to max_tokens positions. */
 struct denoise_work;
-bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, bool cfg, struct unmask_err *err);
+struct denoise_need {
+    bool cfg;                                   /* guidance needs the state of two passes                  */
+    bool logits;                                /* whole rows of logits: for noise, guidance, on_candidate */
+};
+struct denoise_need denoise_need_of(const struct denoise *d);
+bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, struct denoise_need need, struct unmask_err *err);
 void denoise_work_close(struct denoise_work *w);
 
 /* *finish says why it ended; false with E_CANCELLED when on_step says so. */

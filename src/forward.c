@@ -28,6 +28,8 @@ struct forward {
     struct input normed, attended, inner;       /* inputs of Q K V Gate Up; of O; of Down          */
     uint8_t *memory;            /* all of the above                                                */
     uint8_t *embed_scratch; size_t embed_scratch_each;          /* per worker                      */
+    float *head_scratch;        /* [workers][LOGIT_ROWS][LOGIT_PART]                               */
+    struct logit_stats *head_parts;             /* [parts of the vocabulary][LOGIT_ROWS]           */
 
     /* the pass that runs, and where it is */
     const struct pass *p;
@@ -45,6 +47,7 @@ struct forward {
 static size_t padded(int n) { return (size_t)tiles_of(n) * TILE_N; }
 static int q_width(const struct hparams *h) { return h->n_head * h->head_dim; }
 static int kv_width(const struct hparams *h) { return h->n_head_kv * h->head_dim; }
+static int head_parts(const struct hparams *h) { return (h->n_vocab + LOGIT_PART - 1) / LOGIT_PART; }
 
 /* ---- kernels of weights ---- */
 
@@ -82,6 +85,8 @@ static size_t lay_out(struct forward *f, uint8_t *base)
     lay_input(&f->normed, base, &used, h->n_embd);
     lay_input(&f->attended, base, &used, q_width(h));
     lay_input(&f->inner, base, &used, h->n_ff);
+    f->head_parts = mem_lay(base, &used, (size_t)head_parts(h) * LOGIT_ROWS * sizeof *f->head_parts);
+    f->head_scratch = mem_lay(base, &used, (size_t)pool_threads(f->pool) * LOGIT_ROWS * LOGIT_PART * F);
     return used;
 }
 
@@ -172,6 +177,15 @@ static void view_store(struct forward *f, int branch)
 struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };
 struct products { const struct kernels *k; const struct product *p; int n, rows, row_step, tile_step[3], first_item[4]; };
 
+/* y = rows row0 .. row1 - 1 of in times some tiles of w; y points at row 0 and the first of the tiles. */
+static void multiply(const struct kernels *k, const struct weight *w, int tile0, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy)
+{
+    const uint8_t *tiles = w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k);
+    const struct gemm_int8 *g = int8_kernel(k, w);
+    if (g) g->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
+    else float_kernel(k, w)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
+}
+
 static void product_item(void *arg, int item, int worker)
 {
     (void)worker;
@@ -184,11 +198,7 @@ static void product_item(void *arg, int item, int worker)
     const int at = item - all->first_item[which], tile0 = at / row_items * all->tile_step[which], row0 = at % row_items * all->row_step;
     const int row1 = row0 + all->row_step < all->rows ? row0 + all->row_step : all->rows, tiles_left = tiles_of(w->n) - tile0;
     const int n_tiles = tiles_left < all->tile_step[which] ? tiles_left : all->tile_step[which];
-    const uint8_t *tiles = w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k);
-    float *y = p->y + (size_t)tile0 * TILE_N;
-    const struct gemm_int8 *g = int8_kernel(all->k, w);
-    if (g) g->run(y, p->ldy, &p->in->q, row0, row1, tiles, n_tiles);
-    else float_kernel(all->k, w)->run(y, p->ldy, p->in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
+    multiply(all->k, w, tile0, n_tiles, p->in, row0, row1, p->y + (size_t)tile0 * TILE_N, p->ldy);
 }
 
 /* Tiles of w in an item: about ITEM_MACS multiply-accumulates, some tens of microseconds, which is worth handing out; but
@@ -409,12 +419,43 @@ bool forward_pass(struct forward *f, const struct pass *p)
     return true;
 }
 
-void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld)
+static void norm_head_rows(struct forward *f, const float *x, const int *rows, int n_rows)
 {
-    if (n_rows == 0) return;
     f->x_in = x;
     f->list = rows;
     f->row0 = 0;
     each_row(f, STAGE_NORM, head_norm_row, n_rows);
+}
+
+void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld)
+{
+    if (n_rows == 0) return;
+    norm_head_rows(f, x, rows, n_rows);
     run_products(f, STAGE_HEAD, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
+}
+
+struct head_job { struct forward *f; int n_rows; const struct logit_apart *apart; struct logit_apart_values *values; };
+
+static void head_item(void *arg, int part, int worker)
+{
+    const struct head_job *j = arg;
+    struct forward *f = j->f;
+    const int first = part * LOGIT_PART, left = f->m->h.n_vocab - first, n = left < LOGIT_PART ? left : LOGIT_PART;
+    float *l = f->head_scratch + (size_t)worker * LOGIT_ROWS * LOGIT_PART;
+    multiply(&f->m->kernels, &f->m->head, first / TILE_N, tiles_of(n), &f->normed, 0, j->n_rows, l, LOGIT_PART);
+    for (int r = 0; r < j->n_rows; r++)
+        logit_part(&f->m->kernels, l + (size_t)r * LOGIT_PART, first, n, j->apart, &j->values[r], &f->head_parts[(size_t)part * LOGIT_ROWS + (size_t)r]);
+}
+
+void forward_head(struct forward *f, const float *x, const int *rows, int n_rows, const struct logit_apart *apart, struct logit_apart_values *values,
+                  struct logit_stats *stats)
+{
+    const int n_parts = head_parts(&f->m->h);
+    if (n_rows == 0) return;
+    norm_head_rows(f, x, rows, n_rows);
+    run_stage(f, STAGE_HEAD, head_item, &(struct head_job){ f, n_rows, apart, values }, n_parts);
+    for (int r = 0; r < n_rows; r++) {
+        stats[r] = logit_none;
+        for (int part = 0; part < n_parts; part++) logit_add(&stats[r], &f->head_parts[(size_t)part * LOGIT_ROWS + (size_t)r]);
+    }
 }

@@ -2,6 +2,7 @@
 #ifndef FORWARD_H
 #define FORWARD_H
 
+#include "logits.h"
 #include "model.h"
 #include "row_store.h"
 
@@ -42,6 +43,11 @@ bool forward_pass(struct forward *f, const struct pass *p);
 
 /* logits[i][0..n_vocab), rows ld floats apart (ld a multiple of 16, at least n_vocab), of row rows[i] of x; n_rows <= LOGIT_ROWS, 0 too. */
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld);
+
+/* The same rows without keeping a logit: the head's products are reduced part by part of the vocabulary, where they are.  stats
+ * and values [n_rows]: as logit_row() would give them for the row. */
+void forward_head(struct forward *f, const float *x, const int *rows, int n_rows, const struct logit_apart *apart, struct logit_apart_values *values,
+                  struct logit_stats *stats);
 
 /* Kinds of work in a pass, for measurements: X(id, name). */
 #define STAGES(X) X(STAGE_EMBED, "embed") X(STAGE_NORM, "norm+quantize") X(STAGE_QKV, "gemm qkv") X(STAGE_STORE, "rope+store") \

@@ -13,7 +13,8 @@ double cross_entropy(const struct unmask_model *m, const float *l, int32_t token
 {
     int32_t at;
     const float max = m->kernels.argmax(l, m->h.n_vocab, &at);
-    return Sleef_finz_logd1_u10purecfma((double)m->kernels.sum_exp(l, m->h.n_vocab, max)) - (double)(l[token] - max);
+    float moment;
+    return Sleef_finz_logd1_u10purecfma((double)m->kernels.sum_exp(l, m->h.n_vocab, max, &moment)) - (double)(l[token] - max);
 }
 
 /* Work space of one evaluation. */

@@ -10,7 +10,7 @@ struct unmask_session {
     struct forward *f;                          /* NULL until the first pass */
     struct row_store *store[MAX_BRANCHES];
     const struct store_kind *store_kind; int store_layers;      /* of the stores that are open */
-    struct denoise_work *work; int work_tokens; bool work_cfg;
+    struct denoise_work *work; int work_tokens; struct denoise_need work_need;
 };
 
 /* What a run needs of a session. */

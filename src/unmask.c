@@ -141,14 +141,14 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
     return forward_open(&s->f, s->m, n, s->pool, err);
 }
 
-static bool work_room(struct unmask_session *s, int n, bool cfg, struct unmask_err *err)
+static bool work_room(struct unmask_session *s, int n, struct denoise_need need, struct unmask_err *err)
 {
-    if (s->work && s->work_tokens >= n && s->work_cfg == cfg) return true;
+    if (s->work && s->work_tokens >= n && s->work_need.cfg == need.cfg && s->work_need.logits == need.logits) return true;
     denoise_work_close(s->work);
     s->work = NULL;
     s->work_tokens = n;
-    s->work_cfg = cfg;
-    return denoise_work_open(&s->work, s->m, n, cfg, err);
+    s->work_need = need;
+    return denoise_work_open(&s->work, s->m, n, need, err);
 }
 
 bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_t n, struct unmask_err *err)
@@ -215,7 +215,7 @@ bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_
     const bool cfg = d->o->cfg_scale > 0;
     d->reuse = reuse_profile_by_name(d->o->reuse ? d->o->reuse : "exact");          /* check_options() knows it */
     const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_has_history(d->reuse) };
-    if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, cfg, err)) return false;
+    if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, denoise_need_of(d), err)) return false;
     d->m = s->m;
     d->f = s->f;
     d->pool = s->pool;

@@ -391,7 +391,7 @@ static void run_trajectory(struct fixture *f, const struct trajectory *t)
         d.f = f->s->f;
         d.store[0] = f->s->store[0];
         d.store[1] = f->s->store[1];
-        OK(denoise_work_open(&d.work, f->m, t->length, t->o.cfg_scale > 0, &err), err);
+        OK(denoise_work_open(&d.work, f->m, t->length, denoise_need_of(&d), &err), err);
         enum unmask_finish finish;
         OK(denoise_run(&d, &finish, &err), err);
         denoise_work_close(d.work);

@@ -64,6 +64,7 @@ static bool watch_step(void *user, const struct unmask_step *st)
     if (st->step != w->steps++) fail_msg("step %d comes as number %d", st->step, w->steps - 1);
     if (st->step > 0 && st->n_committed == 0) w->empty_step = true;
     for (int i = 0; i < st->n_committed; i++) {
+        assert_true(st->margin[i] >= 0 && st->entropy[i] >= 0 && (double)st->entropy[i] <= log(512) + 1e-4);
         assert_false(w->seen[st->committed[i]]);
         assert_int_not_equal(st->canvas[st->committed[i]], info.mask_id);
         w->seen[st->committed[i]] = true;
