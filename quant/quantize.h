@@ -63,6 +63,7 @@ struct quantize_options {
     bool requantize;                            /* from one lossy format to another, too; the metadata say so */
     int threads;                                /* 0 = all cores that we may run on                      */
     bool force;                                 /* replace an existing file                              */
+    bool packed;                                /* matrices as tiles (pack.h): loads at once, and runs where it does not fit in memory */
     uint64_t split_bytes;                       /* several files, of at most so many bytes of tensors (or one tensor); 0 = one */
     bool dry_run;                               /* PLANNED is told, nothing is written                   */
     const char *const *set; size_t n_set;       /* "general.KEY=TEXT": metadata to write, or to replace  */

@@ -26,7 +26,7 @@ static bool verify_tensor(struct quantize_job *j, const struct tensor *t, const 
 {
     struct sha256_ctx sha;
     struct checksum_text text;
-    bool same = !strcmp(t->name, p->name) && t->format == p->to && t->bytes == p->bytes && !memcmp(t->shape, p->from->shape, sizeof t->shape);
+    bool same = !strcmp(t->name, p->name) && t->format == p->to && t->packed == p->packed && t->bytes == p->bytes && !memcmp(t->shape, p->from->shape, sizeof t->shape);
     sha256_init(&sha);
     for (uint64_t at = 0; same && at < t->bytes; ) {
         const size_t n = t->bytes - at < size ? (size_t)(t->bytes - at) : size;

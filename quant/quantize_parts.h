@@ -16,7 +16,8 @@ struct piece {
     const struct quant_format *to;
     const char *why;                            /* as in struct quantize_tensor */
     char name[64];
-    bool matrix, rotate;                        /* rotate: rows change places in each head (arch_rotated_row) */
+    const struct pack_format *packed;           /* NULL: row by row */
+    bool matrix, rotate, unrotate;              /* rows change places in each head (arch_rotated_row), or change back */
     uint64_t n_rows, k;                         /* rows as they are converted; a vector is one row, or n rows of 1 to be rotated */
     uint64_t bytes;                             /* as written ... */
     struct checksum_text sha256;                /* ... and their checksum, with its place in the metadata */
@@ -46,6 +47,18 @@ struct quantize_job {
 bool quantize_plan(struct quantize_job *j, struct unmask_err *err);
 const char *quantize_type(const struct quantize_options *o);            /* the name of what the output is made of */
 uint32_t quantize_file_type(const struct quantize_options *o);
+
+/* quantize_layout.c: the roles of a layer in the order of the file. */
+enum { LAYER_ROLES = 12 };
+const enum tensor_role *layout_order(const struct quantize_job *j);
+bool layout_choose(const struct quantize_job *j, struct piece *p, enum tensor_role role, struct unmask_err *err);      /* of a piece that has its format */
+uint64_t layout_bytes(const struct piece *p);
+uint64_t layout_unit(const struct piece *p, int head_dim);              /* rows that must lie in one chunk */
+uint64_t layout_row(const struct piece *p, uint64_t r, int head_dim);   /* where row r of the input goes: inside its unit */
+bool layout_align(const struct quantize_job *j, struct gguf_writer *w, struct unmask_err *err);
+bool layout_put(const struct piece *p, struct gguf_writer *w, struct unmask_err *err);
+/* Tiles of a chunk of rows in the output's format; returns their bytes. */
+size_t layout_pack(struct quantize_job *j, const struct piece *p, const uint8_t *rows, uint64_t n_rows, uint8_t *tiles);
 
 /* quantize_rules.c: options->rules as compiled patterns. */
 struct rules;

@@ -77,13 +77,13 @@ static bool add_piece(struct quantize_job *j, enum tensor_role role, int layer, 
     if (!arch_has(&j->h, role)) return true;
     snprintf(p->name, sizeof p->name, at->gguf, layer);
     p->matrix = at->matrix;
-    p->rotate = at->rotated && j->in->kind == CHECKPOINT_FOLDER;
     if (!(p->from = arch_tensor(j->arch, j->in, &j->h, role, layer, err)) 
-        || !choose_format(j, p, at->per_layer ? layer : -1, err)) return false;
+        || !choose_format(j, p, at->per_layer ? layer : -1, err) || !layout_choose(j, p, role, err)) return false;
     const uint64_t row = p->from->shape[0];
-    p->n_rows = p->matrix ? tensor_rows(p->from) : p->rotate ? row : 1;
-    p->k = p->matrix || !p->rotate ? row : 1;
-    p->bytes = p->n_rows * (p->k / (uint64_t)p->to->block) * (uint64_t)p->to->block_bytes;
+    const bool moves = p->rotate || p->unrotate;
+    p->n_rows = p->matrix ? tensor_rows(p->from) : moves ? row : 1;
+    p->k = p->matrix || !moves ? row : 1;
+    p->bytes = layout_bytes(p);
     j->report->in_bytes += p->from->bytes;
     count_format(j->report, p->to);
     j->n_pieces++;
@@ -112,8 +112,8 @@ bool quantize_plan(struct quantize_job *j, struct unmask_err *err)
     const size_t most = (size_t)(j->h.n_layer + 1) * TENSOR_ROLES;
     if (!rules_open(&j->rules, j->o, err) || !(j->pieces = mem_zalloc(most, sizeof *j->pieces, err)) || !add_piece(j, T_EMBED, 0, err)) return false;
     for (int layer = 0; layer < j->h.n_layer; layer++)
-        for (int role = 0; role < TENSOR_ROLES; role++)
-            if (j->arch->tensors[role].per_layer && !add_piece(j, role, layer, err)) return false;
+        for (int i = 0; i < LAYER_ROLES; i++)
+            if (!add_piece(j, layout_order(j)[i], layer, err)) return false;
     if (!add_piece(j, T_OUT_NORM, 0, err) || !add_piece(j, T_HEAD, 0, err)) return false;
     j->report->n_tensors = j->n_pieces;
     return check_left_over(j, err) && rules_all_used(j->rules, err);

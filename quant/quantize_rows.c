@@ -33,7 +33,7 @@ struct chunk {
     const struct piece *p;
     int head_dim;
     uint64_t row0, n_rows, item_rows;
-    uint8_t *out;               /* n_rows in the output's format and order */
+    uint8_t *out, *tiles;       /* n_rows in the output's format and order; the same as tiles */
     struct item *items;
     struct scratch *scratch;    /* by worker */
 };
@@ -41,10 +41,9 @@ struct chunk {
 static uint64_t row_bytes(const struct quant_format *f, uint64_t k) { return k / (uint64_t)f->block * (uint64_t)f->block_bytes; }
 static uint64_t item_rows(const struct piece *p) { return p->k < ITEM_VALUES ? ITEM_VALUES / p->k : 1; }
 
-/* Rows move inside their head, so a chunk of rotated rows holds whole heads. */
 static uint64_t chunk_rows(const struct piece *p, int head_dim)
 {
-    const uint64_t unit = p->rotate ? (uint64_t)head_dim : 1, rows = p->k < CHUNK_VALUES ? CHUNK_VALUES / p->k : 1;
+    const uint64_t unit = layout_unit(p, head_dim), rows = p->k < CHUNK_VALUES ? CHUNK_VALUES / p->k : 1;
     return rows < unit ? unit : rows / unit * unit;
 }
 
@@ -156,9 +155,10 @@ static void convert_item(void *arg, int item, int worker)
     const uint64_t first = (uint64_t)item * c->item_rows, left = c->n_rows - first, n = left < c->item_rows ? left : c->item_rows;
     const uint64_t in_bytes = row_bytes(p->from->format, p->k), out_bytes = row_bytes(p->to, p->k);
     *it = (struct item){ 0 };
-    it->ok = checkpoint_read(p->from, (c->row0 + first) * in_bytes, s->raw, (size_t)(n * in_bytes), &it->err);
+    it->ok = p->matrix ? checkpoint_read_rows(p->from, c->row0 + first, n, s->raw, &it->err)
+                       : checkpoint_read(p->from, (c->row0 + first) * in_bytes, s->raw, (size_t)(n * in_bytes), &it->err);
     for (uint64_t r = first; it->ok && r < first + n; r++) {
-        const uint64_t to = p->rotate ? (uint64_t)arch_rotated_row((int)r, c->head_dim) : r;
+        const uint64_t to = layout_row(p, r, c->head_dim);
         convert_row(p, c->row0 + r, s->raw + (r - first) * in_bytes, c->out + to * out_bytes, s, it);
     }
 }
@@ -206,10 +206,11 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
             add_bad(&sum.overflow, &it->overflow);
             merge_loss(&sum.loss, &it->loss);
         }
-        const size_t bytes = (size_t)(c->n_rows * row_bytes(p->to, p->k));
         if (!sum.nonfinite.n && !sum.overflow.n) {
-            sha256_update(&sha, bytes, c->out);
-            if (!outfile_write(out, c->out, bytes, err)) return false;
+            const size_t bytes = p->packed ? layout_pack(j, p, c->out, c->n_rows, c->tiles) : (size_t)(c->n_rows * row_bytes(p->to, p->k));
+            const uint8_t *from = p->packed ? c->tiles : c->out;
+            sha256_update(&sha, bytes, from);
+            if (!outfile_write(out, from, bytes, err)) return false;
         }
         j->done += c->n_rows * row_bytes(p->from->format, p->k);
         if (!quantize_tell(j, QUANTIZE_CONVERTING, p->name, err)) return false;
@@ -217,19 +218,20 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
     checksum_end(&sha, &p->sha256);
     if (!refuse(p, &sum, err)) return false;
     tell_loss(j, p, &sum.loss);
-    return gguf_write_padding(out, err);
+    return gguf_write_padding(j->shards[p->shard].writer, out, err);
 }
 
 /* What the largest chunk needs, and the largest item. */
-struct needs { uint64_t out, items, values; };
+struct needs { uint64_t out, tiles, items, values; };
 
 static struct needs measure(const struct quantize_job *j)
 {
-    struct needs most = { 0, 0, 0 };
+    struct needs most = { 0, 0, 0, 0 };
     for (size_t i = 0; i < j->n_pieces; i++) {
         const struct piece *p = &j->pieces[i];
         const uint64_t each = item_rows(p), rows = chunk_rows(p, j->h.head_dim), bytes = rows * row_bytes(p->to, p->k);
-        const uint64_t n = (rows + each - 1) / each;
+        const uint64_t n = (rows + each - 1) / each, tiles = p->packed ? (rows + TILE_N - 1) / TILE_N * p->packed->tile_bytes((int)p->k) : 0;
+        if (tiles > most.tiles) most.tiles = tiles;
         if (each * p->k > most.values) most.values = each * p->k;
         if (bytes > most.out) most.out = bytes;
         if (n > most.items) most.items = n;
@@ -243,7 +245,7 @@ static uint64_t scratch_bytes(const struct needs *n) { return n->values * 3 * si
 uint64_t quantize_rows_memory(const struct quantize_job *j, int workers)
 {
     const struct needs n = measure(j);
-    return n.out + n.items * sizeof(struct item) + (uint64_t)workers * scratch_bytes(&n);
+    return n.out + n.tiles + n.items * sizeof(struct item) + (uint64_t)workers * scratch_bytes(&n);
 }
 
 static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmask_err *err)
@@ -251,7 +253,7 @@ static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmas
     const struct needs n = measure(j);
     const size_t workers = (size_t)pool_threads(j->pool);
     c->head_dim = j->h.head_dim;
-    if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
+    if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->tiles = mem_aligned((size_t)n.tiles, err)) || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
         || !(c->scratch = mem_zalloc(workers, sizeof *c->scratch, err))) return false;
     for (size_t w = 0; w < workers; w++) {
         float *x = mem_aligned((size_t)scratch_bytes(&n), err);
@@ -269,6 +271,7 @@ bool quantize_rows(struct quantize_job *j, struct unmask_err *err)
     for (int w = 0; c.scratch && w < pool_threads(j->pool); w++) mem_free(c.scratch[w].x);
     mem_free(c.scratch);
     mem_free(c.items);
+    mem_free(c.tiles);
     mem_free(c.out);
     j->report->relative_error = j->sum2 > 0 ? sqrt(j->error2 / j->sum2) : 0;
     return ok;

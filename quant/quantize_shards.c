@@ -63,15 +63,17 @@ static bool put_small(struct gguf_writer *w, const char *key, enum meta_type typ
 /* Every shard says which one it is; the first one holds the checksums of all tensors. */
 bool quantize_shards_describe(struct quantize_job *j, struct unmask_err *err)
 {
-    for (size_t i = 0; j->n_shards > 1 && i < j->n_shards; i++) {
+    for (size_t i = 0; i < j->n_shards; i++) {
         struct gguf_writer *w = j->shards[i].writer;
+        if (!layout_align(j, w, err)) return false;
+        if (j->n_shards == 1) break;
         if (!put_small(w, "split.no", META_U16, i, err) || !put_small(w, "split.count", META_U16, j->n_shards, err)
             || !put_small(w, "split.tensors.count", META_I32, j->n_pieces, err)) return false;
     }
     for (size_t i = 0; i < j->n_pieces; i++) {
         struct piece *p = &j->pieces[i];
         if (!gguf_reserve_str(j->shards[0].writer, FMT(CHECKSUM_PREFIX "%s", p->name), CHECKSUM_DIGITS, &p->sha256_place, err)
-            || !gguf_put_tensor(j->shards[p->shard].writer, p->name, p->to, p->from->n_dims, p->from->shape, err)) return false;
+            || !layout_put(p, j->shards[p->shard].writer, err)) return false;
     }
     for (size_t i = 0; i < j->n_shards; i++) j->report->out_bytes += gguf_writer_bytes(j->shards[i].writer);
     return true;

@@ -10,7 +10,7 @@
 #include "mem.h"
 #include "pool.h"
 
-enum { CHUNK_VALUES = 1 << 16 };                /* read and looked through at a time; a multiple of every block */
+enum { CHUNK_VALUES = 1 << 16 };                /* read and looked through at a time; a multiple of every block; tiles: one at a time */
 
 struct job {
     const struct checkpoint *c;
@@ -45,13 +45,38 @@ static const char *stored_sum(const struct checkpoint *c, const char *tensor)
     return m ? m->v.s.s : NULL;
 }
 
+/* Bytes to read at a time, and the values in them. */
+static uint64_t bytes_at_once(const struct tensor *t)
+{
+    return t->packed ? t->packed->tile_bytes((int)t->shape[0]) : CHUNK_VALUES / (uint64_t)t->format->block * (uint64_t)t->format->block_bytes;
+}
+
+/* Look for values that are not finite in n bytes of the tensor; the number of the first value is `first`.  Returns how many there are. */
+static uint64_t check_values(struct job *j, const struct tensor *t, uint64_t n, uint64_t first, int worker, struct verify_tensor *found)
+{
+    const struct quant_format *f = t->format;
+    if (!t->packed) {
+        const size_t k = (size_t)(n / (uint64_t)f->block_bytes) * (size_t)f->block;
+        f->dequantize_row(j->values[worker], j->raw[worker], k);
+        find_nonfinite(j->values[worker], k, first, found);
+        return k;
+    }
+    uint8_t *row = j->raw[worker] + n;          /* behind the tile: room for a row */
+    uint64_t r = first / t->shape[0], values = 0;
+    for (int c = 0; c < TILE_N && r < t->shape[1]; c++, r++, values += t->shape[0]) {
+        t->packed->unpack_row(row, j->raw[worker], c, (int)t->shape[0]);
+        f->dequantize_row(j->values[worker], row, (size_t)t->shape[0]);
+        find_nonfinite(j->values[worker], (size_t)t->shape[0], first + values, found);
+    }
+    return values;
+}
+
 static void check_tensor(void *arg, int item, int worker)
 {
     struct job *j = arg;
     const struct tensor *t = &j->c->tensors[item];
-    const struct quant_format *f = t->format;
     struct verify_tensor *found = &j->found[item];
-    const uint64_t each = CHUNK_VALUES / (uint64_t)f->block * (uint64_t)f->block_bytes;
+    const uint64_t each = bytes_at_once(t);
     const char *want = stored_sum(j->c, t->name);
     struct checksum_text text;
     struct sha256_ctx sha;
@@ -63,11 +88,8 @@ static void check_tensor(void *arg, int item, int worker)
             atomic_store(&j->stop, true);
             return;
         }
-        const size_t k = (size_t)(n / (uint64_t)f->block_bytes) * (size_t)f->block;
         if (want) sha256_update(&sha, (size_t)n, j->raw[worker]);
-        f->dequantize_row(j->values[worker], j->raw[worker], k);
-        find_nonfinite(j->values[worker], k, values, found);
-        values += k;
+        values += check_values(j, t, n, values, worker, found);
         if (!tell(j, worker, n)) return;
     }
     if (want) found->sum = memcmp(checksum_end(&sha, &text), want, CHECKSUM_DIGITS) == 0 ? VERIFY_SAME : VERIFY_DIFFERENT;
@@ -123,8 +145,16 @@ static bool run(struct job *j, struct pool *pool, struct unmask_err *err)
     const size_t n_tensors = j->c->n_tensors, workers = (size_t)pool_threads(pool);
     if (!(j->errs = mem_zalloc(n_tensors, sizeof *j->errs, err)) || !(j->read = mem_zalloc(n_tensors, sizeof *j->read, err))
         || !(j->raw = mem_zalloc(workers, sizeof *j->raw, err)) || !(j->values = mem_zalloc(workers, sizeof *j->values, err))) return false;
-    for (size_t w = 0; w < workers; w++)        /* no format takes more than four bytes a value */
-        if (!(j->raw[w] = mem_aligned(CHUNK_VALUES * sizeof(float), err)) || !(j->values[w] = mem_aligned(CHUNK_VALUES * sizeof(float), err))) return false;
+    size_t raw = CHUNK_VALUES * sizeof(float), values = CHUNK_VALUES;           /* no format takes more than four bytes a value */
+    for (size_t i = 0; i < n_tensors; i++) {
+        const struct tensor *t = &j->c->tensors[i];
+        if (!t->packed) continue;
+        const size_t k = (size_t)t->shape[0], bytes = (size_t)bytes_at_once(t) + k * sizeof(float);
+        if (bytes > raw) raw = bytes;
+        if (k > values) values = k;
+    }
+    for (size_t w = 0; w < workers; w++)
+        if (!(j->raw[w] = mem_aligned(raw, err)) || !(j->values[w] = mem_aligned(values * sizeof(float), err))) return false;
     pool_run(pool, check_tensor, j, (int)n_tensors);
     for (size_t i = 0; i < n_tensors; i++) {
         if (!j->errs[i].id[0]) continue;

@@ -107,3 +107,10 @@ const struct pack_format *pack_format_of(const struct quant_format *f)
         if (p->format == f) return p;
     return NULL;
 }
+
+const struct pack_format *pack_format_by_gguf_type(uint32_t type)
+{
+    for (const struct pack_format *p = pack_formats; p->format; p++)
+        if (pack_gguf_type(p) == type) return p;
+    return NULL;
+}

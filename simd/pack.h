@@ -29,4 +29,12 @@ struct pack_format {
 extern const struct pack_format pack_formats[]; /* one row per format that kernels know; a NULL format ends it */
 const struct pack_format *pack_format_of(const struct quant_format *f);         /* NULL: no kernel for it */
 
+/* Tensor type ids of packed matrices in GGUF files: "UM", the number of this layout, and the format's own id, so that other
+ * readers, and builds that lay tiles out otherwise, refuse such a tensor instead of misreading it. */
+enum { PACK_GGUF_TYPE = 0x554D0100 };
+static inline uint32_t pack_gguf_type(const struct pack_format *p) { return PACK_GGUF_TYPE | p->format->gguf_type; }
+const struct pack_format *pack_format_by_gguf_type(uint32_t type);              /* NULL: none, or not a packed one */
+
+static inline int tiles_of(int n) { return (n + TILE_N - 1) / TILE_N; }
+
 #endif

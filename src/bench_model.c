@@ -160,7 +160,7 @@ static bool write_tensor(struct make *k, enum tensor_role role, int layer, struc
 {
     int n, columns;
     arch_shape(&k->h, role, &n, &columns);
-    if (!k->arch->tensors[role].matrix) return write_ones(k, (size_t)n, err) && gguf_write_padding(&k->out, err);
+    if (!k->arch->tensors[role].matrix) return write_ones(k, (size_t)n, err) && gguf_write_padding(k->writer, &k->out, err);
     const size_t at_once = (size_t)(BUFFER / k->f->block_bytes);
     const uint64_t blocks = (uint64_t)n * (uint64_t)columns / (uint64_t)k->f->block;
     const uint64_t prefix = noise_prefix(0, NOISE_WEIGHTS, (uint64_t)role, (uint64_t)layer, 0);
@@ -170,7 +170,7 @@ static bool write_tensor(struct make *k, enum tensor_role role, int layer, struc
         if (term_signal()) return fail(err, E_CANCELLED, .file = k->out.path);
         if (!outfile_write(&k->out, k->buffer, now * (size_t)k->f->block_bytes, err)) return false;
     }
-    return gguf_write_padding(&k->out, err);
+    return gguf_write_padding(k->writer, &k->out, err);
 }
 
 static const struct shape *shape_of(const char *name, struct unmask_err *err)

@@ -109,7 +109,7 @@ static double head_weights(const struct unmask_model *m) { return (double)m->h.n
 /* Bytes of packed weights that one pass needs: all matrices, less an embedding that is not the head too. */
 static double bytes_of_pass(const struct unmask_model *m)
 {
-    const double embedding = m->h.tied_head ? 0 : (double)tiles_of(m->embed.n) * (double)m->embed.pack->tile_bytes(m->embed.k);
+    const double embedding = m->h.tied_head ? 0 : (double)m->h.n_vocab * (double)model_embed_scratch(m);
     return (double)m->weight_bytes - embedding;
 }
 

@@ -55,6 +55,22 @@ bool checkpoint_read(const struct tensor *t, uint64_t offset, void *dst, size_t 
     return file_read(t->file, t->offset + offset, dst, n, err);
 }
 
+bool checkpoint_read_rows(const struct tensor *t, uint64_t row0, uint64_t n_rows, void *dst, struct unmask_err *err)
+{
+    const uint64_t row_bytes = t->shape[0] / (uint64_t)t->format->block * (uint64_t)t->format->block_bytes;
+    if (!t->packed) return checkpoint_read(t, row0 * row_bytes, dst, (size_t)(n_rows * row_bytes), err);
+    const int k = (int)t->shape[0];             /* fits: the reader has checked it */
+    const size_t tile_bytes = t->packed->tile_bytes(k);
+    uint8_t *tile = mem_aligned(tile_bytes, err);
+    bool ok = tile != NULL;
+    for (uint64_t r = row0; ok && r < row0 + n_rows; r++) {
+        if (r == row0 || r % TILE_N == 0) ok = checkpoint_read(t, r / TILE_N * tile_bytes, tile, tile_bytes, err);
+        if (ok) t->packed->unpack_row((uint8_t *)dst + (r - row0) * row_bytes, tile, (int)(r % TILE_N), k);
+    }
+    mem_free(tile);
+    return ok;
+}
+
 /* ---- typed getters -------------------------------------------------------------------------- */
 
 /* File and place of a key, as errors name them: config.json has no offsets. */

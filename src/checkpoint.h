@@ -31,6 +31,7 @@ struct checkpoint {
     enum checkpoint_kind kind;
     const char *path;
     struct tensor *tensors; size_t n_tensors;   /* in file order, names unique            */
+    bool packed;                                /* some tensors are; then no rows are permuted (arch_rotated_row) */
     struct meta *metas; size_t n_metas;
     struct checkpoint_reader *reader;           /* private                                */
 };
@@ -43,6 +44,8 @@ void checkpoint_close(struct checkpoint *c);    /* NULL is fine; every tensor an
 
 const struct tensor *checkpoint_tensor(const struct checkpoint *c, const char *name);  /* NULL: none; by hash */
 bool checkpoint_read(const struct tensor *t, uint64_t offset, void *dst, size_t n, struct unmask_err *err);
+/* Rows as the tensor's format has them, of packed tensors too. */
+bool checkpoint_read_rows(const struct tensor *t, uint64_t row0, uint64_t n_rows, void *dst, struct unmask_err *err);
 
 const struct meta *checkpoint_meta(const struct checkpoint *c, const char *key);        /* NULL: none; by hash */
 /* Typed getters.  An absent key leaves *v alone and succeeds unless `required`; another type or a value outside

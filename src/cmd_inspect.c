@@ -123,6 +123,7 @@ static void put_tensor(const struct checkpoint *c, const struct tensor *t)
     printf(",\"type\":\"%s\",\"shape\":[", FORMAT_NAME(t->format));
     for (int d = 0; d < t->n_dims; d++) printf("%s%" PRIu64, d ? "," : "", t->shape[d]);
     printf("],\"offset\":%" PRIu64, t->offset);
+    if (t->packed) fputs(",\"layout\":\"packed\"", stdout);
     if (in_other_file(c, t)) {
         fputs(",\"file\":", stdout);
         put_text(base_name(t->file->path));
@@ -180,11 +181,12 @@ static void print_formats(const struct checkpoint *c)
     const char *head = "Formats   ";
     for (const struct quant_format *const *f = quant_formats; *f; f++) {
         uint64_t bytes = 0;
-        size_t n = 0;
+        size_t n = 0, packed = 0;
         for (size_t i = 0; i < c->n_tensors; i++)
-            if (c->tensors[i].format == *f) bytes += c->tensors[i].bytes, n++;
+            if (c->tensors[i].format == *f) bytes += c->tensors[i].bytes, n++, packed += c->tensors[i].packed != NULL;
         if (!n) continue;
-        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight\n", head, FORMAT_NAME(*f), n, SIZE(bytes), 8.0 * (*f)->block_bytes / (*f)->block);
+        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, FORMAT_NAME(*f), n, SIZE(bytes), 8.0 * (*f)->block_bytes / (*f)->block,
+               packed == n ? ", packed" : packed ? ", some packed" : "");
         head = "          ";
     }
 }
@@ -280,7 +282,7 @@ static void print_tensors(const struct checkpoint *c)
         char name[256], shape[96] = "";
         err_printable(name, sizeof name, t->name, strlen(t->name));
         for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
-        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes,
+        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes, t->packed ? "  packed" : "",
                in_other_file(c, t) ? "  " : "", in_other_file(c, t) ? base_name(t->file->path) : "");
     }
 }

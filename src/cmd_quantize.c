@@ -170,13 +170,30 @@ static bool read_size(const char *text, uint64_t *bytes, struct unmask_err *err)
     return (ok && !*p && v > 0) || fail(err, E_CLI_VALUE, .field = "--split-size", .found = QUOTE(text, strlen(text)), .need = "a size such as 500M or 4G");
 }
 
+/* Without a type: q4_0, or where only the layout is asked for, the type that the file says it has. */
+static const char *default_type(const struct settings *s)
+{
+    enum { Q4_K_M = 15 };                       /* the mix that we have a recipe for */
+    const char *name = "q4_0";
+    int64_t type = -1;
+    struct checkpoint *c;
+    if (!s->times[OPT_LAYOUT] || !checkpoint_open(&c, s->args[0], NULL)) return name;           /* quantize_file() will say why */
+    if (c->kind == CHECKPOINT_GGUF && meta_int(c, "general.file_type", 0, UINT32_MAX, false, &type, NULL)) {
+        if (type == Q4_K_M) name = "q4_k_m";
+        for (size_t i = 0; quant_formats[i]; i++)
+            if (quant_formats[i]->gguf_file_type == type) name = quant_formats[i]->name;
+    }
+    checkpoint_close(c);
+    return name;
+}
+
 static bool read_arguments(const struct settings *s, struct run *r, struct unmask_err *err)
 {
     if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args), .need = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0");
     if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a type");
     r->in = s->args[0];
     r->out = s->args[1];
-    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : "q4_0", err) && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
+    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s), err) && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
@@ -188,7 +205,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         progress_start(&r.progress, s, t);
         r.start = term_now();
         const struct quantize_options o = { .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
-                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .threads = s->threads, .force = s->force, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
+                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
                                             .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
@@ -203,9 +220,10 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_quantize = {
-    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
+    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--layout standard|packed] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
     "make a GGUF file in a smaller number format",
     "  unmask quantize LLaDA-8B-Instruct/ LLaDA-8B-Instruct-v1.0-Q4_0.gguf q4_0\n"
     "  unmask quantize model-F32.gguf model-Q8_0.gguf q8_0 --set general.license=apache-2.0\n"
     "  unmask quantize LLaDA-8B-Instruct/ model-Q4_K_M.gguf q4_k_m --keep 'blk\\.0\\.=q8_0'\n"
+    "  unmask quantize model-Q4_0.gguf packed.gguf --layout packed      the same weights; loads at once, may be larger than memory\n"
 };

@@ -24,6 +24,7 @@ enum {
     MOST_STRING_BYTES = 64 << 20, MOST_ITEMS = 16 << 20,
     LEAST_ALIGNMENT = 8, DEFAULT_ALIGNMENT = 32, MOST_ALIGNMENT = 65536,
     FIRST_WINDOW = 1 << 20, MOST_WINDOW = 256 << 20,
+    MOST_PACKED = 1 << 24,                              /* rows and columns of a packed matrix */
     LEAST_META_BYTES = 8 + 1 + 4 + 1,                   /* one-byte key, one-byte value      */
     LEAST_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8,         /* one-byte name, one dimension      */
 };
@@ -299,13 +300,14 @@ static const char *const ggml_types[] = {
     [29] = "iq1_m", [34] = "tq1_0", [35] = "tq2_0", [39] = "mxfp4",
 };
 
-static bool take_format(struct parser *p, const struct quant_format **out, struct unmask_err *err)
+static bool take_format(struct parser *p, struct tensor *t, struct unmask_err *err)
 {
     const uint64_t at = cursor_offset(&p->in);
     char known[160] = "";
     uint32_t v;
     if (!take_u32(p, &v, err)) return false;
-    if ((*out = quant_format_by_gguf_type(v))) return true;
+    t->packed = pack_format_by_gguf_type(v);
+    if ((t->format = t->packed ? t->packed->format : quant_format_by_gguf_type(v))) return true;
     for (const struct quant_format *const *f = quant_formats; *f; f++)
         snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "", (*f)->name);
     const char *name = v < sizeof ggml_types / sizeof *ggml_types ? ggml_types[v] : NULL;
@@ -334,6 +336,16 @@ static bool take_shape(struct parser *p, struct tensor *t, struct unmask_err *er
     return true;
 }
 
+/* Bytes of a matrix in tiles. */
+static bool measure_packed(struct parser *p, uint64_t at, struct tensor *t, struct unmask_err *err)
+{
+    if (t->n_dims != 2 || t->shape[0] > MOST_PACKED || t->shape[1] > MOST_PACKED)
+        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "not the shape of a packed matrix", .found = FMT("%d dimensions, rows of %" PRIu64, t->n_dims, t->shape[0]),
+                    .need = FMT("2 dimensions of at most %d", MOST_PACKED));
+    p->c->packed = true;
+    return u64_mul((t->shape[1] + TILE_N - 1) / TILE_N, t->packed->tile_bytes((int)t->shape[0]), &t->bytes);    /* below 2^56 */
+}
+
 /* Bytes of the tensor out of shape and format. */
 static bool measure(struct parser *p, uint64_t at, struct tensor *t, struct unmask_err *err)
 {
@@ -342,6 +354,7 @@ static bool measure(struct parser *p, uint64_t at, struct tensor *t, struct unma
         return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "rows do not divide into blocks",
                     .found = FMT("rows of %" PRIu64, t->shape[0]),
                     .need = FMT("a multiple of %" PRIu64 " for %s", block, t->format->name));
+    if (t->packed) return measure_packed(p, at, t, err);
     /* rows x blocks cannot wrap: at most the number of values, which did not */
     if (!u64_mul(t->shape[0] / block * tensor_rows(t), (uint64_t)t->format->block_bytes, &t->bytes))
         return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "the tensor's size does not fit in 64 bits",
@@ -359,7 +372,7 @@ static bool parse_tensor(struct parser *p, struct tensor *t, struct str *name, s
                     .need = "a name without / and \\");
     if (!(t->name = arena_strndup(&p->c->reader->arena, name->s, name->n, err))) return false;
     const uint64_t shape_at = cursor_offset(&p->in);
-    if (!take_shape(p, t, err) || !take_format(p, &t->format, err) || !measure(p, shape_at, t, err)) return false;
+    if (!take_shape(p, t, err) || !take_format(p, t, err) || !measure(p, shape_at, t, err)) return false;
     const uint64_t offset_at = cursor_offset(&p->in);
     if (!take_u64(p, &t->offset, err)) return false;
     if (t->offset % p->alignment)
@@ -457,6 +470,7 @@ static void forget(struct checkpoint *c)
     c->metas = NULL;
     c->tensors = NULL;
     c->n_metas = c->n_tensors = 0;
+    c->packed = false;
     names_free(&c->reader->meta_names);
     names_free(&c->reader->tensor_names);
     arena_free(&c->reader->arena);

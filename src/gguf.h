@@ -29,15 +29,18 @@ bool gguf_put_strs(struct gguf_writer *w, const char *key, const struct str *v, 
 /* A text of n bytes that is known only later: zeros until gguf_fill(), which gguf_rewrite_metas() brings into the file. */
 bool gguf_reserve_str(struct gguf_writer *w, const char *key, size_t n, size_t *place, struct unmask_err *err);
 void gguf_fill(struct gguf_writer *w, size_t place, const char *text, size_t n);
-/* As it stands in another GGUF file; its general.alignment is left out. */
+/* As it stands in another GGUF file; its general.alignment is left out (gguf_writer_align). */
 bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_err *err);
+/* Where tensors start: 32 unless another power of two is set, before the first of them. */
+bool gguf_writer_align(struct gguf_writer *w, uint32_t alignment, struct unmask_err *err);
+bool gguf_put_packed(struct gguf_writer *w, const char *name, const struct pack_format *p, const uint64_t shape[4], struct unmask_err *err);
 bool gguf_put_tensor(struct gguf_writer *w, const char *name, const struct quant_format *f, int n_dims,
                      const uint64_t shape[4], struct unmask_err *err);
 uint64_t gguf_writer_bytes(const struct gguf_writer *w);       /* size of the finished file */
 bool gguf_write_header(struct gguf_writer *w, struct outfile *o, struct unmask_err *err);
 bool gguf_rewrite_metas(struct gguf_writer *w, struct outfile *o, struct unmask_err *err);
-/* Zero bytes after each tensor, the last one too, so that the next starts aligned (32). */
-bool gguf_write_padding(struct outfile *o, struct unmask_err *err);
+/* Zero bytes after each tensor, the last one too, so that the next starts aligned. */
+bool gguf_write_padding(const struct gguf_writer *w, struct outfile *o, struct unmask_err *err);
 void gguf_writer_free(struct gguf_writer *w);
 
 #endif

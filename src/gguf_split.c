@@ -92,6 +92,7 @@ static bool take_over(struct checkpoint *c, struct checkpoint *part, struct unma
         if (!(t->name = arena_strndup(&r->arena, t->name, strlen(t->name), err))) return false;
         c->n_tensors++;
     }
+    c->packed = c->packed || part->packed;
     *file = part->reader->files[0];
     part->reader->n_files = 0;
     r->n_files++;

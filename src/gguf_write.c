@@ -1,4 +1,4 @@
-/* gguf_write.c - write GGUF files, version 3, little-endian, alignment 32; layout in gguf.c.
+/* gguf_write.c - write GGUF files, version 3, little-endian; layout in gguf.c.
  * Metadata and tensor list are kept as the bytes that the file will hold. */
 #include <string.h>
 
@@ -14,6 +14,7 @@ struct gguf_writer {
     struct bytes metas, tensors;
     uint64_t n_metas, n_tensors;
     uint64_t data_bytes;                        /* of the tensors so far, padding included */
+    uint32_t alignment;
 };
 
 /* ---- appending to bytes: one flag is checked at the end of an entry ------------------------------- */
@@ -78,8 +79,10 @@ static struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
 bool gguf_writer_new(struct gguf_writer **out, struct unmask_err *err)
 {
     struct gguf_writer *w = mem_zalloc(1, sizeof *w, err);
-    if (w) *out = w;
-    return w != NULL;
+    if (!w) return false;
+    w->alignment = ALIGNMENT;
+    *out = w;
+    return true;
 }
 
 void gguf_writer_free(struct gguf_writer *w)
@@ -158,7 +161,7 @@ bool gguf_put_strs(struct gguf_writer *w, const char *key, const struct str *v, 
 bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_err *err)
 {
     static const char alignment[] = "general.alignment";
-    if (m->key.n == sizeof alignment - 1 && memcmp(m->key.s, alignment, m->key.n) == 0) return true;    /* ours is 32 */
+    if (m->key.n == sizeof alignment - 1 && memcmp(m->key.s, alignment, m->key.n) == 0) return true;    /* gguf_writer_align() */
     if (m->type == META_ARRAY) {
         struct entry e = array_begin(w, m->key, m->item_type, m->n_items, err);
         put(&e, m->items.s, m->items.n);
@@ -171,30 +174,46 @@ bool gguf_put_meta(struct gguf_writer *w, const struct meta *m, struct unmask_er
     return entry_end(&e, &w->n_metas);
 }
 
-static bool align(uint64_t n, uint64_t *out)
+bool gguf_writer_align(struct gguf_writer *w, uint32_t alignment, struct unmask_err *err)
 {
-    if (!u64_add(n, ALIGNMENT - 1, out)) return false;
-    *out -= *out % ALIGNMENT;
+    w->alignment = alignment;
+    return gguf_put_u32(w, "general.alignment", alignment, err);
+}
+
+/* List a tensor of so many bytes; false without an error where they do not fit. */
+static bool list_tensor(struct gguf_writer *w, const char *name, uint32_t type, int n_dims, const uint64_t shape[4], uint64_t bytes, bool *fits,
+                        struct unmask_err *err)
+{
+    uint64_t end;
+    *fits = u64_add(bytes, w->alignment - 1, &end);
+    end -= end % w->alignment;
+    if (!*fits || !(*fits = u64_add(w->data_bytes, end, &end))) return false;
+    struct entry e = entry_begin(&w->tensors, err);
+    put_string(&e, str_of(name));
+    put_u32(&e, (uint32_t)n_dims);
+    for (int i = 0; i < n_dims; i++) put_u64(&e, shape[i]);
+    put_u32(&e, type);
+    put_u64(&e, w->data_bytes);
+    if (!entry_end(&e, &w->n_tensors)) return false;
+    w->data_bytes = end;
     return true;
 }
 
 bool gguf_put_tensor(struct gguf_writer *w, const char *name, const struct quant_format *f, int n_dims, const uint64_t shape[4],
                      struct unmask_err *err)
 {
-    uint64_t bytes = (uint64_t)f->block_bytes, end = 0;
+    uint64_t bytes = (uint64_t)f->block_bytes;
     bool fits = shape[0] % (uint64_t)f->block == 0 && u64_mul(bytes, shape[0] / (uint64_t)f->block, &bytes);
     for (int i = 1; i < n_dims; i++) fits = fits && u64_mul(bytes, shape[i], &bytes);
-    if (!fits || !align(bytes, &bytes) || !u64_add(w->data_bytes, bytes, &end))
-        return fail(err, E_INTERNAL, .field = name, .found = FMT("a shape that %s cannot hold", f->name));
-    struct entry e = entry_begin(&w->tensors, err);
-    put_string(&e, str_of(name));
-    put_u32(&e, (uint32_t)n_dims);
-    for (int i = 0; i < n_dims; i++) put_u64(&e, shape[i]);
-    put_u32(&e, f->gguf_type);
-    put_u64(&e, w->data_bytes);
-    if (!entry_end(&e, &w->n_tensors)) return false;
-    w->data_bytes = end;
-    return true;
+    if (fits && list_tensor(w, name, f->gguf_type, n_dims, shape, bytes, &fits, err)) return true;
+    return !fits && fail(err, E_INTERNAL, .field = name, .found = FMT("a shape that %s cannot hold", f->name));
+}
+
+bool gguf_put_packed(struct gguf_writer *w, const char *name, const struct pack_format *p, const uint64_t shape[4], struct unmask_err *err)
+{
+    bool fits;
+    const uint64_t bytes = (shape[1] + TILE_N - 1) / TILE_N * p->tile_bytes((int)shape[0]);
+    return list_tensor(w, name, pack_gguf_type(p), 2, shape, bytes, &fits, err);
 }
 
 /* ---- the file ------------------------------------------------------------------------------------ */
@@ -202,7 +221,7 @@ bool gguf_put_tensor(struct gguf_writer *w, const char *name, const struct quant
 static uint64_t header_bytes(const struct gguf_writer *w)
 {
     const uint64_t n = (uint64_t)HEADER_BYTES + w->metas.n + w->tensors.n;
-    return (n + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return (n + w->alignment - 1) / w->alignment * w->alignment;
 }
 
 uint64_t gguf_writer_bytes(const struct gguf_writer *w) { return header_bytes(w) + w->data_bytes; }
@@ -216,7 +235,7 @@ bool gguf_write_header(struct gguf_writer *w, struct outfile *o, struct unmask_e
     put_u64(&e, w->n_tensors);
     put_u64(&e, w->n_metas);
     const bool ok = e.ok && outfile_write(o, head.p, head.n, err) && outfile_write(o, w->metas.p, w->metas.n, err) &&
-                    outfile_write(o, w->tensors.p, w->tensors.n, err) && gguf_write_padding(o, err);
+                    outfile_write(o, w->tensors.p, w->tensors.n, err) && gguf_write_padding(w, o, err);
     mem_free(head.p);
     return ok;
 }
@@ -226,8 +245,12 @@ bool gguf_rewrite_metas(struct gguf_writer *w, struct outfile *o, struct unmask_
     return outfile_rewrite(o, HEADER_BYTES, w->metas.p, w->metas.n, err);
 }
 
-bool gguf_write_padding(struct outfile *o, struct unmask_err *err)
+bool gguf_write_padding(const struct gguf_writer *w, struct outfile *o, struct unmask_err *err)
 {
-    static const uint8_t zeros[ALIGNMENT];
-    return outfile_write(o, zeros, (size_t)((ALIGNMENT - o->written % ALIGNMENT) % ALIGNMENT), err);
+    static const uint8_t zeros[4096];
+    for (uint64_t left = (w->alignment - o->written % w->alignment) % w->alignment, n; left; left -= n) {
+        n = left < sizeof zeros ? left : sizeof zeros;
+        if (!outfile_write(o, zeros, (size_t)n, err)) return false;
+    }
+    return true;
 }

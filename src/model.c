@@ -13,8 +13,8 @@ enum { READ_BYTES = 1 << 20, MAX_FORMATS = 32 };       /* what a worker reads at
 /* A tensor to be packed (matrix) or converted to float32 (vector) to its place in the model's memory. */
 struct part {
     const struct tensor *t;
-    const struct pack_format *pack;             /* NULL: a vector */
-    bool rotated;                               /* rows are permuted per head in the file */
+    const struct pack_format *pack;             /* NULL: a vector, or an embedding that stays rows */
+    bool matrix, rotated;                       /* rotated: rows are permuted per head in the file */
     uint64_t at;                                /* offset in memory */
     int n, k;
 };
@@ -36,6 +36,8 @@ static struct part *part_of(const struct loader *l, enum tensor_role role, int l
     return &l->parts[row * TENSOR_ROLES + (int)role];
 }
 
+static size_t row_bytes(const struct tensor *t) { return (size_t)(t->shape[0] / (uint64_t)t->format->block) * (size_t)t->format->block_bytes; }
+
 /* Find every tensor, decide its place; *bytes: memory for all. */
 static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err)
 {
@@ -48,10 +50,12 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
             struct part *p = part_of(l, role, layer);
             if (!(p->t = arch_tensor(l->m->arch, l->c, h, role, layer, err))) return false;
             arch_shape(h, role, &p->n, &p->k);
-            p->rotated = at->rotated && l->c->kind == CHECKPOINT_GGUF;
+            p->matrix = at->matrix;
+            p->rotated = at->rotated && l->c->kind == CHECKPOINT_GGUF && !l->c->packed;
             p->at = *bytes;
             uint64_t size = (uint64_t)p->n * sizeof(float);
-            if (at->matrix) {
+            if (role == T_EMBED && !h->tied_head) size = (uint64_t)p->n * row_bytes(p->t);
+            else if (at->matrix) {
                 if (!(p->pack = pack_format_of(p->t->format)))
                     return fail(err, E_TENSOR_TYPE, .file = l->c->path, .field = p->t->name, .found = p->t->format->name,
                                 .need = "f32, f16, bf16, q8_0 or q4_0", .hint = "quantize the model to one of these");
@@ -83,11 +87,23 @@ bool model_plan(const struct arch *a, const struct checkpoint *c, const struct h
 
 static bool read_rows(const struct part *p, const struct hparams *h, int row0, int n_rows, uint8_t *dst, struct unmask_err *err)
 {
-    const size_t row_bytes = (size_t)(p->t->bytes / (uint64_t)p->n);
-    if (!p->rotated) return checkpoint_read(p->t, (uint64_t)row0 * row_bytes, dst, (size_t)n_rows * row_bytes, err);
+    if (!p->rotated) return checkpoint_read_rows(p->t, (uint64_t)row0, (uint64_t)n_rows, dst, err);
     for (int r = 0; r < n_rows; r++)
-        if (!checkpoint_read(p->t, (uint64_t)arch_rotated_row(row0 + r, h->head_dim) * row_bytes, dst + (size_t)r * row_bytes, row_bytes, err))
-            return false;
+        if (!checkpoint_read_rows(p->t, (uint64_t)arch_rotated_row(row0 + r, h->head_dim), 1, dst + (size_t)r * row_bytes(p->t), err)) return false;
+    return true;
+}
+
+/* n_rows rows from row0 on become tiles; those of a packed file are there already. */
+static bool make_tiles(struct loader *l, const struct part *p, int row0, int n_rows, uint8_t *rows, uint8_t *tiles, struct unmask_err *err)
+{
+    const size_t tile_bytes = p->pack->tile_bytes(p->k);
+    if (p->t->packed) return checkpoint_read(p->t, (uint64_t)(row0 / TILE_N) * tile_bytes, tiles, (size_t)tiles_of(n_rows) * tile_bytes, err);
+    if (!read_rows(p, &l->m->h, row0, n_rows, rows, err)) return false;
+    for (int r = 0; r < n_rows; r += TILE_N) {
+        const void *source[TILE_N];
+        for (int c = 0; c < TILE_N; c++) source[c] = r + c < n_rows ? rows + (size_t)(r + c) * row_bytes(p->t) : NULL;
+        p->pack->pack_tile(tiles + (size_t)(r / TILE_N) * tile_bytes, source, p->k);
+    }
     return true;
 }
 
@@ -101,17 +117,13 @@ static void load_tiles(void *arg, int item, int worker)
     uint8_t *rows = l->scratch + (size_t)worker * l->scratch_each;
     const int row0 = item * l->tiles_at_once * TILE_N, left = p->n - row0;
     const int n_rows = left < l->tiles_at_once * TILE_N ? left : l->tiles_at_once * TILE_N;
-    const size_t row_bytes = (size_t)(p->t->bytes / (uint64_t)p->n), tile_bytes = p->pack->tile_bytes(p->k);
-    bool ok = read_rows(p, &l->m->h, row0, n_rows, rows, &err);
-    for (int r = 0; ok && r < n_rows; r += TILE_N) {
-        const void *source[TILE_N];
-        uint8_t *tile = l->m->memory + p->at + (size_t)((row0 + r) / TILE_N) * tile_bytes;
-        for (int c = 0; c < TILE_N; c++) source[c] = r + c < n_rows ? rows + (size_t)(r + c) * row_bytes : NULL;
-        p->pack->pack_tile(tile, source, p->k);
-        if (!p->pack->scales_finite(tile, p->k))
+    const size_t tile_bytes = p->pack->tile_bytes(p->k);
+    uint8_t *tiles = l->m->memory + p->at + (size_t)(row0 / TILE_N) * tile_bytes;
+    bool ok = make_tiles(l, p, row0, n_rows, rows, tiles, &err);
+    for (int r = 0; ok && r < n_rows; r += TILE_N)
+        if (!p->pack->scales_finite(tiles + (size_t)(r / TILE_N) * tile_bytes, p->k))
             ok = fail(&err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = FMT("a scale in rows %d to %d", row0 + r, row0 + r + TILE_N - 1),
                       .need = "finite numbers", .hint = "the file is damaged; fetch it again");
-    }
     if (!ok && !atomic_exchange(&l->failed, true)) l->err = err;
 }
 
@@ -134,8 +146,7 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
     const int n_parts = (l->m->h.n_layer + 1) * TENSOR_ROLES;
     for (int i = 0; i < n_parts; i++) {
         const struct part *p = &l->parts[i];
-        const size_t row_bytes = p->t ? (size_t)(p->t->bytes / (uint64_t)p->n) : 0;
-        if (p->pack && row_bytes * TILE_N > most) most = row_bytes * TILE_N;
+        if (p->pack && row_bytes(p->t) * TILE_N > most) most = row_bytes(p->t) * TILE_N;
     }
     l->scratch_each = most > READ_BYTES ? most : READ_BYTES;
     if (!(l->scratch = mem_aligned((size_t)pool_threads(pool) * l->scratch_each, err))) return false;
@@ -143,11 +154,11 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
         const struct part *p = &l->parts[i];
         if (!p->t) continue;
         if (!p->pack) {
-            if (!load_vector(l, p, err)) return false;
+            if (!(p->matrix ? checkpoint_read_rows(p->t, 0, (uint64_t)p->n, l->m->memory + p->at, err) : load_vector(l, p, err))) return false;
             continue;
         }
         l->now = p;
-        l->tiles_at_once = (int)(l->scratch_each / ((size_t)(p->t->bytes / (uint64_t)p->n) * TILE_N));
+        l->tiles_at_once = (int)(l->scratch_each / (row_bytes(p->t) * TILE_N));
         pool_run(pool, load_tiles, l, (tiles_of(p->n) + l->tiles_at_once - 1) / l->tiles_at_once);
         if (atomic_load(&l->failed)) {
             if (err) *err = l->err;
@@ -183,6 +194,8 @@ static void bind(struct loader *l)
 {
     struct unmask_model *m = l->m;
     m->embed = weight_of(l, T_EMBED, 0);
+    m->embed_format = part_of(l, T_EMBED, 0)->t->format;
+    m->embed_rows = m->h.tied_head ? NULL : m->memory + part_of(l, T_EMBED, 0)->at;
     m->head = m->h.tied_head ? m->embed : weight_of(l, T_HEAD, 0);
     m->out_norm = vector_of(l, T_OUT_NORM, 0);
     for (int i = 0; i < m->h.n_layer; i++)
@@ -302,14 +315,14 @@ void model_close(struct unmask_model *m)
 
 size_t model_embed_scratch(const struct unmask_model *m)
 {
-    const struct quant_format *f = m->embed.pack->format;
-    return (size_t)(m->embed.k / f->block) * (size_t)f->block_bytes;
+    return (size_t)(m->h.n_embd / m->embed_format->block) * (size_t)m->embed_format->block_bytes;
 }
 
 void model_embed(const struct unmask_model *m, int32_t id, float *out, void *scratch)
 {
     const struct weight *w = &m->embed;
-    const uint8_t *tile = w->tiles + (size_t)(id / TILE_N) * w->pack->tile_bytes(w->k);
-    w->pack->unpack_row(scratch, tile, id % TILE_N, w->k);
-    w->pack->format->dequantize_row(out, scratch, (size_t)w->k);
+    const uint8_t *row = scratch;
+    if (m->embed_rows) row = m->embed_rows + (size_t)id * model_embed_scratch(m);
+    else w->pack->unpack_row(scratch, w->tiles + (size_t)(id / TILE_N) * w->pack->tile_bytes(w->k), id % TILE_N, w->k);
+    m->embed_format->dequantize_row(out, row, (size_t)m->h.n_embd);
 }

@@ -23,7 +23,9 @@ struct unmask_model {
     struct hparams h;                           /* mask_id is always set here; eos and eot where anything names them */
     struct kernels kernels;
     const char *isa;
-    struct weight embed, head;                  /* the same tiles where the head is tied */
+    struct weight embed, head;                  /* the same tiles where the head is tied; else embed has none ... */
+    const struct quant_format *embed_format;    /* ... but rows of this format, one after the other               */
+    const uint8_t *embed_rows;
     const float *out_norm;                      /* [n_embd] */
     struct layer *layers;                       /* [n_layer] */
     struct tokenizer *tokenizer;                /* NULL when opened without */
@@ -45,7 +47,5 @@ void model_close(struct unmask_model *m);
 /* Row `id` of the embedding as float32: out[n_embd].  scratch: model_embed_scratch() bytes. */
 void model_embed(const struct unmask_model *m, int32_t id, float *out, void *scratch);
 size_t model_embed_scratch(const struct unmask_model *m);
-
-static inline int tiles_of(int n) { return (n + TILE_N - 1) / TILE_N; }
 
 #endif

@@ -59,6 +59,7 @@ struct settings {
     bool dry_run, card; const char *report, *split_size;
     const char *set[MAX_SET], *keep[MAX_KEEP]; int n_set, n_keep;
     bool requantize;
+    int layout;                                 /* 0 standard, 1 packed */
     bool show_tensors;                          /* inspect */
     bool kernels; const char *tokens, *baseline, *make_model; int logit_rows;   /* bench */
     bool help, version;

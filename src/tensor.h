@@ -2,12 +2,13 @@
 #ifndef TENSOR_H
 #define TENSOR_H
 
-#include "format.h"
 #include "file.h"
+#include "pack.h"
 
 struct tensor {
     const char *name;                           /* borrowed from the checkpoint                          */
     const struct quant_format *format;
+    const struct pack_format *packed;           /* a matrix that lies in tiles (pack.h); NULL: row by row */
     int n_dims;
     uint64_t shape[4];                          /* shape[0] is the fastest (row length k); unused dims are 1 */
     uint64_t bytes;

@@ -94,7 +94,7 @@ static const char *build(const struct change *c)
             if (c->tensor_how == BAD_SCALE && !strcmp(c->tensor, t[i].name) && r == 5) bytes[1] = 0x7C;      /* the first scale becomes infinite */
             OK(outfile_write(&o, bytes, (size_t)t[i].shape[0] / (size_t)t[i].f->block * (size_t)t[i].f->block_bytes, &err), err);
         }
-        OK(gguf_write_padding(&o, &err), err);
+        OK(gguf_write_padding(w, &o, &err), err);
     }
     OK(outfile_commit(&o, &err), err);
     gguf_writer_free(w);

@@ -678,9 +678,9 @@ static const char *write_sample(const char *name, const struct checkpoint *copy)
     OK(gguf_write_header(w, &o, &err), err);
     for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i * 7);
     OK(outfile_write(&o, data, sizeof data, &err), err);
-    OK(gguf_write_padding(&o, &err), err);
+    OK(gguf_write_padding(w, &o, &err), err);
     OK(outfile_write(&o, data, 20, &err), err);
-    OK(gguf_write_padding(&o, &err), err);
+    OK(gguf_write_padding(w, &o, &err), err);
     assert_int_equal(o.written, gguf_writer_bytes(w));
     OK(outfile_commit(&o, &err), err);
     gguf_writer_free(w);
@@ -751,6 +751,43 @@ static void a_shape_the_format_cannot_hold_is_our_bug(void **state)
     gguf_writer_free(w);
 }
 
+/* One packed matrix of 32 x 20, whose type and shape stand so far before the end of the header. */
+static void packed_matrices(void **state)
+{
+    (void)state;
+    const struct pack_format *p = pack_format_of(&format_q8_0);
+    static const struct { long back; uint32_t value; const char *id, *part; } bad[] = {
+        { 12, PACK_GGUF_TYPE + 0x100 + 8, "E-GGUF-012", "type 1431110152" }, { 12, PACK_GGUF_TYPE + 200, "E-GGUF-012", "need one of" },
+        { 28, 1u << 25, "E-GGUF-011", "packed matrix" }, { 20, 1u << 25, "E-GGUF-011", "packed matrix" }, { 28, 33, "E-GGUF-011", "multiple of 32" },
+        { 20, 33, "E-GGUF-003", "ends before the end of tensor" },
+    };
+    for (size_t i = 0; i <= ARRAY_LEN(bad); i++) {
+        static uint8_t tiles[2 * 32 * 17 * 2];
+        struct gguf_writer *w;
+        struct outfile o;
+        struct checkpoint *c;
+        uint64_t head;
+        OK(gguf_writer_new(&w, &err) && gguf_writer_align(w, 64, &err) && gguf_put_packed(w, "w", p, (const uint64_t[4]){ 32, 20, 1, 1 }, &err), err);
+        OK(outfile_open(&o, scratch("pack.gguf"), true, gguf_writer_bytes(w), &err) && gguf_write_header(w, &o, &err), err);
+        head = 24 + 8 + 17 + 4 + 4 + 8 + 1 + 4 + 16 + 4 + 8;            /* one key, one tensor */
+        OK(outfile_write(&o, tiles, 2 * p->tile_bytes(32), &err) && gguf_write_padding(w, &o, &err), err);
+        assert_int_equal(o.written, gguf_writer_bytes(w));
+        if (i < ARRAY_LEN(bad)) OK(outfile_rewrite(&o, head - (uint64_t)bad[i].back, &bad[i].value, 4, &err), err);
+        OK(outfile_commit(&o, &err), err);
+        gguf_writer_free(w);
+        if (i < ARRAY_LEN(bad)) {
+            assert_false(checkpoint_open(&c, scratch("pack.gguf"), &err));
+            expect_err(&err, bad[i].id, bad[i].part, NULL);
+            continue;
+        }
+        OK(checkpoint_open(&c, scratch("pack.gguf"), &err), err);
+        assert_true(c->packed && c->tensors[0].packed == p && c->tensors[0].format == &format_q8_0);
+        assert_int_equal(c->tensors[0].bytes, 2 * p->tile_bytes(32));
+        assert_int_equal(c->tensors[0].offset % 64, 0);
+        checkpoint_close(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -775,6 +812,7 @@ int main(void)
         cmocka_unit_test(what_is_written_reads_back),
         cmocka_unit_test(copied_metadata_is_the_same),
         cmocka_unit_test(a_shape_the_format_cannot_hold_is_our_bug),
+        cmocka_unit_test(packed_matrices),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     scratch_remove();

@@ -30,7 +30,7 @@ static void write_part(const char *path, const struct part *p)
     if (p->total) put_small(w, "split.tensors.count", META_I32, p->total);
     OK(gguf_put_tensor(w, p->tensor, &format_f32, 1, (uint64_t[4]){ 4, 1, 1, 1 }, &err), err);
     OK(outfile_open(&o, path, true, 0, &err) && gguf_write_header(w, &o, &err), err);
-    OK(outfile_write(&o, x, sizeof x, &err) && gguf_write_padding(&o, &err) && outfile_commit(&o, &err), err);
+    OK(outfile_write(&o, x, sizeof x, &err) && gguf_write_padding(w, &o, &err) && outfile_commit(&o, &err), err);
     gguf_writer_free(w);
 }
 

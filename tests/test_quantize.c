@@ -392,6 +392,82 @@ static void threads_and_routes_give_the_same_bytes(void **state)
     same_file(scratch("one.gguf"), scratch("copy.gguf"));
 }
 
+static void lay(const char *in, const char *out, const struct quant_format *f, bool packed)
+{
+    struct unmask_err err;
+    const struct quantize_options o = { .format = f, .threads = 2, .force = true, .packed = packed };
+    OK(quantize_file(in, out, &o, &report, &err), err);
+}
+
+static void make_odd(const char *name, const struct shape *s) { make_folder(name, s, 0, 0, NULL); }
+
+/* From the source or from a standard file a packed file is the same; back, the standard file is again what it was; and all
+ * compute the same: rows of heads are permuted in the one layout only. */
+static void packed_files_hold_the_same(void **state)
+{
+    (void)state;
+    static float a[7 * 512], b[7 * 512];
+    static const struct shape biased = { 96, 4, 2, 96, true };          /* heads of 24: tiles and heads end apart */
+    char in[100];
+    struct unmask_err err;
+    struct verify_tensor found[64];
+    make_odd("biased", &biased);
+    make_odd("odd", &odd);
+    for (size_t i = 0; i < ARRAY_LEN(names) + 2; i++)
+        for (size_t f = 0; quant_formats[f]; f++) {
+            if (!pack_format_of(quant_formats[f])) continue;
+            if (i < ARRAY_LEN(names)) snprintf(in, sizeof in, DATA "%s", names[i]);
+            else snprintf(in, sizeof in, "%s", scratch(i == ARRAY_LEN(names) ? "biased" : "odd"));
+            lay(in, scratch("s.gguf"), quant_formats[f], false);
+            lay(in, scratch("p.gguf"), quant_formats[f], true);
+            lay(scratch("s.gguf"), scratch("p2.gguf"), quant_formats[f], true);
+            assert_true(report.relative_error == 0);
+            same_file(scratch("p.gguf"), scratch("p2.gguf"));
+            lay(scratch("p.gguf"), scratch("s2.gguf"), quant_formats[f], false);
+            same_file(scratch("s.gguf"), scratch("s2.gguf"));
+            logits_of(scratch("s.gguf"), a);
+            logits_of(scratch("p.gguf"), b);
+            assert_memory_equal(a, b, sizeof a);
+            struct checkpoint *c = open_checkpoint(scratch("p.gguf"));
+            OK(verify_checkpoint(c, &(struct verify_options){ .threads = 2 }, found, &err), err);
+            for (size_t t = 0; t < c->n_tensors; t++) {
+                const bool matrix = c->tensors[t].n_dims == 2 && strcmp(c->tensors[t].name, "token_embd.weight");
+                assert_int_equal(found[t].sum, VERIFY_SAME);
+                assert_int_equal(c->tensors[t].offset % 16384, 0);
+                if (matrix) assert_non_null(c->tensors[t].packed);
+                if (t) assert_true(c->tensors[t].offset > c->tensors[t - 1].offset);
+            }
+            assert_int_equal(c->tensors[0].packed != NULL, checkpoint_tensor(c, "output.weight") == NULL);     /* a tied head is multiplied with */
+            checkpoint_close(c);
+        }
+}
+
+static void damage_in_tiles_is_found(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct verify_tensor found[64];
+    lay(DATA "llada-tiny", scratch("tiles.gguf"), &format_q8_0, true);
+    struct checkpoint *c = open_checkpoint(scratch("tiles.gguf"));
+    const struct tensor t = *checkpoint_tensor(c, "blk.1.ffn_up.weight");
+    const long scale = (long)t.offset + (long)t.shape[0] * TILE_N + 2 * 3;      /* of channel 3, first block */
+    checkpoint_close(c);
+    FILE *f = fopen(scratch("tiles.gguf"), "r+b");
+    fseek(f, scale, SEEK_SET);
+    fwrite("\0\x7c", 1, 2, f);
+    fclose(f);
+    struct unmask_model *m;
+    assert_false(unmask_open(&m, scratch("tiles.gguf"), NULL, &err));
+    expect_err(&err, "E-ARCH-007", "blk.1.ffn_up.weight", NULL);
+    c = open_checkpoint(scratch("tiles.gguf"));
+    assert_false(verify_checkpoint(c, &(struct verify_options){ .threads = 2 }, found, &err));
+    expect_err(&err, "E-VFY-001", "blk.1.ffn_up.weight", NULL);
+    const size_t at = (size_t)(checkpoint_tensor(c, "blk.1.ffn_up.weight") - c->tensors);
+    assert_int_equal(found[at].n_nonfinite, QBLOCK);
+    assert_int_equal(found[at].first_nonfinite, 3 * t.shape[0]);
+    checkpoint_close(c);
+}
+
 /* Several files hold the tensors and metadata of one, are read back as one, and take the place of older ones. */
 static void split_files_are_one_model(void **state)
 {
@@ -414,7 +490,18 @@ static void split_files_are_one_model(void **state)
     assert_int_equal(found[c->n_tensors - 1].sum, VERIFY_SAME);
     assert_string_equal(c->tensors[c->n_tensors - 1].file->path, scratch("split-00005-of-00005.gguf"));
     checkpoint_close(c);
+    o.packed = true;                            /* each of them is aligned */
+    OK(quantize_file(scratch("whole.gguf"), scratch("packs.gguf"), &o, &report, &err), err);
+    assert_int_equal(report.n_files, 5);
+    c = open_checkpoint(scratch("packs-00001-of-00005.gguf"));
+    assert_true(c->packed);
+    for (size_t i = 0; i < c->n_tensors; i++) assert_int_equal(c->tensors[i].offset % 16384, 0);
+    OK(verify_checkpoint(c, &(struct verify_options){ .threads = 2 }, found, &err), err);
+    checkpoint_close(c);
+    o.packed = false;
     o.split_bytes = 0;
+    OK(quantize_file(scratch("packs-00001-of-00005.gguf"), scratch("whole2.gguf"), &o, &report, &err), err);
+    same_file(scratch("whole.gguf"), scratch("whole2.gguf"));
     OK(quantize_file(scratch("split-00001-of-00005.gguf"), scratch("merged.gguf"), &o, &report, &err), err);
     same_file(scratch("whole.gguf"), scratch("merged.gguf"));
     o.split_bytes = 1;                          /* a file for every tensor */
@@ -457,7 +544,7 @@ static const char *make_deep(void)
     for (size_t i = 0; i < n; i++) {
         uint8_t *b = test_malloc((size_t)from[i]->bytes);
         OK(checkpoint_read(from[i], 0, b, (size_t)from[i]->bytes, &err) && outfile_write(&o, b, (size_t)from[i]->bytes, &err), err);
-        OK(gguf_write_padding(&o, &err), err);
+        OK(gguf_write_padding(w, &o, &err), err);
         test_free(b);
     }
     OK(outfile_commit(&o, &err), err);
@@ -818,6 +905,8 @@ int main(void)
         cmocka_unit_test(tokenizer_survives),
         cmocka_unit_test(metadata_can_be_set),
         cmocka_unit_test(threads_and_routes_give_the_same_bytes),
+        cmocka_unit_test(packed_files_hold_the_same),
+        cmocka_unit_test(damage_in_tiles_is_found),
         cmocka_unit_test(split_files_are_one_model),
         cmocka_unit_test(too_many_files_are_refused),
         cmocka_unit_test(a_dry_run_writes_nothing),

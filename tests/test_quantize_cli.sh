@@ -30,6 +30,13 @@ check "json keeps standard error empty" "$(cat "$dir/err")" ""
 quantize "$from" "$dir/c.gguf" f32 --set general.license=apache-2.0 --set "general.name=Tiny LLaDA"
 check "metadata" "$(tr -d '\000' <"$dir/c.gguf" | LC_ALL=C grep -ao 'apache-2.0\|Tiny LLaDA' | tr '\n' ' ')" "apache-2.0 Tiny LLaDA "
 
+quantize "$from" "$dir/q8.gguf" q8_0 -q
+quantize "$dir/q8.gguf" "$dir/packed.gguf" --layout packed
+expect "packing keeps the type" 0 "as q8_0 .*"
+check "a packed file says so" "$($unmask inspect "$dir/packed.gguf" --json | grep -o '"layout":"packed"' | wc -l | tr -d " ")" 15
+quantize "$dir/packed.gguf" "$dir/unpacked.gguf" --layout standard -q
+check "and back" "$(cksum <"$dir/unpacked.gguf")" "$(cksum <"$dir/q8.gguf")"
+quantize "$from" "$dir/x.gguf" --layout tiles;              expect "an unknown layout" 2 "standard|packed.*E-CLI-"
 quantize;                                                   expect "no arguments" 2 "E-CLI-005"
 quantize "$from" "$dir/x.gguf" q8_0 q4_0;                   expect "an argument too many" 2 "E-CLI-006"
 quantize "$from" "$dir/x.gguf" Q4_K_X;                      expect "an unknown format" 2 "found Q4_K_X.*q4_0.*E-QNT-007"

@@ -138,7 +138,7 @@ static const char *write_made(const struct made *m)
     for (int i = 0; i < 4 && m->keys[i]; i++) OK(gguf_put_str(w, m->keys[i], (struct str){ m->sums[i], strlen(m->sums[i]) }, &err), err);
     for (int i = 0; i < 2; i++) OK(gguf_put_tensor(w, names[i], m->format, 2, (uint64_t[4]){ 32, 2, 1, 1 }, &err), err);
     OK(outfile_open(&o, path, true, 0, &err) && gguf_write_header(w, &o, &err), err);
-    for (int i = 0; i < 2; i++) OK(outfile_write(&o, m->bytes, m->n, &err) && gguf_write_padding(&o, &err), err);
+    for (int i = 0; i < 2; i++) OK(outfile_write(&o, m->bytes, m->n, &err) && gguf_write_padding(w, &o, &err), err);
     OK(outfile_commit(&o, &err), err);
     gguf_writer_free(w);
     return path;
