@@ -49,13 +49,40 @@ void note(const struct settings *s, const char *fmt, ...)
 /* ---- one run ---- */
 
 struct watch {
+    const struct generator *g;
     struct canvas canvas;
     struct progress progress;
     struct outfile *trace;      /* NULL: none */
     int masks;                  /* of the start canvas */
     struct unmask_err *err;     /* of the trace; the engine then reports a cancelled run */
     bool failed;
+    int stopped;                /* answer tokens before the first mask when a stop text was among them; 0: not yet */
 };
+
+/* Where the first of the stop texts begins; n_text: none is there. */
+static size_t find_stop(const struct settings *s, const char *text, size_t n_text)
+{
+    for (int i = 0; i < s->n_stop; i++) {
+        const size_t n = strlen(s->stop[i]);
+        for (size_t at = 0; at + n <= n_text; at++)
+            if (!memcmp(text + at, s->stop[i], n)) n_text = at;
+    }
+    return n_text;
+}
+
+/* A stop text stands before the first mask: nothing behind it will be seen. */
+static bool reached_stop(struct watch *w, const struct unmask_step *step)
+{
+    const int32_t *answer = step->canvas + step->n_prompt;
+    int n = 0;
+    while (n < step->n_canvas - step->n_prompt && answer[n] != w->g->info.mask_id) n++;
+    char *text;
+    size_t n_text;
+    if (!w->g->s->n_stop || !text_of_ids(w->g, answer, (size_t)n, &text, &n_text, NULL)) return false;
+    if (find_stop(w->g->s, text, n_text) < n_text) w->stopped = n;
+    mem_free(text);
+    return w->stopped > 0;
+}
 
 static bool on_step(void *user, const struct unmask_step *step)
 {
@@ -67,7 +94,7 @@ static bool on_step(void *user, const struct unmask_step *step)
     if (step->step == 0) w->masks = step->n_masked;
     if (w->canvas.out) canvas_draw(&w->canvas, step);
     else progress_show(&w->progress, w->masks - step->n_masked, w->masks, "tokens", "denoising");
-    return !term_signal();
+    return !term_signal() && !reached_stop(w, step);
 }
 
 static bool run_engine(struct generator *g, const int32_t *ids, size_t n, bool infill, struct watch *w, struct unmask_result *r,
@@ -88,11 +115,16 @@ bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, st
 {
     struct outfile trace = { .path = NULL };
     struct unmask_err traced;
-    struct watch w = { .err = &traced };
+    struct watch w = { .g = g, .err = &traced };
     *a = (struct answer){ .finish = "length" };
     if (g->s->trace && !trace_open(&trace, g->s->trace, g->s->force, err)) return false;
     if (g->s->trace) w.trace = &trace;
     bool ok = run_engine(g, ids, n, infill, &w, &a->r, err);
+    if (!ok && w.stopped) {                     /* what is behind the stop text was never needed */
+        ok = true;
+        a->r.finish = UNMASK_FINISH_STOP;
+        a->r.n_ids = w.stopped;
+    }
     if (w.failed) {
         if (err) *err = traced;
         answer_free(a);
@@ -134,11 +166,7 @@ bool text_of_ids(const struct generator *g, const int32_t *ids, size_t n, char *
 static bool cut_at_stop(const struct settings *s, struct answer *a)
 {
     const size_t before = a->n_text;
-    for (int i = 0; i < s->n_stop; i++) {
-        const size_t n = strlen(s->stop[i]);
-        for (size_t at = 0; at + n <= a->n_text; at++)
-            if (!memcmp(a->text + at, s->stop[i], n)) a->n_text = at;
-    }
+    a->n_text = find_stop(s, a->text, a->n_text);
     a->text[a->n_text] = 0;
     return a->n_text < before;
 }
