@@ -1,6 +1,7 @@
 #!/bin/sh
 # The same passes over the same files (random weights) through Unmask and through a published build of llama.cpp, in turn; ratios
-# of medians as a Markdown table.  Processor seconds (of all threads, waiting included) tell more than the clock where other programs
+# of medians as a Markdown table; then a whole generation (prompt of 32 tokens, 64 masks, 16 steps, --reuse fast) against the 16
+# passes over 96 tokens that it takes without reuse.  Processor seconds (of all threads, waiting included) tell more than the clock where other programs
 # take part of the machine, best with THREADS=1.
 #   tests/interop/bench_peers.sh BUILD [SHAPE...]    shapes: 0.5b llada-8b; needs npm and the network on the first run
 # THREADS (all cores), ROUNDS (3; 2 for llada-8b) and TOKENS ("32 128 512") come from the environment.
@@ -34,6 +35,13 @@ run_unmask() {
 # shellcheck disable=SC2086
 run_llama() { "$cache/llama_pass" "$1" "$bins" "$threads" 32 $tokens; }
 
+# Lines "generation SECONDS 0" on both sides
+run_generation() {
+    "$build/unmask" run --no-config -m "$1" --prompt-ids "$(seq -s, 3 34)" --gen-length 64 --steps 16 --reuse fast --early-stop off -t "$threads" --json |
+        sed 's/.*"ms_total":\([0-9.]*\).*/\1/' | awk '{ print "generation", $1 / 1000, 0 }'
+}
+run_16_passes() { "$cache/llama_pass" "$1" "$bins" "$threads" 32 96 | awk '$1 == 96 { print "generation", 16 * $2, 0 }'; }
+
 # median FILE KEY FIELD
 median() {
     awk -v key="$2" -v field="$3" '$1 == key { print $field }' "$cache/$1" | sort -g |
@@ -55,8 +63,10 @@ for shape in $shapes; do
     for _ in $(seq "$rounds"); do
         run_unmask "$model" >>"$cache/ours"
         run_llama "$model" >>"$cache/theirs"
+        run_generation "$model" >>"$cache/ours"
+        run_16_passes "$model" >>"$cache/theirs"
     done
-    for n in $tokens load; do
+    for n in $tokens load generation; do
         set -- "$(median ours "$n" 2)" "$(median theirs "$n" 2)" "$(median ours "$n" 3)" "$(median theirs "$n" 3)"
         awk -v s="$shape" -v n="$n" -v a="$1" -v b="$2" -v c="$3" -v d="$4" 'BEGIN {
             printf "| %s | %s | %.4g | %.4g | %.2f |", s, n, a, b, a / b
