@@ -176,7 +176,7 @@ $(BUILD)/tests/%: tests/%.c $(TEST_OBJ) $(BUILD)/libunmask.a
 
 LIBDIR = $(DESTDIR)$(PREFIX)/lib
 install: all    ## install below PREFIX (/usr/local), DESTDIR in front
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/unmask/models $(DESTDIR)$(PREFIX)/share/unmask/configs/quant
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/unmask/models/eval $(DESTDIR)$(PREFIX)/share/unmask/configs/quant
 	install -m 755 $(BUILD)/unmask $(DESTDIR)$(PREFIX)/bin/unmask
 	install -m 644 include/unmask.h $(DESTDIR)$(PREFIX)/include/unmask.h
 	install -m 644 $(BUILD)/libunmask.a $(LIBDIR)/libunmask.a
@@ -186,6 +186,7 @@ install: all    ## install below PREFIX (/usr/local), DESTDIR in front
 	printf 'prefix=%s\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lunmask\nRequires.private: $(LIB_PKGS)\nLibs.private: -lm -pthread\n' \
 	    '$(PREFIX)' '$(VERSION)' > $(LIBDIR)/pkgconfig/unmask.pc
 	install -m 644 models/*.gguf models/*.md $(DESTDIR)$(PREFIX)/share/unmask/models/
+	install -m 644 models/eval/* $(DESTDIR)$(PREFIX)/share/unmask/models/eval/
 	install -m 644 configs/*.yaml $(DESTDIR)$(PREFIX)/share/unmask/configs/
 	install -m 644 configs/quant/*.yaml $(DESTDIR)$(PREFIX)/share/unmask/configs/quant/
 

@@ -48,9 +48,9 @@ bool eval_set_read(struct eval_set *e, const char *path, int limit, struct unmas
     bool ok = true;
     static const char *const own[] = { "assistant.jsonl", "stories.jsonl" };
     for (int i = 0; ok && !path && i < 2; i++) {
-        ok = datafile_find("tests/data/eval", own[i], e->where)
+        ok = datafile_find("models/eval", own[i], e->where)
             || fail(err, E_CLI_MISSING, .file = e->where, .field = "--data", .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
-                         .hint = "The sets of the source tree are not beside this program");
+                         .hint = "The sets that come with the embedded model are not beside this program");
         e->path = e->where;
         ok = ok && read_file(e, e->where, limit, err);
     }
