@@ -26,8 +26,9 @@ struct block_q4_0 { uint16_t d; uint8_t q[QBLOCK / 2]; };
 struct block_q4_k { uint16_t d, dmin; uint8_t codes[12], q[KBLOCK / 2]; };
 struct block_q6_k { uint8_t low[KBLOCK / 2], high[KBLOCK / 4]; int8_t scale[KBLOCK / 16]; uint16_t d; };
 
-/* scale[group] and minimum[group] of a Q4_K block, 0 to 63. */
+/* scale[group] and minimum[group] of a Q4_K block, 0 to 63; set once each in a block of zero codes. */
 void q4_k_get_codes(const struct block_q4_k *b, int group, int *scale, int *minimum);
+void q4_k_set_codes(struct block_q4_k *b, int group, int scale, int minimum);
 
 struct quant_format {
     const char *name;                   /* "q8_0": command line, reports                              */

@@ -24,7 +24,7 @@ void q4_k_get_codes(const struct block_q4_k *b, int group, int *scale, int *mini
     *minimum = group < 4 ? c[4 + j] & 63 : c[8 + j] >> 4 | c[4 + j] >> 6 << 4;
 }
 
-static void set_codes(struct block_q4_k *b, int group, int scale, int minimum)
+void q4_k_set_codes(struct block_q4_k *b, int group, int scale, int minimum)
 {
     uint8_t *c = b->codes;
     const int j = group % 4;
@@ -117,7 +117,7 @@ static struct block_q4_k quantize_block(const float *x, const float *importance)
         const float *xg = x + g * QBLOCK;
         int scale = MOST, minimum = MOST;
         if (fits) line_codes(xg, w + g * QBLOCK, line[g], unit, &scale, &minimum);
-        set_codes(&b, g, scale, minimum);
+        q4_k_set_codes(&b, g, scale, minimum);
         const float inverse = inverse_scale(unit.scale * (float)scale), m = unit.minimum * (float)minimum;
         for (int i = 0; i < QBLOCK; i++)
             b.q[g / 2 * QBLOCK + i] |= (uint8_t)((int)nearest_code(xg[i] + m, inverse, 0, HIGH) << g % 2 * 4);

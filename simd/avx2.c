@@ -31,20 +31,27 @@ INLINE vint dot_end(const bool bytes, vint sum, int32_t offset)
     return bytes ? sum : _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), all_4(offset));
 }
 
+/* Codes of Q6_K: four products (at most 63 * 127), in two pairs, stay below 2^15; pairs times their scale are one widening
+ * multiplication. */
+enum { QUADS_6 = 2 };
+INLINE vint scale_6(vint pairs, const int half)
+{
+    return half ? _mm256_blend_epi16(pairs, _mm256_srli_epi32(pairs, 16), 0x55) : _mm256_blend_epi16(pairs, _mm256_slli_epi32(pairs, 16), 0xAA);
+}
+INLINE vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)
+{
+    const vint pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
 #include "attend_x86.h"
 #include "gemm_x86.h"
 #include "plain_x86.h"
 #include "rows_x86.h"
 
-static void gemm_q4_avx2(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(NIBBLES, y, ldy, x, row0, row1, w, n_tiles);
-}
-
-static void gemm_q8_avx2(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
-}
+GEMM_BLOCKS(q4, Q4) GEMM_BLOCKS(q8, Q8) GEMM_BLOCKS(q4k, Q4K) GEMM_BLOCKS(q6k, Q6K)
 
 double int8_peak_avx2(long rounds);
 double int8_peak_avx2(long rounds) { return dot_peak(rounds); }
@@ -66,12 +73,14 @@ static void gemm_bf16_avx2(float *y, size_t ldy, const float *x, size_t ldx, int
 
 /* ---- rows */
 
-/* -8 times the sum of 32 int8: as unsigned bytes 128 higher, which vpsadbw adds up. */
-INLINE int32_t offset_of(__m256i q)
+/* -8 times the sum of the first 16 of 32 int8 in lane 0, of the others in lane 1: as unsigned bytes 128 higher, which
+ * vpsadbw adds up. */
+INLINE __m128i offsets_of(__m256i q)
 {
     const __m256i s4 = _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
-    const __m128i s2 = _mm_add_epi32(_mm256_castsi256_si128(s4), _mm256_extracti128_si256(s4, 1));
-    return -8 * (_mm_cvtsi128_si32(_mm_add_epi32(s2, _mm_unpackhi_epi64(s2, s2))) - 128 * QBLOCK);
+    const __m128i low = _mm256_castsi256_si128(s4), high = _mm256_extracti128_si256(s4, 1);
+    const __m128i s2 = _mm_add_epi32(_mm_unpacklo_epi64(low, high), _mm_unpackhi_epi64(low, high));
+    return _mm_slli_epi32(_mm_sub_epi32(_mm_set1_epi32(128 * 16), _mm_shuffle_epi32(s2, _MM_SHUFFLE(3, 1, 2, 0))), 3);
 }
 
 static void quantize_q8_avx2(struct q8rows *y, int row, const float *x)
@@ -95,7 +104,9 @@ static void quantize_q8_avx2(struct q8rows *y, int row, const float *x)
         const __m256i q = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
         _mm256_storeu_si256((__m256i *)(y->q + at * QBLOCK), q);
         y->scale[at] = tiny ? 0 : amax / 127.0f;
-        y->offset[at] = offset_of(q);
+        const __m128i offsets = offsets_of(q);
+        y->offset[at] = _mm_cvtsi128_si32(offsets) + _mm_extract_epi32(offsets, 1);
+        _mm_storeu_si32(y->halves + 2 * at, _mm_packs_epi32(offsets, offsets));
     }
 }
 
@@ -168,11 +179,11 @@ static float argmax_avx2(const float *x, int n, int32_t *index)
 
 static float sum_exp_avx2(const float *x, int n, float max, float *moment) { return sum_exp_row(x, n, max, moment); }
 
-static const struct gemm_int8 gemm_q4 = { gemm_q4_avx2 }, gemm_q8 = { gemm_q8_avx2 };
 static const struct gemm_float gemm_f32 = { gemm_f32_avx2 }, gemm_f16 = { gemm_f16_avx2 }, gemm_bf16 = { gemm_bf16_avx2 };
 
 const struct kernels kernels_avx2 = {
-    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
+    .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .quantize_q8 = quantize_q8_avx2, .rms_norm = rms_norm_avx2, .rope = rope_avx2, .swiglu = swiglu_avx2,
     .add = add_avx2, .attend = attend_avx2, .argmax = argmax_avx2, .sum_exp = sum_exp_avx2,
 };

@@ -14,20 +14,23 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
 
+/* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^24. */
+enum { QUADS_6 = 4 };
+INLINE vint scale_6(vint pairs, const int half) { return _mm512_srai_epi32(half ? pairs : _mm512_slli_epi32(pairs, 16), 16); }
+INLINE vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)
+{
+    vint part = all_4(0);
+UNROLL
+    for (int i = 0; i < QUADS_6; i++) part = dot(false, part, w[i], x[i]);
+    return _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale));
+}
+
 #include "attend_x86.h"
 #include "gemm_x86.h"
 #include "plain_x86.h"
 #include "rows_x86.h"
 
-static void gemm_q4_avx512vnni(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(NIBBLES, y, ldy, x, row0, row1, w, n_tiles);
-}
-
-static void gemm_q8_avx512vnni(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
-}
+GEMM_BLOCKS(q4, Q4) GEMM_BLOCKS(q8, Q8) GEMM_BLOCKS(q4k, Q4K) GEMM_BLOCKS(q6k, Q6K)
 
 double int8_peak_avx512vnni(long rounds);
 double int8_peak_avx512vnni(long rounds) { return dot_peak(rounds); }
@@ -49,10 +52,9 @@ static void swiglu_avx512vnni(float *y, const float *gate, const float *up, int 
 static float sum_exp_avx512vnni(const float *x, int n, float max, float *moment) { return sum_exp_row(x, n, max, moment); }
 static void attend_avx512vnni(const struct attend_args *a) { attend_rows(a); }
 
-static const struct gemm_int8 gemm_q4 = { gemm_q4_avx512vnni }, gemm_q8 = { gemm_q8_avx512vnni };
 static const struct gemm_float gemm_f32 = { gemm_f32_avx512vnni }, gemm_f16 = { gemm_f16_avx512vnni }, gemm_bf16 = { gemm_bf16_avx512vnni };
 
 const struct kernels kernels_avx512vnni = {
-    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .swiglu = swiglu_avx512vnni, .attend = attend_avx512vnni, .sum_exp = sum_exp_avx512vnni,
 };

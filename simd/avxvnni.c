@@ -14,21 +14,23 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
 
+/* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^24. */
+enum { QUADS_6 = 4 };
+INLINE vint scale_6(vint pairs, const int half) { return _mm256_srai_epi32(half ? pairs : _mm256_slli_epi32(pairs, 16), 16); }
+INLINE vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)
+{
+    vint part = all_4(0);
+UNROLL
+    for (int i = 0; i < QUADS_6; i++) part = dot(false, part, w[i], x[i]);
+    return _mm256_add_epi32(sum, _mm256_mullo_epi32(part, scale));
+}
+
 #include "gemm_x86.h"
 
-static void gemm_q4_avxvnni(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(NIBBLES, y, ldy, x, row0, row1, w, n_tiles);
-}
-
-static void gemm_q8_avxvnni(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(BYTES, y, ldy, x, row0, row1, w, n_tiles);
-}
+GEMM_BLOCKS(q4, Q4) GEMM_BLOCKS(q8, Q8) GEMM_BLOCKS(q4k, Q4K) GEMM_BLOCKS(q6k, Q6K)
 
 double int8_peak_avxvnni(long rounds);
 double int8_peak_avxvnni(long rounds) { return dot_peak(rounds); }
 
-static const struct gemm_int8 gemm_q4 = { gemm_q4_avxvnni }, gemm_q8 = { gemm_q8_avxvnni };
 
-const struct kernels kernels_avxvnni = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8 };
+const struct kernels kernels_avxvnni = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };

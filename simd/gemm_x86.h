@@ -6,45 +6,60 @@
  *     vint dot_start(const bool bytes, int32_t offset)     the sum of a block before its eight dot() calls
  *     vint dot(const bool bytes, vint sum, vint w, vint x) + w * x;  w: nibbles, 0 to 15, or what q8_weights() gave
  *     vint dot_end(const bool bytes, vint sum, int32_t offset)
- * Unsigned weights are 8 or 128 too high; the offset, -8 times the sum of the activations, takes that back once.
+ * Unsigned weights are 8 or 128 too high; the offset, -8 times the sum of the activations, takes that back once.  And for
+ * Q6_K, whose codes, 0 to 63, are 32 too high, which the sums of the halves take back:
+ *     QUADS_6                                              fours of k that dot_6() takes, 2 or 4
+ *     vint scale_6(vint pairs, const int half)             the scale codes of a half, out of 16-bit pairs of both
+ *     vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)       + scale * (w * x)
  *
  * A step takes ROWS rows x NV registers of channels over one block: ROWS * NV integer sums in registers, the float sums
  * in memory that stays in L1.  Each activation broadcast serves NV dot products, each register of weights ROWS of them.
- * All rows pass over a chunk of blocks before the next chunk, so that it is read from L1; for many rows its nibbles are
+ * All rows pass over a chunk of blocks before the next chunk, so that it is read from L1; for many rows its codes are
  * unpacked once, into a panel. */
 #ifndef GEMM_X86_H
 #define GEMM_X86_H
 
+#include <limits.h>
 #include <stdbool.h>
 
+#include "pack.h"
 #include "vectors.h"
 
 enum {
     MAX_ROWS = LANES_V == 16 ? 8 : 4,           /* rows of a step                                   */
     TILES_V = 2 * LANES_V / TILE_N,             /* tiles that two registers span: 1 or 2            */
-    CHUNK = 64 / TILES_V,                       /* blocks of a panel, which is 32 KiB                */
-    PANEL_ROWS = 48,                            /* from which on unpacking beforehand pays          */
+    CHUNK = 64 / TILES_V,                       /* blocks of a panel, whose codes are 32 KiB         */
     QUADS = QBLOCK / 4,
-    Q4_BLOCK = QBLOCK / 2 * TILE_N, Q8_BLOCK = QBLOCK * TILE_N,
     AHEAD = 2048                                /* bytes to prefetch before the place that is read  */
 };
 
-enum source { NIBBLES, BYTES, PANEL };          /* packed q4, packed q8, or q4 as a panel           */
+enum format { Q4, Q8, Q4K, Q6K };
 
-/* The weights of one step: where each of the two registers finds its channels. */
-struct weights { const uint8_t *q[2], *scales[2]; };
+INLINE size_t block_bytes(const enum format f) { return f == Q8 ? Q8_BYTES : f == Q6K ? Q6K_BYTES : Q4_BYTES; }
+INLINE size_t super_bytes(const enum format f) { return f == Q4K ? Q4K_SUPER_BYTES : f == Q6K ? Q6K_SUPER_BYTES : 0; }
+INLINE int panel_rows(const enum format f) { return f == Q4 ? 48 : f == Q4K ? 40 : f == Q6K ? 8 : INT_MAX; }    /* from which on unpacking beforehand pays */
+
+/* The weights of one step: where each of the two registers finds its channels, in blocks, in what each block has behind
+ * them, and in what each super-block has. */
+struct weights { const uint8_t *q[2], *scales[2], *super[2]; };
+
+/* What a block's sums are multiplied by; Q6K's: of each half, and 4 times both as pairs. */
+struct scales { vfloat d[2], min[2]; vint half[2][2], both[2]; };
+struct super { vfloat d[2], min[2]; };          /* d, dmin / 8 */
 
 struct panel {
     uint8_t q[CHUNK][QUADS][2][sizeof(vint)];
-    float scale[CHUNK][2][LANES_V];
+    struct scales scales[CHUNK];
 } __attribute__((aligned(64)));
 
 /* Two registers from tile w on.  NV == 1: a last tile alone, where registers are as wide as a tile. */
-INLINE struct weights weights_of(const uint8_t *w, int nb, size_t block_bytes, size_t tile_bytes)
+INLINE struct weights weights_of(const enum format f, const uint8_t *w, int nb, size_t tile_bytes)
 {
-    const uint8_t *second = TILES_V == 2 ? w + tile_bytes : w + sizeof(vint);
-    const uint8_t *scales = w + (size_t)nb * block_bytes;
-    return (struct weights){ { w, second }, { scales, TILES_V == 2 ? scales + tile_bytes : scales + 2 * LANES_V } };
+    const size_t scales = (size_t)nb * block_bytes(f), super = scales + (size_t)nb * SCALES_BYTES;
+    const uint8_t *next = w + tile_bytes;
+    if (TILES_V == 2) return (struct weights){ { w, next }, { w + scales, next + scales }, { w + super, next + super } };
+    const size_t half = f == Q4K ? LANES_V : 2 * LANES_V;       /* codes have one byte there, not two */
+    return (struct weights){ { w, w + sizeof(vint) }, { w + scales, w + scales + half }, { w + super, w + super + 2 * LANES_V } };
 }
 
 INLINE void prefetch(const uint8_t *block, size_t bytes)
@@ -52,125 +67,213 @@ INLINE void prefetch(const uint8_t *block, size_t bytes)
     for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(block + AHEAD + line);
 }
 
-INLINE vint weight(const enum source from, const uint8_t *q, int j)
+/* Quad j of a register of packed weights at q. */
+INLINE vint weight(const enum format f, const uint8_t *q, int j)
 {
-    if (from == NIBBLES) return j < QUADS / 2 ? low_nibbles(load_v(q + j * 64)) : high_nibbles(load_v(q + (j - QUADS / 2) * 64));
-    return from == BYTES ? q8_weights(load_v(q + j * 64)) : load_v(q + (size_t)j * 2 * sizeof(vint));
+    if (f == Q8) return q8_weights(load_v(q + j * 64));
+    const vint nibbles = j < QUADS / 2 ? low_nibbles(load_v(q + j * 64)) : high_nibbles(load_v(q + (j - QUADS / 2) * 64));
+    return f == Q6K ? or_v(nibbles, bits_5_4(load_v(q + Q4_BYTES + j % 2 * 64), j / 2)) : nibbles;
 }
 
-/* acc[r] += block: isum * (scale_w * scale_x) by fma.  q, scale, offset: of the first row; rows follow each other. */
-INLINE void step(const int ROWS, const int NV, const enum source from, float (*acc)[2 * LANES_V],
-                 const uint8_t *const w[2], const vfloat scale_w[2], const int8_t *q, const float *scale, const int32_t *offset)
+INLINE void load_super(const enum format f, const int NV, struct super *super, const struct weights *packed, int b)
 {
-    vint sum[MAX_ROWS][2];
+    const size_t at = (size_t)(b / SUPER) * super_bytes(f);
 UNROLL
-    for (int r = 0; r < ROWS; r++)
+    for (int v = 0; v < NV; v++) {
+        super->d[v] = from_f16(packed->super[v] + at);
+        if (f == Q4K) super->min[v] = mul_f(from_f16(packed->super[v] + at + 2 * TILE_N), broadcast_f(0.125f));
+    }
+}
+
+INLINE void load_scales(const enum format f, const int NV, struct scales *s, const struct super *super, const struct weights *packed, int b)
+{
 UNROLL
-        for (int v = 0; v < NV; v++) sum[r][v] = dot_start(from == BYTES, offset[r]);
-UNROLL
-    for (int i = 0; i < QUADS; i++) {
-        const int j = i / 2 + i % 2 * (QUADS / 2);      /* the two nibbles of a byte one after the other */
-        vint w2[2];
-UNROLL
-        for (int v = 0; v < NV; v++) w2[v] = weight(from, w[v], j);
-UNROLL
-        for (int r = 0; r < ROWS; r++) {
-            const vint x = broadcast_4(q + r * QBLOCK + 4 * j);
-UNROLL
-            for (int v = 0; v < NV; v++) sum[r][v] = dot(from == BYTES, sum[r][v], w2[v], x);
+    for (int v = 0; v < NV; v++) {
+        const uint8_t *at = packed->scales[v] + (size_t)b * SCALES_BYTES;
+        if (f == Q4 || f == Q8) s->d[v] = from_f16(at);
+        if (f == Q4K) {
+            s->d[v] = mul_f(super->d[v], from_u8(at));
+            s->min[v] = mul_f(super->min[v], from_u8(at + TILE_N));
+        }
+        if (f == Q6K) {
+            const vint pairs = from_i8(at);
+            s->d[v] = super->d[v];
+            s->half[0][v] = scale_6(pairs, 0);
+            s->half[1][v] = scale_6(pairs, 1);
+            s->both[v] = times_4(pairs);
         }
     }
+}
+
+/* The activations of a step: of the first row; rows follow each other. */
+struct rows { const int8_t *q; const float *scale; const int32_t *offset; const int16_t *halves; };
+
+/* offset * scale of MAX_ROWS rows: a group has them. */
+INLINE void times_offsets(float t[MAX_ROWS], const struct rows *x)
+{
+    for (int r = 0; r < MAX_ROWS; r += 4) {
+        const __m128 offset = _mm_cvtepi32_ps(_mm_loadu_si128((const __m128i *)(x->offset + r)));
+        _mm_storeu_ps(t + r, _mm_mul_ps(offset, _mm_loadu_ps(x->scale + r)));
+    }
+}
+
+/* acc[r] += block.  w: packed, or quads of a panel */
+INLINE void step(const int ROWS, const int NV, const enum format f, const bool panel, float (*acc)[2 * LANES_V],
+                 const uint8_t *const w[2], const struct scales *s, const struct rows *x)
+{
+    vint sum[MAX_ROWS][2];
+    const size_t quad = 2 * sizeof(vint);
+    if (f == Q6K) {
+UNROLL
+        for (int r = 0; r < ROWS; r++)
+UNROLL
+            for (int v = 0; v < NV; v++) sum[r][v] = madd_16(broadcast_4(x->halves + 2 * r), s->both[v]);
+UNROLL
+        for (int j = 0; j < QUADS; j += QUADS_6) {
+            vint wj[2][QUADS_6], xj[QUADS_6];
+UNROLL
+            for (int v = 0; v < NV; v++)
+UNROLL
+                for (int i = 0; i < QUADS_6; i++) wj[v][i] = panel ? load_v(w[v] + (size_t)(j + i) * quad) : weight(f, w[v], j + i);
+UNROLL
+            for (int r = 0; r < ROWS; r++) {
+UNROLL
+                for (int i = 0; i < QUADS_6; i++) xj[i] = broadcast_4(x->q + r * QBLOCK + 4 * (j + i));
+UNROLL
+                for (int v = 0; v < NV; v++) sum[r][v] = dot_6(sum[r][v], wj[v], xj, s->half[j / (QUADS / 2)][v]);
+            }
+        }
+    } else {
+UNROLL
+        for (int r = 0; r < ROWS; r++)
+UNROLL
+            for (int v = 0; v < NV; v++) sum[r][v] = dot_start(f == Q8, f == Q4K ? 0 : x->offset[r]);
+UNROLL
+        for (int i = 0; i < QUADS; i++) {
+            const int j = i / 2 + i % 2 * (QUADS / 2);      /* the two nibbles of a byte one after the other */
+            vint wj[2];
+UNROLL
+            for (int v = 0; v < NV; v++) wj[v] = panel ? load_v(w[v] + (size_t)j * quad) : weight(f, w[v], j);
+UNROLL
+            for (int r = 0; r < ROWS; r++) {
+                const vint xj = broadcast_4(x->q + r * QBLOCK + 4 * j);
+UNROLL
+                for (int v = 0; v < NV; v++) sum[r][v] = dot(f == Q8, sum[r][v], wj[v], xj);
+            }
+        }
+UNROLL
+        for (int r = 0; r < ROWS; r++)
+UNROLL
+            for (int v = 0; v < NV; v++) sum[r][v] = dot_end(f == Q8, sum[r][v], f == Q4K ? 0 : x->offset[r]);
+    }
+    float t[MAX_ROWS];
+    if (f == Q4K) times_offsets(t, x);
 UNROLL
     for (int r = 0; r < ROWS; r++)
 UNROLL
         for (int v = 0; v < NV; v++) {
-            const vfloat isum = to_float(dot_end(from == BYTES, sum[r][v], offset[r]));
-            float *a = acc[r] + v * LANES_V;
-            store_f(a, fma_f(isum, mul_f(scale_w[v], broadcast_f(scale[r])), load_f(a)));
+            float *at = acc[r] + v * LANES_V;
+            vfloat a = fma_f(to_float(sum[r][v]), mul_f(s->d[v], broadcast_f(x->scale[r])), load_f(at));
+            if (f == Q4K) a = fma_f(broadcast_f(t[r]), s->min[v], a);
+            store_f(at, a);
         }
 }
 
 /* Blocks b0 .. b1-1 of ROWS rows from row r on, all in one group; acc goes on from what y holds when b0 > 0. */
-INLINE void rows_by_blocks(const int ROWS, const int NV, const enum source from, float *y, size_t ldy,
+INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
                            const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, int b0, int b1)
 {
     float acc[MAX_ROWS][2 * LANES_V] __attribute__((aligned(64)));
-    const size_t block_bytes = from == NIBBLES ? Q4_BLOCK : Q8_BLOCK;
+    struct super super = { { zero_f() }, { zero_f() } };
+    struct scales own;
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < NV; v++)
             store_f(acc[i] + v * LANES_V, b0 ? load_f(y + (size_t)i * ldy + v * LANES_V) : zero_f());
     size_t at = q8_index(x, r, b0);
     for (int b = b0; b < b1; b++, at += ROW_GROUP) {
         const uint8_t *w[2] = { 0 };
-        vfloat scale_w[2];
 UNROLL
         for (int v = 0; v < NV; v++) {
-            w[v] = from == PANEL ? panel->q[b - b0][0][v] : packed->q[v] + (size_t)b * block_bytes;
-            scale_w[v] = from == PANEL ? load_f(panel->scale[b - b0][v]) : from_f16(packed->scales[v] + (size_t)b * 2 * TILE_N);
-            if (from != PANEL && (TILES_V == 2 || v == 0)) prefetch(w[v], block_bytes);
+            w[v] = unpacked ? panel->q[b - b0][0][v] : packed->q[v] + (size_t)b * block_bytes(f);
+            if (!unpacked && (TILES_V == 2 || v == 0)) prefetch(w[v], block_bytes(f));
         }
-        step(ROWS, NV, from, acc, w, scale_w, x->q + at * QBLOCK, x->scale + at, x->offset + at);
+        if (!unpacked) {
+            if (super_bytes(f) && b % SUPER == 0) load_super(f, NV, &super, packed, b);
+            load_scales(f, NV, &own, &super, packed, b);
+        }
+        const struct rows rows = { x->q + at * QBLOCK, x->scale + at, x->offset + at, x->halves + at * 2 };
+        step(ROWS, NV, f, unpacked, acc, w, unpacked ? &panel->scales[b - b0] : &own, &rows);
     }
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < NV; v++) store_f(y + (size_t)i * ldy + v * LANES_V, load_f(acc[i] + v * LANES_V));
 }
 
 /* The same for any number of rows up to MAX_ROWS. */
-INLINE void some_rows_by_blocks(int rows, const int NV, const enum source from, float *y, size_t ldy,
+INLINE void some_rows_by_blocks(int rows, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
                                 const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, int b0, int b1)
 {
-#define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, from, y, ldy, x, r, packed, panel, b0, b1); break;
+#define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, f, unpacked, y, ldy, x, r, packed, panel, b0, b1); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
 #undef CASE
 }
 
-INLINE void unpack(struct panel *panel, const int NV, const struct weights *packed, int b0, int b1)
+INLINE void unpack(struct panel *panel, const int NV, const enum format f, const struct weights *packed, int b0, int b1)
 {
-    for (int b = b0; b < b1; b++)
+    struct super super = { { zero_f() }, { zero_f() } };
+    for (int b = b0; b < b1; b++) {
 UNROLL
         for (int v = 0; v < NV; v++) {
-            const uint8_t *w = packed->q[v] + (size_t)b * Q4_BLOCK;
-            if (TILES_V == 2 || v == 0) prefetch(w, Q4_BLOCK);
+            const uint8_t *w = packed->q[v] + (size_t)b * block_bytes(f);
+            if (TILES_V == 2 || v == 0) prefetch(w, block_bytes(f));
 UNROLL
-            for (int j = 0; j < QUADS; j++) store_v(panel->q[b - b0][j][v], weight(NIBBLES, w, j));
-            store_f(panel->scale[b - b0][v], from_f16(packed->scales[v] + (size_t)b * 2 * TILE_N));
+            for (int j = 0; j < QUADS; j++) store_v(panel->q[b - b0][j][v], weight(f, w, j));
         }
+        if (super_bytes(f) && b % SUPER == 0) load_super(f, NV, &super, packed, b);
+        load_scales(f, NV, &panel->scales[b - b0], &super, packed, b);
+    }
 }
 
 /* All rows times the tiles of one step. */
-INLINE void rows_by_tiles(const int NV, const enum source from, float *y, size_t ldy, const struct q8rows *x,
+INLINE void rows_by_tiles(const int NV, const enum format f, float *y, size_t ldy, const struct q8rows *x,
                           int row0, int row1, const struct weights *packed)
 {
     const int nb = x->k / QBLOCK;
     struct panel panel;
     for (int b0 = 0; b0 < nb; b0 += CHUNK) {
         const int b1 = b0 + CHUNK < nb ? b0 + CHUNK : nb;
-        const bool unpacked = from == NIBBLES && row1 - row0 >= PANEL_ROWS;
-        if (unpacked) unpack(&panel, NV, packed, b0, b1);
+        const bool unpacked = f != Q8 && row1 - row0 >= panel_rows(f);
+        if (unpacked) unpack(&panel, NV, f, packed, b0, b1);
         for (int r = row0; r < row1; r += MAX_ROWS) {
             const int rows = row1 - r < MAX_ROWS ? row1 - r : MAX_ROWS;
             float *yr = y + (size_t)r * ldy;
-            if (unpacked) some_rows_by_blocks(rows, NV, PANEL, yr, ldy, x, r, packed, &panel, b0, b1);
-            else some_rows_by_blocks(rows, NV, from, yr, ldy, x, r, packed, NULL, b0, b1);
+            if (unpacked) some_rows_by_blocks(rows, NV, f, true, yr, ldy, x, r, packed, &panel, b0, b1);
+            else some_rows_by_blocks(rows, NV, f, false, yr, ldy, x, r, packed, NULL, b0, b1);
         }
     }
 }
 
-INLINE void gemm_blocks(const enum source from, float *y, size_t ldy, const struct q8rows *x, int row0, int row1,
+INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct q8rows *x, int row0, int row1,
                         const uint8_t *w, int n_tiles)
 {
     const int nb = x->k / QBLOCK;
-    const size_t block_bytes = from == NIBBLES ? Q4_BLOCK : Q8_BLOCK;
-    const size_t tile_bytes = ((size_t)nb * (block_bytes + 2 * TILE_N) + 63) & ~(size_t)63;
+    const size_t tile_bytes = ((size_t)nb * (block_bytes(f) + SCALES_BYTES) + (size_t)(nb / SUPER) * super_bytes(f) + 63) & ~(size_t)63;
     for (; n_tiles >= TILES_V; n_tiles -= TILES_V, w += TILES_V * tile_bytes, y += 2 * LANES_V) {
-        const struct weights packed = weights_of(w, nb, block_bytes, tile_bytes);
-        rows_by_tiles(2, from, y, ldy, x, row0, row1, &packed);
+        const struct weights packed = weights_of(f, w, nb, tile_bytes);
+        rows_by_tiles(2, f, y, ldy, x, row0, row1, &packed);
     }
     if (n_tiles > 0) {
-        const struct weights packed = weights_of(w, nb, block_bytes, tile_bytes);
-        rows_by_tiles(1, from, y, ldy, x, row0, row1, &packed);
+        const struct weights packed = weights_of(f, w, nb, tile_bytes);
+        rows_by_tiles(1, f, y, ldy, x, row0, row1, &packed);
     }
 }
+
+/* The descriptor of a format: gemm_NAME. */
+#define GEMM_BLOCKS(name, f)                                                                                                        \
+    static void gemm_##name##_run(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)    \
+    {                                                                                                                              \
+        gemm_blocks(f, y, ldy, x, row0, row1, w, n_tiles);                                                                         \
+    }                                                                                                                              \
+    static const struct gemm_int8 gemm_##name = { gemm_##name##_run };
 
 /* kernel_set.int8_peak: as many independent sums as hide the latency of a dot product. */
 INLINE double dot_peak(long rounds)

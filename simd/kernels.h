@@ -27,10 +27,11 @@ enum {
  *     q      [group][k/32][8][32]       -127..127; -128 never occurs
  *     scale  [group][k/32][8]           value = scale * q
  *     offset [group][k/32][8]           -8 * (sum of the 32 q): where a sum over unsigned nibbles starts
+ *     halves [group][k/32][8][2]        -8 * (sum of the first 16 q), -8 * (sum of the others)
  * Rows past the last one of the last group hold anything readable. */
-struct q8rows { int8_t *q; float *scale; int32_t *offset; int k; };
+struct q8rows { int8_t *q; float *scale; int32_t *offset; int16_t *halves; int k; };
 
-static inline size_t q8_index(const struct q8rows *x, int row, int block)      /* of scale and offset; of q in units of 32 */
+static inline size_t q8_index(const struct q8rows *x, int row, int block)      /* of scale and offset; of q in units of 32, of halves of 2 */
 {
     return ((size_t)(row / ROW_GROUP) * (size_t)(x->k / QBLOCK) + (size_t)block) * ROW_GROUP + (size_t)(row % ROW_GROUP);
 }
@@ -40,8 +41,12 @@ static inline size_t q8_index(const struct q8rows *x, int row, int block)      /
 struct gemm_int8 {
     /* y[r][c], r in [row0, row1), c in [0, n_tiles*16): rows of x times the channels of n_tiles packed tiles that
      * follow each other at w.  y points at row 0, column 0 of the block; rows are ldy floats apart (a multiple of 16).
-     * row0 is a multiple of ROW_GROUP.  Per output, blocks of 32 in order:
-     *     acc = fmaf((float)isum, scale_w * scale_x, acc)        isum = sum over the block of w_int * x_int, exact */
+     * row0 is a multiple of ROW_GROUP.  Per output, blocks of 32 in order, with isum = sum over the block of w_int * x_int:
+     *     q4, q8   acc = fmaf((float)isum, scale_w * scale_x, acc)
+     *     q4k      acc = fmaf((float)isum, (d * scale_code) * scale_x, acc), w_int being the nibble, then
+     *              acc = fmaf((float)offset * scale_x, (dmin / 8) * minimum_code, acc)
+     *     q6k      acc = fmaf((float)isum, d * scale_x, acc), w_int being scale_code * (code - 32): |isum| < 2^24
+     * q4k and q6k take k in multiples of 256.  What multiplies codes is exact, and so are the floats of isum and offset. */
     void (*run)(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles);
 };
 struct gemm_float {
@@ -70,6 +75,8 @@ struct attend_args {
 struct kernels {
     const struct gemm_int8 *gemm_q4;    /* packed Q4_0 */
     const struct gemm_int8 *gemm_q8;    /* packed Q8_0 */
+    const struct gemm_int8 *gemm_q4k;   /* packed Q4_K */
+    const struct gemm_int8 *gemm_q6k;   /* packed Q6_K */
     const struct gemm_float *gemm_f32, *gemm_f16, *gemm_bf16;
 
     /* Row `row` of y = blocks of x[y->k].  scale = max|x| / 127, q = round-to-even(x * (127 / max|x|)) clamped to
@@ -99,8 +106,8 @@ struct kernels {
 };
 
 /* One line per kernel: dispatch, tests and benches walk this list. */
-#define KERNELS(X) X(gemm_q4) X(gemm_q8) X(gemm_f32) X(gemm_f16) X(gemm_bf16) X(quantize_q8) X(rms_norm) X(rope) \
-    X(swiglu) X(add) X(attend) X(argmax) X(sum_exp)
+#define KERNELS(X) X(gemm_q4) X(gemm_q8) X(gemm_q4k) X(gemm_q6k) X(gemm_f32) X(gemm_f16) X(gemm_bf16) X(quantize_q8) \
+    X(rms_norm) X(rope) X(swiglu) X(add) X(attend) X(argmax) X(sum_exp)
 #define COUNT_ONE(m) +1
 _Static_assert(sizeof(struct kernels) == (0 KERNELS(COUNT_ONE)) * sizeof(void *), "a kernel is missing from KERNELS");
 

@@ -181,17 +181,19 @@ static void quantize_q8_neon(struct q8rows *y, int row, const float *x)
             most = vmaxq_f32(most, vabsq_f32(v[i]));
         }
         const float amax = vmaxvq_f32(most), inv = amax < 1e-30f ? 0 : 127.0f / amax;
-        int16x8_t q[4], sum = vdupq_n_s16(0);
+        int16x8_t q[4];
         UNROLL for (int i = 0; i < 4; i++) {
             const int32x4_t a = vcvtnq_s32_f32(vmulq_n_f32(v[2 * i], inv)), c = vcvtnq_s32_f32(vmulq_n_f32(v[2 * i + 1], inv));
             q[i] = vcombine_s16(vmovn_s32(vmaxq_s32(vminq_s32(a, top), vnegq_s32(top))),
                                 vmovn_s32(vmaxq_s32(vminq_s32(c, top), vnegq_s32(top))));
-            sum = vaddq_s16(sum, q[i]);
         }
         vst1q_s8(y->q + at * QBLOCK, vcombine_s8(vmovn_s16(q[0]), vmovn_s16(q[1])));
         vst1q_s8(y->q + at * QBLOCK + 16, vcombine_s8(vmovn_s16(q[2]), vmovn_s16(q[3])));
         y->scale[at] = amax < 1e-30f ? 0 : amax / 127.0f;
-        y->offset[at] = -8 * vaddlvq_s16(sum);
+        const int first = -8 * vaddvq_s16(vaddq_s16(q[0], q[1])), second = -8 * vaddvq_s16(vaddq_s16(q[2], q[3]));
+        y->offset[at] = first + second;
+        y->halves[2 * at] = (int16_t)first;
+        y->halves[2 * at + 1] = (int16_t)second;
     }
 }
 

@@ -50,16 +50,159 @@ static void q8_pack(void *dst, const void *const rows[TILE_N], int k) { pack_blo
 static void q4_unpack(void *dst, const void *tile, int c, int k) { unpack_blocks(dst, tile, (size_t)c, k, GROUPS_Q4); }
 static void q8_unpack(void *dst, const void *tile, int c, int k) { unpack_blocks(dst, tile, (size_t)c, k, GROUPS_Q8); }
 
-static bool block_scales_finite(const uint8_t *tile, int k, int groups)
+/* None of n f16 has an exponent of all ones. */
+static bool f16_finite(const uint8_t *f16, int n)
 {
-    const size_t nb = (size_t)(k / QBLOCK);
-    const uint8_t *scales = tile + nb * (size_t)(groups * RUN) * TILE_N;
     bool finite = true;
-    for (size_t i = 0; i < nb * TILE_N; i++) finite &= (scales[2 * i + 1] & 0x7C) != 0x7C;      /* exponent of all ones */
+    for (size_t i = 0; i < (size_t)n; i++) finite &= (f16[2 * i + 1] & 0x7C) != 0x7C;
     return finite;
 }
-static bool q4_finite(const void *tile, int k) { return block_scales_finite(tile, k, GROUPS_Q4); }
-static bool q8_finite(const void *tile, int k) { return block_scales_finite(tile, k, GROUPS_Q8); }
+static bool q4_finite(const void *tile, int k) { return f16_finite((const uint8_t *)tile + (size_t)(k / QBLOCK) * Q4_BYTES, k / QBLOCK * TILE_N); }
+static bool q8_finite(const void *tile, int k) { return f16_finite((const uint8_t *)tile + (size_t)(k / QBLOCK) * Q8_BYTES, k / QBLOCK * TILE_N); }
+
+/* ---- super-blocks of 256 */
+
+enum { HALF = QBLOCK / 2 };
+
+/* Where in a tile the codes of the scales begin, and the f16 behind them. */
+static size_t codes_at(int k, size_t block) { return (size_t)(k / QBLOCK) * block; }
+static size_t super_at(int k, size_t block) { return (size_t)(k / QBLOCK) * (block + SCALES_BYTES); }
+
+/* Nibbles k and k + 16 of block `to` share a byte; in files nibbles k of two blocks do. */
+static void put_nibbles(uint8_t *tile, size_t block, size_t b, size_t c, const uint8_t nibble[QBLOCK])
+{
+    uint8_t *dst = tile + b * block + c * RUN;
+    for (size_t i = 0; i < HALF; i++) dst[i / RUN * TILE_N * RUN + i % RUN] = (uint8_t)(nibble[i] | nibble[i + HALF] << 4);
+}
+static void get_nibbles(uint8_t nibble[QBLOCK], const uint8_t *tile, size_t block, size_t b, size_t c)
+{
+    const uint8_t *src = tile + b * block + c * RUN;
+    for (size_t i = 0; i < HALF; i++) {
+        nibble[i] = src[i / RUN * TILE_N * RUN + i % RUN] & 15;
+        nibble[i + HALF] = src[i / RUN * TILE_N * RUN + i % RUN] >> 4;
+    }
+}
+
+static size_t q4k_tile_bytes(int k) { return round64(super_at(k, Q4_BYTES) + (size_t)(k / KBLOCK) * Q4K_SUPER_BYTES); }
+
+static void q4k_pack(void *dst, const void *const rows[TILE_N], int k)
+{
+    uint8_t *tile = dst, *codes = tile + codes_at(k, Q4_BYTES), *super = tile + super_at(k, Q4_BYTES);
+    memset(dst, 0, q4k_tile_bytes(k));
+    for (size_t c = 0; c < TILE_N; c++) {
+        const uint8_t *src = rows[c];
+        for (size_t s = 0; src && s < (size_t)(k / KBLOCK); s++, src += sizeof(struct block_q4_k)) {
+            struct block_q4_k block;
+            memcpy(&block, src, sizeof block);
+            memcpy(super + s * Q4K_SUPER_BYTES + 2 * c, &block.d, 2);
+            memcpy(super + s * Q4K_SUPER_BYTES + 2 * (TILE_N + c), &block.dmin, 2);
+            for (size_t g = 0; g < SUPER; g++) {
+                const size_t b = s * SUPER + g;
+                uint8_t nibble[QBLOCK];
+                int scale, minimum;
+                q4_k_get_codes(&block, (int)g, &scale, &minimum);
+                codes[b * SCALES_BYTES + c] = (uint8_t)scale;
+                codes[b * SCALES_BYTES + TILE_N + c] = (uint8_t)minimum;
+                for (size_t i = 0; i < QBLOCK; i++) nibble[i] = block.q[g / 2 * QBLOCK + i] >> g % 2 * 4 & 15;
+                put_nibbles(tile, Q4_BYTES, b, c, nibble);
+            }
+        }
+    }
+}
+
+static void q4k_unpack(void *dst, const void *tile, int channel, int k)
+{
+    const uint8_t *from = tile, *codes = from + codes_at(k, Q4_BYTES), *super = from + super_at(k, Q4_BYTES);
+    const size_t c = (size_t)channel;
+    for (size_t s = 0; s < (size_t)(k / KBLOCK); s++) {
+        struct block_q4_k block = { .d = 0 };
+        memcpy(&block.d, super + s * Q4K_SUPER_BYTES + 2 * c, 2);
+        memcpy(&block.dmin, super + s * Q4K_SUPER_BYTES + 2 * (TILE_N + c), 2);
+        for (size_t g = 0; g < SUPER; g++) {
+            const size_t b = s * SUPER + g;
+            uint8_t nibble[QBLOCK];
+            q4_k_set_codes(&block, (int)g, codes[b * SCALES_BYTES + c], codes[b * SCALES_BYTES + TILE_N + c]);
+            get_nibbles(nibble, from, Q4_BYTES, b, c);
+            for (size_t i = 0; i < QBLOCK; i++) block.q[g / 2 * QBLOCK + i] |= (uint8_t)(nibble[i] << g % 2 * 4);
+        }
+        memcpy((uint8_t *)dst + s * sizeof block, &block, sizeof block);
+    }
+}
+
+static bool q4k_finite(const void *tile, int k)
+{
+    return f16_finite((const uint8_t *)tile + super_at(k, Q4_BYTES), k / KBLOCK * 2 * TILE_N);
+}
+
+static size_t q6k_tile_bytes(int k) { return round64(super_at(k, Q6K_BYTES) + (size_t)(k / KBLOCK) * Q6K_SUPER_BYTES); }
+
+/* Bits 5..4 of the codes of a block; four k that are 8 apart share a byte. */
+static void put_high(uint8_t *tile, size_t b, size_t c, const uint8_t high[QBLOCK])
+{
+    uint8_t *dst = tile + b * Q6K_BYTES + Q4_BYTES + c * RUN;
+    for (size_t i = 0; i < 2 * RUN; i++)
+        dst[i / RUN * TILE_N * RUN + i % RUN] = (uint8_t)(high[i] | high[i + 8] << 2 | high[i + 16] << 4 | high[i + 24] << 6);
+}
+static void get_high(uint8_t high[QBLOCK], const uint8_t *tile, size_t b, size_t c)
+{
+    const uint8_t *src = tile + b * Q6K_BYTES + Q4_BYTES + c * RUN;
+    for (size_t i = 0; i < QBLOCK; i++) high[i] = src[i % 8 / RUN * TILE_N * RUN + i % RUN] >> i / 8 * 2 & 3;
+}
+
+/* In files a half of 128 values has 64 bytes of nibbles and 32 of high bits; block g is quarter q = g % 4 of it. */
+enum { QUARTERS = 4 };
+static size_t q6k_low(size_t g) { return g / QUARTERS * 64 + g % 2 * QBLOCK; }
+static int q6k_low_shift(size_t g) { return g % QUARTERS < 2 ? 0 : 4; }
+static size_t q6k_high(size_t g) { return g / QUARTERS * QBLOCK; }
+static int q6k_high_shift(size_t g) { return (int)(g % QUARTERS) * 2; }
+
+static void q6k_pack(void *dst, const void *const rows[TILE_N], int k)
+{
+    uint8_t *tile = dst, *codes = tile + codes_at(k, Q6K_BYTES), *super = tile + super_at(k, Q6K_BYTES);
+    memset(dst, 0, q6k_tile_bytes(k));
+    for (size_t c = 0; c < TILE_N; c++) {
+        const uint8_t *src = rows[c];
+        for (size_t s = 0; src && s < (size_t)(k / KBLOCK); s++, src += sizeof(struct block_q6_k)) {
+            struct block_q6_k block;
+            memcpy(&block, src, sizeof block);
+            memcpy(super + s * Q6K_SUPER_BYTES + 2 * c, &block.d, 2);
+            for (size_t g = 0; g < SUPER; g++) {
+                const size_t b = s * SUPER + g;
+                uint8_t nibble[QBLOCK], high[QBLOCK];
+                memcpy(codes + b * SCALES_BYTES + 2 * c, block.scale + 2 * g, 2);
+                for (size_t i = 0; i < QBLOCK; i++) nibble[i] = block.low[q6k_low(g) + i] >> q6k_low_shift(g) & 15;
+                for (size_t i = 0; i < QBLOCK; i++) high[i] = block.high[q6k_high(g) + i] >> q6k_high_shift(g) & 3;
+                put_nibbles(tile, Q6K_BYTES, b, c, nibble);
+                put_high(tile, b, c, high);
+            }
+        }
+    }
+}
+
+static void q6k_unpack(void *dst, const void *tile, int channel, int k)
+{
+    const uint8_t *from = tile, *codes = from + codes_at(k, Q6K_BYTES), *super = from + super_at(k, Q6K_BYTES);
+    const size_t c = (size_t)channel;
+    for (size_t s = 0; s < (size_t)(k / KBLOCK); s++) {
+        struct block_q6_k block = { .d = 0 };
+        memcpy(&block.d, super + s * Q6K_SUPER_BYTES + 2 * c, 2);
+        for (size_t g = 0; g < SUPER; g++) {
+            const size_t b = s * SUPER + g;
+            uint8_t nibble[QBLOCK], high[QBLOCK];
+            memcpy(block.scale + 2 * g, codes + b * SCALES_BYTES + 2 * c, 2);
+            get_nibbles(nibble, from, Q6K_BYTES, b, c);
+            get_high(high, from, b, c);
+            for (size_t i = 0; i < QBLOCK; i++) block.low[q6k_low(g) + i] |= (uint8_t)(nibble[i] << q6k_low_shift(g));
+            for (size_t i = 0; i < QBLOCK; i++) block.high[q6k_high(g) + i] |= (uint8_t)(high[i] << q6k_high_shift(g));
+        }
+        memcpy((uint8_t *)dst + s * sizeof block, &block, sizeof block);
+    }
+}
+
+static bool q6k_finite(const void *tile, int k)
+{
+    return f16_finite((const uint8_t *)tile + super_at(k, Q6K_BYTES), k / KBLOCK * TILE_N);
+}
 
 /* ---- plain numbers of 2 or 4 bytes: [k][16] */
 
@@ -92,13 +235,21 @@ static bool no_scales(const void *tile, int k)
     return true;
 }
 
+/* ---- the table */
+
+#define INT8(m) static const struct gemm_int8 *m(const struct kernels *k) { return k->m; }
+#define FLOAT(m) static const struct gemm_float *m(const struct kernels *k) { return k->m; }
+INT8(gemm_q4) INT8(gemm_q8) INT8(gemm_q4k) INT8(gemm_q6k) FLOAT(gemm_f32) FLOAT(gemm_f16) FLOAT(gemm_bf16)
+
 const struct pack_format pack_formats[] = {
-    { &format_q4_0, q4_tile_bytes, q4_pack, q4_unpack, q4_finite },
-    { &format_q8_0, q8_tile_bytes, q8_pack, q8_unpack, q8_finite },
-    { &format_f32,  tile_bytes_4,  pack_4,  unpack_4, no_scales },
-    { &format_f16,  tile_bytes_2,  pack_2,  unpack_2, no_scales },
-    { &format_bf16, tile_bytes_2,  pack_2,  unpack_2, no_scales },
-    { NULL, NULL, NULL, NULL, NULL }
+    { &format_q4_0, "gemm_q4",   gemm_q4,  NULL,      q4_tile_bytes,  q4_pack,  q4_unpack,  q4_finite },
+    { &format_q4_k, "gemm_q4k",  gemm_q4k, NULL,      q4k_tile_bytes, q4k_pack, q4k_unpack, q4k_finite },
+    { &format_q6_k, "gemm_q6k",  gemm_q6k, NULL,      q6k_tile_bytes, q6k_pack, q6k_unpack, q6k_finite },
+    { &format_q8_0, "gemm_q8",   gemm_q8,  NULL,      q8_tile_bytes,  q8_pack,  q8_unpack,  q8_finite },
+    { &format_f32,  "gemm_f32",  NULL,     gemm_f32,  tile_bytes_4,   pack_4,   unpack_4,   no_scales },
+    { &format_f16,  "gemm_f16",  NULL,     gemm_f16,  tile_bytes_2,   pack_2,   unpack_2,   no_scales },
+    { &format_bf16, "gemm_bf16", NULL,     gemm_bf16, tile_bytes_2,   pack_2,   unpack_2,   no_scales },
+    { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 
 const struct pack_format *pack_format_of(const struct quant_format *f)

@@ -7,6 +7,7 @@
 
 #include "f16.h"
 #include "kernels.h"
+#include "pack.h"
 
 /* In sleef.h too, but only where the compiler's target has fused multiply-add; the library always has it. */
 float Sleef_finz_expf1_u10purecfma(float x);
@@ -24,56 +25,89 @@ static float fold(float s[LANES])
 
 /* ---- matrix products */
 
-static int q4_weight(const uint8_t *block, int c, int k)
+/* Four bits of the weights that lie as in q4. */
+static int nibble(const uint8_t *block, int c, int k)
 {
     const uint8_t pair = block[(k % 16 / 4 * TILE_N + c) * 4 + k % 4];
-    return (k < 16 ? pair & 15 : pair >> 4) - 8;
+    return k < 16 ? pair & 15 : pair >> 4;
 }
 
-static int q8_weight(const uint8_t *block, int c, int k)
+/* What a format makes of k, a weight's place in block b, of channel c of a tile of nb blocks: an integer. */
+typedef int weight_fn(const uint8_t *tile, int nb, int b, int c, int k);
+
+static int q4_weight(const uint8_t *tile, int nb, int b, int c, int k) { (void)nb; return nibble(tile + b * Q4_BYTES, c, k) - 8; }
+static int q4k_weight(const uint8_t *tile, int nb, int b, int c, int k) { (void)nb; return nibble(tile + b * Q4_BYTES, c, k); }
+static int q8_weight(const uint8_t *tile, int nb, int b, int c, int k)
 {
-    return (int8_t)block[(k / 4 * TILE_N + c) * 4 + k % 4];
+    (void)nb;
+    return (int8_t)tile[b * Q8_BYTES + (k / 4 * TILE_N + c) * 4 + k % 4];
+}
+static int q6k_weight(const uint8_t *tile, int nb, int b, int c, int k)
+{
+    const uint8_t *block = tile + b * Q6K_BYTES, four = block[Q4_BYTES + (k % 8 / 4 * TILE_N + c) * 4 + k % 4];
+    const int8_t scale = (int8_t)tile[nb * Q6K_BYTES + b * SCALES_BYTES + 2 * c + k / 16];
+    return scale * ((nibble(block, c, k) | (four >> k / 8 * 2 & 3) << 4) - 32);
 }
 
-/* One output: row r of x times channel c of a tile of block_bytes blocks with their f16 scales behind. */
-static float dot_blocks(const struct q8rows *x, int r, const uint8_t *tile, int c, int block_bytes,
-                        int (*weight)(const uint8_t *block, int c, int k))
+static float f16_at(const uint8_t *p, int i) { uint16_t v; memcpy(&v, p + 2 * i, 2); return f16_to_f32(v); }
+
+/* What isum is multiplied by, but for the activations' scale: in *min what their sum is. */
+typedef float scale_fn(const uint8_t *tile, int nb, int b, int c, float *min);
+
+static float q4_scale(const uint8_t *tile, int nb, int b, int c, float *min) { (void)min; return f16_at(tile + nb * Q4_BYTES, b * TILE_N + c); }
+static float q8_scale(const uint8_t *tile, int nb, int b, int c, float *min) { (void)min; return f16_at(tile + nb * Q8_BYTES, b * TILE_N + c); }
+static float q4k_scale(const uint8_t *tile, int nb, int b, int c, float *min)
+{
+    const uint8_t *codes = tile + nb * Q4_BYTES + b * SCALES_BYTES;
+    const uint8_t *super = tile + nb * (Q4_BYTES + SCALES_BYTES) + b / SUPER * Q4K_SUPER_BYTES;
+    *min = f16_at(super, TILE_N + c) / 8 * (float)codes[TILE_N + c];
+    return f16_at(super, c) * (float)codes[c];
+}
+static float q6k_scale(const uint8_t *tile, int nb, int b, int c, float *min)
+{
+    (void)min;
+    return f16_at(tile + nb * (Q6K_BYTES + SCALES_BYTES) + b / SUPER * Q6K_SUPER_BYTES, c);
+}
+
+/* A format as the tile of its product sees it: min says that a multiple of the activations' sum is added. */
+struct blocks { const struct quant_format *format; weight_fn *weight; scale_fn *scale; bool min; };
+static const struct blocks q4 = { &format_q4_0, q4_weight, q4_scale, false }, q8 = { &format_q8_0, q8_weight, q8_scale, false };
+static const struct blocks q4k = { &format_q4_k, q4k_weight, q4k_scale, true }, q6k = { &format_q6_k, q6k_weight, q6k_scale, false };
+
+/* One output: row r of x times channel c of a tile. */
+static float dot_blocks(const struct q8rows *x, int r, const uint8_t *tile, int c, const struct blocks *f)
 {
     const int nb = x->k / QBLOCK;
-    const uint8_t *scales = tile + (size_t)nb * (size_t)block_bytes;
     float acc = 0;
     for (int b = 0; b < nb; b++) {
         const size_t at = q8_index(x, r, b);
         const int8_t *q = x->q + at * QBLOCK;
-        uint16_t scale;
-        memcpy(&scale, scales + 2 * (b * TILE_N + c), 2);
         int32_t isum = 0;
-        for (int k = 0; k < QBLOCK; k++) isum += weight(tile + (size_t)b * (size_t)block_bytes, c, k) * q[k];
-        acc = fmaf((float)isum, f16_to_f32(scale) * x->scale[at], acc);
+        float min;
+        for (int k = 0; k < QBLOCK; k++) isum += f->weight(tile, nb, b, c, k) * q[k];
+        acc = fmaf((float)isum, f->scale(tile, nb, b, c, &min) * x->scale[at], acc);
+        if (f->min) acc = fmaf((float)x->offset[at] * x->scale[at], min, acc);
     }
     return acc;
 }
 
 static void gemm_blocks(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles,
-                        int block_bytes, int (*weight)(const uint8_t *block, int c, int k))
+                        const struct blocks *f)
 {
-    const size_t tile_bytes = ((size_t)(x->k / QBLOCK) * (size_t)(block_bytes + 2 * TILE_N) + 63) & ~(size_t)63;
+    const size_t tile_bytes = pack_format_of(f->format)->tile_bytes(x->k);
     for (int t = 0; t < n_tiles; t++)
         for (int r = row0; r < row1; r++)
             for (int c = 0; c < TILE_N; c++)
-                y[(size_t)r * ldy + (size_t)(t * TILE_N + c)] =
-                    dot_blocks(x, r, w + (size_t)t * tile_bytes, c, block_bytes, weight);
+                y[(size_t)r * ldy + (size_t)(t * TILE_N + c)] = dot_blocks(x, r, w + (size_t)t * tile_bytes, c, f);
 }
 
-static void gemm_q4_scalar(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(y, ldy, x, row0, row1, w, n_tiles, QBLOCK / 2 * TILE_N, q4_weight);
-}
-
-static void gemm_q8_scalar(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)
-{
-    gemm_blocks(y, ldy, x, row0, row1, w, n_tiles, QBLOCK * TILE_N, q8_weight);
-}
+#define GEMM_BLOCKS(f)                                                                                                             \
+    static void gemm_##f##_scalar(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w, int n_tiles)    \
+    {                                                                                                                              \
+        gemm_blocks(y, ldy, x, row0, row1, w, n_tiles, &f);                                                                        \
+    }                                                                                                                              \
+    static const struct gemm_int8 gemm_##f = { gemm_##f##_scalar };
+GEMM_BLOCKS(q4) GEMM_BLOCKS(q8) GEMM_BLOCKS(q4k) GEMM_BLOCKS(q6k)
 
 static float load_f32(const uint8_t *p) { float v; memcpy(&v, p, 4); return v; }
 static float load_f16(const uint8_t *p) { uint16_t v; memcpy(&v, p, 2); return f16_to_f32(v); }
@@ -120,14 +154,15 @@ static void quantize_q8_scalar(struct q8rows *y, int row, const float *x)
         /* below 1e-30 the reciprocal nears infinity, and such a block adds nothing to any sum */
         const bool tiny = amax < 1e-30f;
         const float inv = tiny ? 0 : 127.0f / amax;
-        int sum = 0;
+        int sum[2] = { 0 };             /* of either half */
         for (int i = 0; i < QBLOCK; i++) {
             const int q = (int)rintf(clipped(x[i]) * inv);               /* the default mode: to even */
             y->q[at * QBLOCK + (size_t)i] = (int8_t)(q > 127 ? 127 : q < -127 ? -127 : q);
-            sum += y->q[at * QBLOCK + (size_t)i];
+            sum[i / 16] += y->q[at * QBLOCK + (size_t)i];
         }
         y->scale[at] = tiny ? 0 : amax / 127.0f;
-        y->offset[at] = -8 * sum;
+        y->offset[at] = -8 * (sum[0] + sum[1]);
+        for (size_t h = 0; h < 2; h++) y->halves[2 * at + h] = (int16_t)(-8 * sum[h]);
     }
 }
 
@@ -225,11 +260,11 @@ static float sum_exp_scalar(const float *x, int n, float max, float *moment)
     return fold(sum);
 }
 
-static const struct gemm_int8 gemm_q4 = { gemm_q4_scalar }, gemm_q8 = { gemm_q8_scalar };
 static const struct gemm_float gemm_f32 = { gemm_f32_scalar }, gemm_f16 = { gemm_f16_scalar }, gemm_bf16 = { gemm_bf16_scalar };
 
 const struct kernels kernels_scalar = {
-    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
+    .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .quantize_q8 = quantize_q8_scalar, .rms_norm = rms_norm_scalar, .rope = rope_scalar, .swiglu = swiglu_scalar,
     .add = add_scalar, .attend = attend_scalar, .argmax = argmax_scalar, .sum_exp = sum_exp_scalar,
 };

@@ -51,6 +51,15 @@ INLINE void store_v(void *p, vint v) { _mm512_storeu_si512(p, v); }
 INLINE vint all_4(int32_t x) { return _mm512_set1_epi32(x); }
 INLINE vint low_nibbles(vint v) { return _mm512_and_si512(v, _mm512_set1_epi8(15)); }
 INLINE vint high_nibbles(vint v) { return _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15)); }
+INLINE vint or_v(vint a, vint b) { return _mm512_or_si512(a, b); }
+/* Bits 2t+1 and 2t of every byte to bits 5 and 4. */
+INLINE vint bits_5_4(vint v, const int t)
+{
+    return _mm512_and_si512(t < 2 ? _mm512_slli_epi16(v, 4 - 2 * t) : _mm512_srli_epi16(v, 2 * t - 4), _mm512_set1_epi8(0x30));
+}
+INLINE vint madd_16(vint a, vint b) { return _mm512_madd_epi16(a, b); }
+INLINE vint times_4(vint v) { return _mm512_slli_epi16(v, 2); }                                 /* 16-bit numbers */
+INLINE vint from_i8(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }     /* to 16 bits */
 INLINE vint flip_signs(vint v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
 INLINE vfloat to_float(vint v) { return _mm512_cvtepi32_ps(v); }
 INLINE vfloat load_f(const float *p) { return _mm512_loadu_ps(p); }
@@ -60,6 +69,7 @@ INLINE vfloat broadcast_f(float x) { return _mm512_set1_ps(x); }
 INLINE vfloat mul_f(vfloat a, vfloat b) { return _mm512_mul_ps(a, b); }
 INLINE vfloat fma_f(vfloat a, vfloat b, vfloat c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vfloat from_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE vfloat from_u8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p))); }
 INLINE vfloat from_bf16(const void *p)
 {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
@@ -92,6 +102,15 @@ INLINE void store_v(void *p, vint v) { _mm256_storeu_si256((__m256i *)p, v); }
 INLINE vint all_4(int32_t x) { return _mm256_set1_epi32(x); }
 INLINE vint low_nibbles(vint v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 INLINE vint high_nibbles(vint v) { return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)); }
+INLINE vint or_v(vint a, vint b) { return _mm256_or_si256(a, b); }
+/* Bits 2t+1 and 2t of every byte to bits 5 and 4. */
+INLINE vint bits_5_4(vint v, const int t)
+{
+    return _mm256_and_si256(t < 2 ? _mm256_slli_epi16(v, 4 - 2 * t) : _mm256_srli_epi16(v, 2 * t - 4), _mm256_set1_epi8(0x30));
+}
+INLINE vint madd_16(vint a, vint b) { return _mm256_madd_epi16(a, b); }
+INLINE vint times_4(vint v) { return _mm256_slli_epi16(v, 2); }                                 /* 16-bit numbers */
+INLINE vint from_i8(const void *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }        /* to 16 bits */
 INLINE vint flip_signs(vint v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
 INLINE vfloat to_float(vint v) { return _mm256_cvtepi32_ps(v); }
 INLINE vfloat load_f(const float *p) { return _mm256_loadu_ps(p); }
@@ -101,6 +120,7 @@ INLINE vfloat broadcast_f(float x) { return _mm256_set1_ps(x); }
 INLINE vfloat mul_f(vfloat a, vfloat b) { return _mm256_mul_ps(a, b); }
 INLINE vfloat fma_f(vfloat a, vfloat b, vfloat c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vfloat from_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE vfloat from_u8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadu_si64(p))); }
 INLINE vfloat from_bf16(const void *p)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));

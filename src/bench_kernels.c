@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "f16.h"
 #include "kernels.h"
 #include "mem.h"
 #include "pack.h"
@@ -38,20 +37,27 @@ struct bench {
     double operations[64];                      /* of the peak, per thread */
 };
 
-/* ---- input: random, but for the scales, which are 2^-8 ---- */
+/* ---- input: random; the first DISTINCT tiles again and again ---- */
 
 static bool draw_weights(struct bench *b)
 {
-    const size_t tile = b->pack->tile_bytes(b->k), scales = (size_t)(b->k / QBLOCK) * TILE_N * 2, matrix = (size_t)(b->n / TILE_N);
+    enum { DISTINCT = 16 };
+    const struct quant_format *f = b->pack->format;
+    const size_t tile = b->pack->tile_bytes(b->k), matrix = (size_t)(b->n / TILE_N), blocks = (size_t)(b->k / f->block), row = blocks * (size_t)f->block_bytes;
     b->n_tiles = (rotated_bytes / tile / matrix + 1) * matrix;
     mem_free(b->w);
-    if (!(b->w = mem_aligned(b->n_tiles * tile, b->err))) return false;
-    for (size_t i = 0; i < b->n_tiles * tile / 8; i++) memcpy(b->w + 8 * i, &(uint64_t){ noise_mix(i) }, 8);
-    const uint16_t scale = f32_to_f16(0x1p-8f);
+    b->w = mem_aligned(b->n_tiles * tile, b->err);
+    uint8_t *rows = b->w ? mem_aligned(TILE_N * row, b->err) : NULL;
+    if (!rows) return false;
     for (size_t t = 0; t < b->n_tiles; t++) {
-        uint8_t *at = b->w + t * tile + (size_t)(b->k / QBLOCK) * (b->pack->format == &format_q4_0 ? QBLOCK / 2 : QBLOCK) * TILE_N;
-        for (size_t i = 0; i < scales; i += 2) memcpy(at + i, &scale, 2);
+        const void *source[TILE_N];
+        for (size_t c = 0; c < TILE_N; c++) source[c] = rows + c * row;
+        if (t < DISTINCT) {
+            bench_fill_of(f)(rows, 0, t * TILE_N * blocks, TILE_N * blocks);
+            b->pack->pack_tile(b->w + t * tile, source, b->k);
+        } else memcpy(b->w + t * tile, b->w + t % DISTINCT * tile, tile);
     }
+    mem_free(rows);
     return true;
 }
 
@@ -60,13 +66,14 @@ static bool draw_rows(struct bench *b)
     const size_t blocks = (size_t)((b->m + ROW_GROUP - 1) / ROW_GROUP) * ROW_GROUP * (size_t)(b->k / QBLOCK);
     b->x.k = b->k;
     if (!(b->x.q = mem_aligned(blocks * QBLOCK, b->err)) || !(b->x.scale = mem_aligned(blocks * sizeof(float), b->err))
-        || !(b->x.offset = mem_aligned(blocks * sizeof(int32_t), b->err))
+        || !(b->x.offset = mem_aligned(blocks * sizeof(int32_t), b->err)) || !(b->x.halves = mem_aligned(blocks * 2 * sizeof(int16_t), b->err))
         || !(b->y = mem_aligned((size_t)b->m * (size_t)b->n * sizeof(float), b->err))) return false;
     for (size_t i = 0; i < blocks; i++) {
-        int sum = 0;
-        for (size_t j = 0; j < QBLOCK; j++) sum += b->x.q[i * QBLOCK + j] = (int8_t)((int)(noise_mix(i * QBLOCK + j) % 255) - 127);
+        int sum[2] = { 0 };
+        for (size_t j = 0; j < QBLOCK; j++) sum[j / 16] += b->x.q[i * QBLOCK + j] = (int8_t)((int)(noise_mix(i * QBLOCK + j) % 255) - 127);
         b->x.scale[i] = 0x1p-7f;
-        b->x.offset[i] = -8 * sum;
+        b->x.offset[i] = -8 * (sum[0] + sum[1]);
+        for (size_t h = 0; h < 2; h++) b->x.halves[2 * i + h] = (int16_t)(-8 * sum[h]);
     }
     return true;
 }
@@ -76,8 +83,9 @@ static void free_rows(struct bench *b)
     mem_free(b->x.q);
     mem_free(b->x.scale);
     mem_free(b->x.offset);
+    mem_free(b->x.halves);
     mem_free(b->y);
-    b->x = (struct q8rows){ NULL, NULL, NULL, 0 };
+    b->x = (struct q8rows){ NULL, NULL, NULL, NULL, 0 };
     b->y = NULL;
 }
 
@@ -141,7 +149,6 @@ static double median(double *v, int n)
 
 static bool one_case(struct bench *b, json_t *rows)
 {
-    static const char *const names[] = { "gemm_q4", "gemm_q8" };
     double *rates = mem_zalloc(2 * MOST_RUNS, sizeof *rates, b->err), *peaks = rates ? rates + MOST_RUNS : NULL;
     bool ok = rates && draw_rows(b);
     int n = 0;
@@ -153,7 +160,7 @@ static bool one_case(struct bench *b, json_t *rows)
         }
         const double gops = 1e-9 * median(rates, n), peak_gops = 1e-9 * median(peaks, n);
         json_t *share = peak_gops > 0 ? json_real(gops / peak_gops) : json_null();
-        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:o}", "kernel", names[b->pack->format == &format_q8_0],
+        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:o}", "kernel", b->pack->kernel,
             "format", b->pack->format->name, "isa", b->set->name, "m", b->m, "k", b->k, "n", b->n, "threads", pool_threads(b->pool),
             "gops", gops, "peak_gops", peak_gops, "share", share));
     }
@@ -186,10 +193,9 @@ bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *er
     if (!isa) return fail(err, E_GEN_VALUE, .field = "isa", .found = s->isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
     for (b.set = kernel_sets; strcmp(b.set->name, isa); ) b.set++;
     bool ok = pool_open(&b.pool, s->threads, err);
-    for (int f = 0; f < 2; f++)
-        for (size_t i = 0; ok && i < sizeof shapes / sizeof *shapes; i++) {
-            b.pack = pack_format_of(f ? &format_q8_0 : &format_q4_0);
-            b.gemm = f ? k.gemm_q8 : k.gemm_q4;
+    for (b.pack = pack_formats; b.pack->format; b.pack++)
+        for (size_t i = 0; ok && b.pack->gemm_int8 && i < sizeof shapes / sizeof *shapes; i++) {
+            b.gemm = b.pack->gemm_int8(&k);
             b.k = shapes[i].k;
             b.n = shapes[i].n;
             b.first_tile = 0;

@@ -7,7 +7,6 @@
 
 #include "arch.h"
 #include "byte_alphabet.h"
-#include "f16.h"
 #include "gguf.h"
 #include "mem.h"
 #include "rng.h"
@@ -18,47 +17,6 @@ static const struct shape { const char *name; int n_layer, n_embd, n_head, n_ff,
     { "0.5b", 24, 1024, 16, 2816, 32768, 4096, 500000 },
     { "demo", 6, 256, 4, 512, 4096, 256, 10000 },                       /* the embedded model     */
 };
-
-/* ---- random blocks, with weights of a standard deviation of about 0.02 ---- */
-
-/* Blocks first .. first + n of a tensor to dst. */
-typedef void fill(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n);
-
-static void put_words(uint8_t *dst, uint64_t prefix, uint64_t at, size_t n)
-{
-    for (size_t i = 0; i < n; i++) memcpy(dst + 8 * i, &(uint64_t){ noise_bits(prefix, at + i) }, 8);
-}
-
-static void fill_q4_0(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
-{
-    const uint16_t scale = f32_to_f16(0.0043f);
-    for (size_t i = 0; i < n; i++, dst += 18) {
-        memcpy(dst, &scale, 2);
-        put_words(dst + 2, prefix, (first + i) * 2, 2);
-    }
-}
-
-static void fill_q8_0(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
-{
-    const uint16_t scale = f32_to_f16(0.00027f);
-    for (size_t i = 0; i < n; i++, dst += 34) {
-        memcpy(dst, &scale, 2);
-        put_words(dst + 2, prefix, (first + i) * 4, 4);
-    }
-}
-
-static void fill_f16(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        const int16_t x = (int16_t)(noise_bits(prefix, first + i) >> 48);
-        memcpy(dst + 2 * i, &(uint16_t){ f32_to_f16((float)x * (0.035f / 32768)) }, 2);
-    }
-}
-
-static fill *fill_of(const struct quant_format *f)
-{
-    return f == &format_q4_0 ? fill_q4_0 : f == &format_q8_0 ? fill_q8_0 : f == &format_f16 ? fill_f16 : NULL;
-}
 
 /* ---- the file ---- */
 
@@ -166,7 +124,7 @@ static bool write_tensor(struct make *k, enum tensor_role role, int layer, struc
     const uint64_t prefix = noise_prefix(0, NOISE_WEIGHTS, (uint64_t)role, (uint64_t)layer, 0);
     for (uint64_t at = 0; at < blocks; at += at_once) {
         const size_t now = blocks - at < at_once ? (size_t)(blocks - at) : at_once;
-        fill_of(k->f)(k->buffer, prefix, at, now);
+        bench_fill_of(k->f)(k->buffer, prefix, at, now);
         if (term_signal()) return fail(err, E_CANCELLED, .file = k->out.path);
         if (!outfile_write(&k->out, k->buffer, now * (size_t)k->f->block_bytes, err)) return false;
     }
@@ -190,7 +148,7 @@ bool bench_make_model(const char *shape, const struct quant_format *f, const cha
     for (int i = 0; archs[i]; i++)
         if (!strcmp(archs[i]->name, "llada")) k.arch = archs[i];
     if (!(k.shape = shape_of(shape, err))) return false;
-    if (!fill_of(f)) return fail(err, E_QNT_FORMAT, .found = f->name, .need = "q4_0, q8_0 or f16");
+    if (!bench_fill_of(f)) return fail(err, E_QNT_FORMAT, .found = f->name, .need = bench_fill_names);
     const struct shape *z = k.shape;
     k.h = (struct hparams){ .n_layer = z->n_layer, .n_embd = z->n_embd, .n_head = z->n_head, .n_head_kv = z->n_head,
                             .head_dim = z->n_embd / z->n_head, .n_ff = z->n_ff, .n_vocab = z->n_vocab, .n_ctx = z->n_ctx,

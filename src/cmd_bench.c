@@ -129,7 +129,7 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
                                    .need = "a format and OUT: unmask bench --make-model 0.5b q4_0 OUT.gguf");
     if (!cmd_expect_args(s, 2, err)) return false;
     const struct quant_format *f = quant_format_by_name(s->args[0]);
-    if (!f) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[0], strlen(s->args[0])), .need = "q4_0, q8_0 or f16");
+    if (!f) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[0], strlen(s->args[0])), .need = bench_fill_names);
     return bench_make_model(s->make_model, f, s->args[1], s->force, err);
 }
 

@@ -49,25 +49,14 @@ static int q_width(const struct hparams *h) { return h->n_head * h->head_dim; }
 static int kv_width(const struct hparams *h) { return h->n_head_kv * h->head_dim; }
 static int head_parts(const struct hparams *h) { return (h->n_vocab + LOGIT_PART - 1) / LOGIT_PART; }
 
-/* ---- kernels of weights ---- */
-
-static const struct gemm_int8 *int8_kernel(const struct kernels *k, const struct weight *w)
-{
-    return w->pack->format == &format_q4_0 ? k->gemm_q4 : w->pack->format == &format_q8_0 ? k->gemm_q8 : NULL;
-}
-
-static const struct gemm_float *float_kernel(const struct kernels *k, const struct weight *w)
-{
-    return w->pack->format == &format_f16 ? k->gemm_f16 : w->pack->format == &format_bf16 ? k->gemm_bf16 : k->gemm_f32;
-}
-
 /* ---- work space ---- */
 
 static void lay_input(struct input *in, uint8_t *base, size_t *used, int k)
 {
     const size_t rows = CHUNK, blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
     in->x = mem_lay(base, used, rows * (size_t)k * sizeof(float));
-    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)), mem_lay(base, used, blocks * sizeof(int32_t)), k };
+    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)), mem_lay(base, used, blocks * sizeof(int32_t)),
+                             mem_lay(base, used, blocks * 2 * sizeof(int16_t)), k };
 }
 
 static size_t lay_out(struct forward *f, uint8_t *base)
@@ -135,7 +124,7 @@ int forward_max_tokens(const struct forward *f) { return f->max_tokens; }
 
 const struct store_kind *forward_store_kind(const struct unmask_model *m)
 {
-    return int8_kernel(&m->kernels, &m->layers[0].k) ? &store_kv_i8 : &store_kv_f32;
+    return m->layers[0].k.pack->gemm_int8 ? &store_kv_i8 : &store_kv_f32;
 }
 
 /* ---- stages: every one goes through here ---- */
@@ -181,9 +170,8 @@ struct products { const struct kernels *k; const struct product *p; int n, rows,
 static void multiply(const struct kernels *k, const struct weight *w, int tile0, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy)
 {
     const uint8_t *tiles = w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k);
-    const struct gemm_int8 *g = int8_kernel(k, w);
-    if (g) g->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
-    else float_kernel(k, w)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
+    if (w->pack->gemm_int8) w->pack->gemm_int8(k)->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
+    else w->pack->gemm_float(k)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
 }
 
 static void product_item(void *arg, int item, int worker)
@@ -240,10 +228,10 @@ static void each_row(struct forward *f, enum stage stage, row_stage *row, int n_
     run_stage(f, stage, row_group, &(struct row_job){ f, row, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
 }
 
-static bool any_int8(const struct forward *f, const struct weight *const *w, int n)
+static bool any_int8(const struct weight *const *w, int n)
 {
     for (int i = 0; i < n; i++)
-        if (int8_kernel(&f->m->kernels, w[i])) return true;
+        if (w[i]->pack->gemm_int8) return true;
     return false;
 }
 
@@ -263,7 +251,7 @@ static void norm_row(struct forward *f, int r, const float *weights, const struc
     const int d = f->m->h.n_embd;
     float *y = f->normed.x + (size_t)r * (size_t)d;
     f->m->kernels.rms_norm(y, f->x_in + (size_t)row_of(f, r) * (size_t)d, weights, d, f->m->h.norm_eps);
-    if (any_int8(f, in, n)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
+    if (any_int8(in, n)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
 }
 
 static void attn_norm_row(struct forward *f, int r, int worker)
@@ -347,7 +335,7 @@ static void swiglu_row(struct forward *f, int r, int worker)
     const size_t ld = padded(f->m->h.n_ff), ff = (size_t)f->m->h.n_ff;
     float *y = f->inner.x + (size_t)r * ff;
     f->m->kernels.swiglu(y, f->gate + (size_t)r * ld, f->up + (size_t)r * ld, f->m->h.n_ff);
-    if (any_int8(f, (const struct weight *[]){ &f->layer->down }, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
+    if (any_int8((const struct weight *[]){ &f->layer->down }, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
 }
 
 static void embed_row(struct forward *f, int r, int worker)
@@ -378,7 +366,7 @@ static void chunk_rest(struct forward *f)
         run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
     }
     run_stage(f, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
-    if (any_int8(f, (const struct weight *[]){ &l->o }, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
+    if (any_int8((const struct weight *[]){ &l->o }, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
     run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
     each_row(f, STAGE_NORM, residual_ffn_norm_row, f->n_rows);
     run_products(f, STAGE_GATE_UP, gate_up, 2, f->n_rows);

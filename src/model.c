@@ -38,6 +38,17 @@ static struct part *part_of(const struct loader *l, enum tensor_role role, int l
 
 static size_t row_bytes(const struct tensor *t) { return (size_t)(t->shape[0] / (uint64_t)t->format->block) * (size_t)t->format->block_bytes; }
 
+/* What matrices may be stored as: "q4_0, q8_0 or f32". */
+static const char *packed_names(char (*text)[128])
+{
+    (*text)[0] = 0;
+    for (const struct pack_format *p = pack_formats; p->format; p++) {
+        const size_t n = strlen(*text);
+        snprintf(*text + n, sizeof *text - n, "%s%s", !n ? "" : p[1].format ? ", " : " or ", p->format->name);
+    }
+    return *text;
+}
+
 /* Find every tensor, decide its place; *bytes: memory for all. */
 static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err)
 {
@@ -58,7 +69,7 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
             else if (at->matrix) {
                 if (!(p->pack = pack_format_of(p->t->format)))
                     return fail(err, E_TENSOR_TYPE, .file = l->c->path, .field = p->t->name, .found = p->t->format->name,
-                                .need = "f32, f16, bf16, q8_0 or q4_0", .hint = "quantize the model to one of these");
+                                .need = packed_names(&(char[128]){ 0 }), .hint = "quantize the model to one of these");
                 size = (uint64_t)tiles_of(p->n) * p->pack->tile_bytes(p->k);
                 uint64_t *sum = &by_format[p->pack - pack_formats];
                 *sum += size;

@@ -32,7 +32,7 @@
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
 /* Scalar outputs for seed 1, made with SLEEF 3.5.1 (exp's bits may change between its versions). */
-static const uint64_t GOLDEN = 0x3E95F588B1C021CDull;
+static const uint64_t GOLDEN = 0xA7D397DF0743F2C9ull;
 
 enum { POISON = 0x99, MAX_BUFFERS = 64, MAX_NAME = 64 };
 
@@ -220,17 +220,43 @@ static uint16_t draw_scale(enum weights kind)
     return (uint16_t)(0x2000 + (u & 0x97FF));            /* between 2^-7 and 1/2, either sign */
 }
 
-static uint8_t *draw_weights(const struct quant_format *format, int k, int n_tiles, int block_bytes, enum weights kind)
+/* Where a block of a file has f16 scales; -1: none. */
+static const struct { const struct quant_format *format; int f16[2]; } scale_places[] = {
+    { &format_q4_0, { offsetof(struct block_q4_0, d), -1 } }, { &format_q8_0, { offsetof(struct block_q8_0, d), -1 } },
+    { &format_q4_k, { offsetof(struct block_q4_k, d), offsetof(struct block_q4_k, dmin) } }, { &format_q6_k, { offsetof(struct block_q6_k, d), -1 } },
+};
+
+/* A block of any bytes, or of those that give the lowest and highest weights, with scales. */
+static void draw_block(uint8_t *block, const struct quant_format *f, enum weights kind)
 {
-    const size_t tile_bytes = pack_format_of(format)->tile_bytes(k), nb = (size_t)(k / QBLOCK);
+    for (int i = 0; i < f->block_bytes; i++)
+        block[i] = kind != EXTREME ? (uint8_t)rnd() : f == &format_q8_0 || (f == &format_q6_k && i >= 192) ? (below(2) ? 0x80 : 0x7F) : (below(2) ? 0 : 0xFF);
+    for (size_t p = 0; p < ARRAY_LEN(scale_places); p++)
+        for (size_t i = 0; scale_places[p].format == f && i < 2; i++) {
+            const int at = scale_places[p].f16[i];
+            if (at >= 0) memcpy(block + at, &(uint16_t){ draw_scale(kind) }, 2);
+        }
+}
+
+/* Packed tiles; what was packed comes back when it is unpacked. */
+static uint8_t *draw_weights(const struct quant_format *f, int k, int n_tiles, enum weights kind)
+{
+    enum { MOST = 4096 * 34 / 32 };
+    static uint8_t rows[TILE_N][MOST], again[MOST];
+    const struct pack_format *pack = pack_format_of(f);
+    const size_t tile_bytes = pack->tile_bytes(k), n_blocks = (size_t)(k / f->block), row_bytes = n_blocks * (size_t)f->block_bytes;
     uint8_t *w = input(tile_bytes * (size_t)n_tiles);
+    if (row_bytes > MOST) abort();
     for (int t = 0; t < n_tiles; t++) {
-        uint8_t *tile = w + (size_t)t * tile_bytes;
-        for (size_t i = 0; i < nb * (size_t)block_bytes; i++)
-            tile[i] = kind == EXTREME ? (uint8_t)(below(2) ? 0x80 : block_bytes == 256 ? 0xFF : 0x7F) : (uint8_t)rnd();
-        for (size_t i = 0; i < nb * TILE_N; i++) {
-            const uint16_t s = draw_scale(kind);
-            memcpy(tile + nb * (size_t)block_bytes + 2 * i, &s, 2);
+        const void *source[TILE_N];
+        for (size_t c = 0; c < TILE_N; c++) {
+            for (size_t b = 0; b < n_blocks; b++) draw_block(rows[c] + b * (size_t)f->block_bytes, f, kind);
+            source[c] = rows[c];
+        }
+        pack->pack_tile(w + (size_t)t * tile_bytes, source, k);
+        for (int c = 0; c < TILE_N; c++) {
+            pack->unpack_row(again, w + (size_t)t * tile_bytes, c, k);
+            if (memcmp(again, rows[c], row_bytes) != 0) failure("a row comes back from its tile with other bytes");
         }
     }
     return w;
@@ -239,21 +265,22 @@ static uint8_t *draw_weights(const struct quant_format *format, int k, int n_til
 static struct q8rows draw_rows(int rows, int k, enum weights kind)
 {
     const size_t n = (size_t)((rows + ROW_GROUP - 1) / ROW_GROUP) * (size_t)(k / QBLOCK) * ROW_GROUP;
-    struct q8rows x = { input(n * QBLOCK), input(n * 4), input(n * 4), k };
+    struct q8rows x = { input(n * QBLOCK), input(n * 4), input(n * 4), input(n * 4), k };
     for (size_t b = 0; b < n; b++) {
-        int sum = 0;
+        int sum[2] = { 0 };
         for (size_t i = 0; i < QBLOCK; i++) {
             const int q = kind == EXTREME ? below(2) * 254 - 127 : below(255) - 127;
             x.q[b * QBLOCK + i] = (int8_t)q;
-            sum += q;
+            sum[i / 16] += q;
         }
         x.scale[b] = kind == WILD_SCALES && below(8) == 0 ? 0 : uniform();
-        x.offset[b] = -8 * sum;
+        x.offset[b] = -8 * (sum[0] + sum[1]);
+        for (size_t h = 0; h < 2; h++) x.halves[2 * b + h] = (int16_t)(-8 * sum[h]);
     }
     return x;
 }
 
-static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 *new, const struct quant_format *format, int block_bytes)
+static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 *new, const struct quant_format *format)
 {
     static const struct { int row0, row1, tiles, k; } shapes[] = {
         { 0, 0, 1, 32 }, { 0, 1, 1, 32 }, { 0, 1, 2, 64 }, { 0, 2, 3, 96 }, { 0, 3, 1, 160 }, { 0, 4, 2, 128 }, { 0, 5, 1, 64 }, { 0, 6, 3, 32 },
@@ -262,9 +289,9 @@ static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 
     };
     for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
         for (enum weights kind = 0; kind < WEIGHT_KINDS; kind++) {
-            const int row1 = shapes[s].row1, tiles = shapes[s].tiles, k = shapes[s].k;
+            const int row1 = shapes[s].row1, tiles = shapes[s].tiles, k = (shapes[s].k + format->block - 1) / format->block * format->block;
             const size_t ldy = (size_t)(tiles * TILE_N + (s & 1 ? TILE_N : 0)), n = (size_t)row1 * ldy;
-            const uint8_t *w = draw_weights(format, k, tiles, block_bytes, kind);
+            const uint8_t *w = draw_weights(format, k, tiles, kind);
             const struct q8rows x = draw_rows(row1, k, kind);
             float *a = output(n * 4), *b = output(n * 4);
             freeze();
@@ -275,7 +302,7 @@ static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 
         }
     if (!T.bench) return;
     const int rows = 32, k = 1024, tiles = 8;
-    const uint8_t *w = draw_weights(format, k, tiles, block_bytes, ANY_BYTE);
+    const uint8_t *w = draw_weights(format, k, tiles, ANY_BYTE);
     const struct q8rows x = draw_rows(rows, k, ANY_BYTE);
     float *a = output((size_t)rows * (size_t)tiles * TILE_N * 4);
     BENCH((double)rows * tiles * TILE_N * k * 1e-3, "1000 multiply-adds", ref->run(a, (size_t)tiles * TILE_N, &x, 0, rows, w, tiles),
@@ -283,14 +310,10 @@ static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 
     release();
 }
 
-static void check_gemm_q4(const struct kernels *ref, const struct kernels *new)
-{
-    check_gemm_int8(ref->gemm_q4, new->gemm_q4, &format_q4_0, 256);
-}
-static void check_gemm_q8(const struct kernels *ref, const struct kernels *new)
-{
-    check_gemm_int8(ref->gemm_q8, new->gemm_q8, &format_q8_0, 512);
-}
+static void check_gemm_q4(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q4, new->gemm_q4, &format_q4_0); }
+static void check_gemm_q8(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q8, new->gemm_q8, &format_q8_0); }
+static void check_gemm_q4k(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q4k, new->gemm_q4k, &format_q4_k); }
+static void check_gemm_q6k(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q6k, new->gemm_q6k, &format_q6_k); }
 
 static void check_gemm_float(const struct gemm_float *ref, const struct gemm_float *new, const struct quant_format *format)
 {
@@ -341,20 +364,21 @@ static void check_quantize_q8(const struct kernels *ref, const struct kernels *n
             for (int row = 0; row <= 10; row += 5) {
                 const size_t n = (size_t)(row / ROW_GROUP + 1) * (size_t)(k / QBLOCK) * ROW_GROUP;
                 const float *x = floats((size_t)k, f);
-                struct q8rows a = { output(n * QBLOCK), output(n * 4), output(n * 4), k };
-                struct q8rows b = { output(n * QBLOCK), output(n * 4), output(n * 4), k };
+                struct q8rows a = { output(n * QBLOCK), output(n * 4), output(n * 4), output(n * 4), k };
+                struct q8rows b = { output(n * QBLOCK), output(n * 4), output(n * 4), output(n * 4), k };
                 freeze();
                 ref->quantize_q8(&a, row, x);
                 new->quantize_q8(&b, row, x);
                 same_words("q (in words)", a.q, b.q, n * QBLOCK / 4, false);
                 same_words("scale", a.scale, b.scale, n, true);
                 same_words("offset", a.offset, b.offset, n, false);
+                same_words("halves (in words)", a.halves, b.halves, n, false);
                 release();
             }
     if (!T.bench) return;
     const int k = 4096;
     const float *x = floats((size_t)k, ORDINARY);
-    struct q8rows a = { output((size_t)k * ROW_GROUP), output((size_t)k), output((size_t)k), k };
+    struct q8rows a = { output((size_t)k * ROW_GROUP), output((size_t)k), output((size_t)k), output((size_t)k), k };
     BENCH(k, "value", ref->quantize_q8(&a, 3, x), new->quantize_q8(&a, 3, x));
     release();
 }

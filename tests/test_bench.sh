@@ -14,7 +14,7 @@ expect() {
 check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
 bench() { $unmask bench "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
 
-for format in q4_0 q8_0 f16; do
+for format in q4_0 q4_k q6_k q8_0 f16; do
     bench --make-model demo $format "$dir/$format.gguf"; expect "a model in $format" 0 ""
     $unmask forward -m "$dir/$format.gguf" --ids 3,17,42 >"$dir/out" 2>"$dir/err"; status=$?
     expect "it runs" 0 ""
@@ -54,8 +54,8 @@ bench -m "$dir/none.gguf";                                  expect "no model" 4 
 
 bench --kernels --tokens 2 -t 1 --json
 expect "kernels" 0 ""
-row='^"kernel": "gemm_q[48]", "format": "q[48]_0", "isa": "[a-z0-9]*", "m": 2, "k": [0-9]*, "n": [0-9]*, "threads": 1, "gops": [0-9].*"peak_gops": [0-9].*"share": [0-9n]'
-check "their fields, for two formats and six shapes" "$(tr '{' '\n' <"$dir/out" | grep -c "$row")" "12"
+row='^"kernel": "gemm_q[468]k*", "format": "q[468]_[0k]", "isa": "[a-z0-9]*", "m": 2, "k": [0-9]*, "n": [0-9]*, "threads": 1, "gops": [0-9].*"peak_gops": [0-9].*"share": [0-9n]'
+check "their fields, for four formats and six shapes" "$(tr '{' '\n' <"$dir/out" | grep -c "$row")" "24"
 bench --kernels --tokens 0;                                 expect "kernels for no row" 2 "found 0, need numbers from 1 to 4096"
 bench --kernels --isa mmx;                                  expect "kernels of an unknown set" 2 "found mmx"
 
