@@ -41,7 +41,7 @@ SETS_x86_64  := avx2 avxvnni avx512vnni
 SETS_aarch64 := neon neon_dotprod neon_i8mm
 ALL_SETS     := $(SETS_x86_64) $(SETS_aarch64)
 
-PROGRAM_SRC := $(wildcard src/main.c src/cmd.c src/cmd_*.c src/bench*.c src/eval_*.c src/options.c src/configfile.c src/datafiles.c src/recipe.c src/term.c src/jsonl.c src/canvas.c src/holes.c)
+PROGRAM_SRC := $(wildcard src/main.c src/cmd.c src/cmd_*.c src/bench*.c src/eval_*.c src/options.c src/configfile.c src/datafiles.c src/recipe.c src/calibration_text.c src/term.c src/jsonl.c src/canvas.c src/holes.c)
 SIMD_SRC    := $(filter-out $(ALL_SETS:%=simd/%.c),$(wildcard simd/*.c)) $(wildcard $(SETS_$(ARCH):%=simd/%.c))
 LIB_SRC     := $(filter-out $(PROGRAM_SRC),$(wildcard src/*.c quant/*.c)) $(SIMD_SRC)
 LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)

@@ -42,6 +42,10 @@ struct quant_format {
     /* Like quantize_row, with scales searched for the least sum of importance[i] * error[i]^2 in each block (NULL: all count the
      * same); slower.  NULL for formats whose scales are not searched. */
     void (*search_row)(void *dst, const float *src, const float *importance, size_t k);
+    /* The same in two steps, for rounding with feedback (feedback.h): the scales of one block fitted to x, w[i] > 0 being what an
+     * error costs; then its codes one by one, in order, each the nearest to x: returns the value that it gives.  dst on an even address. */
+    void (*fit_block)(void *dst, const float *x, const float *w);
+    float (*put_value)(void *dst, int i, float x);
 };
 
 extern const struct quant_format *const quant_formats[];        /* ends with NULL; formats are compared by address */

@@ -42,25 +42,35 @@ static void quantize_q4_0(void *dst, const float *src, size_t k)
     }
 }
 
-/* The same codes as above, from the scale that loses least. */
-static struct block_q4_0 search_block(const float *x, const float *importance)
+enum { LOW = -8, HIGH = 7 };
+
+static float put_value_q4_0(void *dst, int i, float x)
 {
-    enum { HALF = QBLOCK / 2, LOW = -8, HIGH = 7 };
-    struct block_q4_0 b;
+    enum { HALF = QBLOCK / 2 };
+    struct block_q4_0 *b = dst;
+    const float d = f16_to_f32(b->d), code = nearest_code(x, inverse_scale(d), LOW, HIGH);
+    const int nibble = (int)code - LOW;
+    if (i < HALF) b->q[i] = (uint8_t)((b->q[i] & 0xF0) | nibble);
+    else b->q[i - HALF] = (uint8_t)((b->q[i - HALF] & 0x0F) | nibble << 4);
+    return d * code;
+}
+
+static void fit_block_q4_0(void *dst, const float *x, const float *importance)
+{
+    struct block_q4_0 b = { .d = 0 };
     float w[QBLOCK];
     block_weights(w, importance, QBLOCK);
     b.d = f32_to_f16(search_scale(x, w, QBLOCK, LOW, HIGH));
-    const float inverse = inverse_scale(f16_to_f32(b.d));
-    for (int i = 0; i < HALF; i++)
-        b.q[i] = (uint8_t)(((int)nearest_code(x[i], inverse, LOW, HIGH) - LOW) | ((int)nearest_code(x[i + HALF], inverse, LOW, HIGH) - LOW) << 4);
-    return b;
+    memcpy(dst, &b, sizeof b);
 }
 
 static void search_q4_0(void *dst, const float *src, const float *importance, size_t k)
 {
     unsigned char *out = dst;
     for (size_t i = 0; i < k; i += QBLOCK, out += sizeof(struct block_q4_0)) {
-        const struct block_q4_0 b = search_block(src + i, importance ? importance + i : NULL);
+        struct block_q4_0 b;
+        fit_block_q4_0(&b, src + i, importance ? importance + i : NULL);
+        for (int j = 0; j < QBLOCK; j++) put_value_q4_0(&b, j, src[i + (size_t)j]);
         memcpy(out, &b, sizeof b);
     }
 }
@@ -83,4 +93,5 @@ static void dequantize_q4_0(float *dst, const void *src, size_t k)
 const struct quant_format format_q4_0 = {
     .name = "q4_0", .gguf_type = 2, .gguf_file_type = 2, .block = QBLOCK, .block_bytes = sizeof(struct block_q4_0),
     .quantize_row = quantize_q4_0, .dequantize_row = dequantize_q4_0, .search_row = search_q4_0,
+    .fit_block = fit_block_q4_0, .put_value = put_value_q4_0,
 };

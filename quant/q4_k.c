@@ -125,6 +125,24 @@ static struct block_q4_k quantize_block(const float *x, const float *importance)
     return b;
 }
 
+static void fit_block_q4_k(void *dst, const float *x, const float *importance)
+{
+    const struct block_q4_k b = quantize_block(x, importance);
+    memcpy(dst, &b, sizeof b);
+}
+
+static float put_value_q4_k(void *dst, int i, float x)
+{
+    struct block_q4_k *b = dst;
+    const int g = i / QBLOCK, shift = g % 2 * 4;
+    int scale, minimum;
+    q4_k_get_codes(b, g, &scale, &minimum);
+    const float d = f16_to_f32(b->d) * (float)scale, m = f16_to_f32(b->dmin) * (float)minimum, code = nearest_code(x + m, inverse_scale(d), 0, HIGH);
+    uint8_t *q = &b->q[g / 2 * QBLOCK + i % QBLOCK];
+    *q = (uint8_t)((*q & ~(15 << shift)) | (int)code << shift);
+    return d * code - m;
+}
+
 static void search_q4_k(void *dst, const float *src, const float *importance, size_t k)
 {
     unsigned char *out = dst;
@@ -154,4 +172,5 @@ static void dequantize_q4_k(float *dst, const void *src, size_t k)
 const struct quant_format format_q4_k = {
     .name = "q4_k", .gguf_type = 12, .gguf_file_type = 14, .block = KBLOCK, .block_bytes = sizeof(struct block_q4_k),
     .quantize_row = quantize_q4_k, .dequantize_row = dequantize_q4_k, .search_row = search_q4_k,
+    .fit_block = fit_block_q4_k, .put_value = put_value_q4_k,
 };

@@ -79,6 +79,23 @@ static struct block_q6_k quantize_block(const float *x, const float *importance)
     return b;
 }
 
+static void fit_block_q6_k(void *dst, const float *x, const float *importance)
+{
+    const struct block_q6_k b = quantize_block(x, importance);
+    memcpy(dst, &b, sizeof b);
+}
+
+static float put_value_q6_k(void *dst, int i, float x)
+{
+    struct block_q6_k *b = dst;
+    const struct place p = place_of(i);
+    const float d = f16_to_f32(b->d) * (float)b->scale[i / GROUP], code = nearest_code(x, inverse_scale(d), LOW, HIGH);
+    b->low[p.low] = (uint8_t)(b->low[p.low] & ~(15 << p.low_shift));
+    b->high[p.high] = (uint8_t)(b->high[p.high] & ~(3 << p.high_shift));
+    set_code(b, i, (int)code);
+    return d * code;
+}
+
 static void search_q6_k(void *dst, const float *src, const float *importance, size_t k)
 {
     unsigned char *out = dst;
@@ -104,4 +121,5 @@ static void dequantize_q6_k(float *dst, const void *src, size_t k)
 const struct quant_format format_q6_k = {
     .name = "q6_k", .gguf_type = 14, .gguf_file_type = 18, .block = KBLOCK, .block_bytes = sizeof(struct block_q6_k),
     .quantize_row = quantize_q6_k, .dequantize_row = dequantize_q6_k, .search_row = search_q6_k,
+    .fit_block = fit_block_q6_k, .put_value = put_value_q6_k,
 };

@@ -9,7 +9,8 @@
 #define QUANTIZE_H
 
 #include "format.h"
-#include "err.h"
+#include "imatrix.h"
+#include "reading.h"
 
 enum { QUANTIZE_FORMATS = 16 };                 /* at most, in the table of formats */
 
@@ -32,12 +33,15 @@ struct quantize_tensor {
     const struct quant_format *from, *to;
     const char *why;                            /* of `to`: "type", "rule", "fallback", "kept" (in a file of the wanted type), "vector" */
     uint64_t bytes;                             /* as written                                            */
+    const char *method;                         /* "plain", "search", "importance", "feedback" (quantize_options)  */
+    double output_error, output_error_plain;    /* relative, of the products with the calibration's inputs, with what was written and
+                                                   with what plain rounding gives; NAN: not measured     */
     double rmse, relative_error, cosine;        /* relative: rmse over the root mean square of the input */
     double worst_rmse;                          /* of the block that lost most ...                       */
     uint64_t worst_block;                       /* ... in blocks of the output's format, or of 32 values */
 };
 
-enum quantize_stage { QUANTIZE_PLANNED, QUANTIZE_CONVERTING, QUANTIZE_VERIFYING };
+enum quantize_stage { QUANTIZE_PLANNED, QUANTIZE_CALIBRATING, QUANTIZE_CONVERTING, QUANTIZE_VERIFYING };
 
 struct quantize_progress {
     enum quantize_stage stage;                  /* PLANNED comes once, before anything is written        */
@@ -60,6 +64,17 @@ struct quantize_options {
     const struct quantize_rule *rules; size_t n_rules;         /* the first one that fits counts         */
     const char *type;                           /* the mix's name: "q4_k_m"; NULL: the format's own name and file type */
     uint32_t file_type;                         /* general.file_type of the mix                          */
+    /* How the numbers of block formats are chosen.  Neither: as ggml's reference does, each block alone.  search: scales for the least
+     * square error.  calibration, or own_text: what the matrices multiply while the model reads these texts half masked (or texts
+     * that it writes itself, about own_text ids) decides what an error costs; formats that allow it hand each rounding error on
+     * to the weights that follow, others weigh errors by column.  importance: such column weights from a file. */
+    bool search, measure;                       /* measure: output errors, for the report                */
+    const struct reading_set *calibration;
+    const char *calibration_name;               /* where they come from, for the metadata                */
+    uint64_t own_text;
+    uint64_t seed;                              /* of masks and of own text                              */
+    const struct imatrix *importance;
+    struct imatrix *save_importance;            /* filled with the calibration's; NULL: nobody asks      */
     bool requantize;                            /* from one lossy format to another, too; the metadata say so */
     int threads;                                /* 0 = all cores that we may run on                      */
     bool force;                                 /* replace an existing file                              */

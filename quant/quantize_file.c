@@ -68,11 +68,13 @@ static bool verify(struct quantize_job *j, struct unmask_err *err)
 
 static bool write_files(struct quantize_job *j, struct unmask_err *err)
 {
+    const int workers = j->o->threads ? j->o->threads : pool_cores();
     j->total = j->report->in_bytes;
     for (size_t i = 0; i < j->n_pieces; i++) j->total += j->pieces[i].bytes;
-    j->report->memory_bytes = quantize_rows_memory(j, j->o->threads ? j->o->threads : pool_cores());
+    j->total += quantize_calibrate_work(j);
+    j->report->memory_bytes = quantize_rows_memory(j, workers) + quantize_calibrate_memory(j, workers);
     if (!quantize_shards_open(j, err) || !quantize_tell(j, QUANTIZE_PLANNED, NULL, err)) return false;
-    return j->o->dry_run || (pool_open(&j->pool, j->o->threads, err) && quantize_shards_headers(j, err) && quantize_rows(j, err)
+    return j->o->dry_run || (pool_open(&j->pool, j->o->threads, err) && quantize_shards_headers(j, err) && quantize_calibrate_open(j, err) && quantize_rows(j, err)
                              && quantize_shards_complete(j, err) && input_unchanged(j, err) && verify(j, err) && quantize_shards_commit(j, err));
 }
 
@@ -83,6 +85,7 @@ bool quantize_file(const char *in, const char *out, const struct quantize_option
     const bool ok = checkpoint_open(&j.in, in, err) && (j.arch = arch_of(j.in, err)) != NULL && arch_hparams(j.arch, j.in, &j.h, err)
         && quantize_plan(&j, err) && quantize_shards_plan(&j, out, err) && quantize_describe(&j, in, err) && write_files(&j, err);
     quantize_shards_free(&j);
+    quantize_calibrate_close(&j);
     pool_close(j.pool);
     rules_close(j.rules);
     mem_free(j.pieces);

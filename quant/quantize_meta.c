@@ -77,9 +77,35 @@ static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
 
 static const char requantized_key[] = "unmask.requantized";
 
+static const char method_key[] = "unmask.quantize.method", source_key[] = "unmask.calibration.source", tokens_key[] = "unmask.calibration.tokens";
+
+/* Notes on how an input was made, which are not true of the output; a copy keeps them. */
+static bool is_method_key(const struct quantize_job *j, struct str key)
+{
+    bool copied = true;
+    for (size_t i = 0; i < j->n_pieces; i++) copied = copied && j->pieces[i].from->format == j->pieces[i].to;
+    return !copied && (key_is(key, method_key) || key_is(key, source_key) || key_is(key, tokens_key));
+}
+
+/* The most thorough method that any matrix is rounded by, and what it went by. */
+static bool put_method(struct quantize_job *j, struct unmask_err *err)
+{
+    static const char *const names[] = { [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback" };
+    const struct quantize_options *o = j->o;
+    struct gguf_writer *w = j->shards[0].writer;
+    enum quantize_method most = BY_PLAIN;
+    for (size_t i = 0; i < j->n_pieces; i++) most = j->pieces[i].method > most ? j->pieces[i].method : most;
+    if (most == BY_PLAIN) return true;
+    if (!gguf_put_str(w, method_key, str_of(names[most]), err)) return false;
+    if (most == BY_SEARCH || !o->calibration_name) return true;
+    return gguf_put_str(w, source_key, str_of(o->calibration_name), err)
+        && (!quantize_calibrates(o) || gguf_put_u32(w, tokens_key, (uint32_t)(o->own_text ? o->own_text : o->calibration->n_ids), err));
+}
+
 /* Of an input that says so already the note stays, whatever is done now. */
 static bool put_history(struct quantize_job *j, struct unmask_err *err)
 {
+    if (!put_method(j, err)) return false;
     if (j->report->n_requantized == 0 || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, requantized_key))) return true;
     return gguf_put_u32(j->shards[0].writer, requantized_key, (uint32_t)j->report->n_requantized, err);
 }
@@ -95,7 +121,7 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         const struct meta *m = &j->in->metas[i];
         struct str value;
         bool ok;
-        if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key)) continue;        /* of other bytes, of other files */
+        if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key) || is_method_key(j, m->key)) continue;    /* of other bytes, of other files */
         if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err);
         else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
         else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->shards[0].writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);

@@ -2,7 +2,7 @@
 #ifndef QUANTIZE_PARTS_H
 #define QUANTIZE_PARTS_H
 
-#include "arch.h"
+#include "calibrate.h"
 #include "checksum.h"
 #include "gguf.h"
 #include "model_name.h"
@@ -10,11 +10,16 @@
 #include "quantize.h"
 #include "tokenizer.h"
 
+enum quantize_method { BY_PLAIN, BY_SEARCH, BY_IMPORTANCE, BY_FEEDBACK };
+
 /* A tensor of the output. */
 struct piece {
     const struct tensor *from;
     const struct quant_format *to;
     const char *why;                            /* as in struct quantize_tensor */
+    enum quantize_method method;
+    enum tensor_role role;
+    int layer;                                  /* -1: outside of layers */
     char name[64];
     const struct pack_format *packed;           /* NULL: row by row */
     bool matrix, rotate, unrotate;              /* rows change places in each head (arch_rotated_row), or change back */
@@ -35,6 +40,7 @@ struct quantize_job {
     const struct arch *arch;
     struct hparams h;
     struct rules *rules;
+    struct quantize_calibration *calibration;   /* NULL: none */
     struct piece *pieces; size_t n_pieces;      /* in the order of the file */
     struct shard *shards; size_t n_shards;      /* all metadata are in the first one */
     struct pool *pool;
@@ -81,6 +87,16 @@ void quantize_shards_free(struct quantize_job *j);
 
 /* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);
+
+/* quantize_calibrate.c: read the texts up to the layer of a piece, whose method is by feedback or importance; both results stay
+ * valid until the next piece.  moments: factored, NULL without feedback; importance: [k]. */
+bool quantize_calibrates(const struct quantize_options *o);
+bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err);
+bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments, const float **importance, struct unmask_err *err);
+const struct kernels *quantize_kernels(const struct quantize_job *j);   /* once it is open */
+uint64_t quantize_calibrate_memory(const struct quantize_job *j, int workers);
+uint64_t quantize_calibrate_work(const struct quantize_job *j);        /* in the bytes of progress */
+void quantize_calibrate_close(struct quantize_job *j);
 
 /* quantize_rows.c: convert pieces one by one, append them to their shard, note their checksums. */
 uint64_t quantize_rows_memory(const struct quantize_job *j, int workers);

@@ -65,6 +65,25 @@ static bool choose_format(struct quantize_job *j, struct piece *p, int layer, st
     return check_twice(j, p, err);
 }
 
+static bool multiplies(enum tensor_role role) { return role != T_EMBED; }
+
+/* How a matrix is rounded.  What is copied, or is of a format that rounds each value alone, is rounded plainly. */
+static enum quantize_method method_of(const struct quantize_job *j, const struct piece *p)
+{
+    const struct quantize_options *o = j->o;
+    if (!p->matrix || p->from->format == p->to || !p->to->search_row) return BY_PLAIN;
+    if (o->importance && imatrix_find(o->importance, p->name)) return BY_IMPORTANCE;
+    if (quantize_calibrates(o) && multiplies(p->role)) return p->to->fit_block ? BY_FEEDBACK : BY_IMPORTANCE;
+    return o->search || o->importance || quantize_calibrates(o) ? BY_SEARCH : BY_PLAIN;
+}
+
+static bool check_importance(const struct quantize_job *j, const struct piece *p, struct unmask_err *err)
+{
+    const struct imatrix_entry *e = j->o->importance && p->matrix ? imatrix_find(j->o->importance, p->name) : NULL;
+    return !e || e->k == p->from->shape[0] || fail(err, E_QNT_IMATRIX, .field = p->name, .found = FMT("%zu columns", e->k), .need = FMT("%" PRIu64 ", as the matrix has", p->from->shape[0]),
+                                                   .hint = "It was made for another model");
+}
+
 static void count_format(struct quantize_report *r, const struct quant_format *f)
 {
     for (int i = 0; i < QUANTIZE_FORMATS && quant_formats[i]; i++) r->n_of[i] += quant_formats[i] == f;
@@ -77,14 +96,17 @@ static bool add_piece(struct quantize_job *j, enum tensor_role role, int layer, 
     if (!arch_has(&j->h, role)) return true;
     snprintf(p->name, sizeof p->name, at->gguf, layer);
     p->matrix = at->matrix;
-    if (!(p->from = arch_tensor(j->arch, j->in, &j->h, role, layer, err)) 
-        || !choose_format(j, p, at->per_layer ? layer : -1, err) || !layout_choose(j, p, role, err)) return false;
+    p->role = role;
+    p->layer = at->per_layer ? layer : -1;
+    if (!(p->from = arch_tensor(j->arch, j->in, &j->h, role, layer, err))
+        || !choose_format(j, p, p->layer, err) || !check_importance(j, p, err) || !layout_choose(j, p, role, err)) return false;
     const uint64_t row = p->from->shape[0];
     const bool moves = p->rotate || p->unrotate;
     p->n_rows = p->matrix ? tensor_rows(p->from) : moves ? row : 1;
     p->k = p->matrix || !moves ? row : 1;
     p->bytes = layout_bytes(p);
     j->report->in_bytes += p->from->bytes;
+    p->method = method_of(j, p);
     count_format(j->report, p->to);
     j->n_pieces++;
     return true;

@@ -7,18 +7,20 @@
 #include <string.h>
 
 #include "f16.h"
+#include "feedback.h"
 #include "mem.h"
 
 enum {
     ITEM_VALUES = 1 << 15,      /* what a worker takes at a time, in values: at least one row */
-    CHUNK_VALUES = 1 << 20,     /* what lies in memory at a time                              */
+    CHUNK_VALUES = 1 << 20,     /* what lies in memory at a time ...                          */
+    CHUNK_ITEMS = 8,            /* ... but so many items at least where rows are rounded with feedback */
 };
 
 /* Values that cannot be written: how many, and the first one. */
 struct bad_values { uint64_t n, first; float value; };
 
-/* Sums over values x as read and x + e as written. */
-struct loss { double ee, xx, xe, worst_ee; uint64_t worst_block; };
+/* Sums over values x as read and x + e as written; over outputs y of the calibration's inputs and their errors. */
+struct loss { double ee, xx, xe, worst_ee; uint64_t worst_block; double out_ee, out_plain, out_yy; };
 
 struct item {
     struct bad_values nonfinite, overflow;
@@ -27,10 +29,14 @@ struct item {
     struct unmask_err err;
 };
 
-struct scratch { uint8_t *raw; float *x, *y; };
+struct scratch { uint8_t *raw; float *x, *y; void *feedback; };
 
 struct chunk {
     const struct piece *p;
+    const struct kernels *kernels;              /* for feedback: with the factored moments of the piece */
+    const struct moments *moments;
+    const float *importance;                    /* [k], or NULL */
+    bool measure;
     int head_dim;
     uint64_t row0, n_rows, item_rows;
     uint8_t *out, *tiles;       /* n_rows in the output's format and order; the same as tiles */
@@ -39,11 +45,15 @@ struct chunk {
 };
 
 static uint64_t row_bytes(const struct quant_format *f, uint64_t k) { return k / (uint64_t)f->block * (uint64_t)f->block_bytes; }
-static uint64_t item_rows(const struct piece *p) { return p->k < ITEM_VALUES ? ITEM_VALUES / p->k : 1; }
+static uint64_t item_rows(const struct piece *p)
+{
+    return p->method == BY_FEEDBACK ? FEEDBACK_ROWS : p->k < ITEM_VALUES ? ITEM_VALUES / p->k : 1;
+}
 
 static uint64_t chunk_rows(const struct piece *p, int head_dim)
 {
-    const uint64_t unit = layout_unit(p, head_dim), rows = p->k < CHUNK_VALUES ? CHUNK_VALUES / p->k : 1;
+    const uint64_t unit = layout_unit(p, head_dim), full = p->k < CHUNK_VALUES ? CHUNK_VALUES / p->k : 1;
+    const uint64_t least = p->method == BY_FEEDBACK ? CHUNK_ITEMS * FEEDBACK_ROWS : 1, rows = full < least ? least : full;
     return rows < unit ? unit : rows / unit * unit;
 }
 
@@ -116,7 +126,12 @@ static void merge_loss(struct loss *sum, const struct loss *l)
         sum->worst_ee = l->worst_ee;
         sum->worst_block = l->worst_block;
     }
+    sum->out_ee += l->out_ee;
+    sum->out_plain += l->out_plain;
+    sum->out_yy += l->out_yy;
 }
+
+static const char *const methods[] = { [BY_PLAIN] = "plain", [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback" };
 
 static void tell_loss(struct quantize_job *j, const struct piece *p, const struct loss *l)
 {
@@ -127,23 +142,63 @@ static void tell_loss(struct quantize_job *j, const struct piece *p, const struc
     }
     if (!j->o->on_tensor) return;
     j->o->on_tensor(j->o->user, &(struct quantize_tensor){
-        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why, .bytes = p->bytes, .rmse = sqrt(l->ee / n),
+        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why, .method = methods[p->method], .bytes = p->bytes, .rmse = sqrt(l->ee / n),
         .relative_error = l->xx > 0 ? sqrt(l->ee / l->xx) : 0, .cosine = l->xx > 0 && yy > 0 ? (l->xx + l->xe) / sqrt(l->xx * yy) : 1,
+        .output_error = l->out_yy > 0 ? sqrt(l->out_ee / l->out_yy) : (double)NAN, .output_error_plain = l->out_yy > 0 ? sqrt(l->out_plain / l->out_yy) : (double)NAN,
         .worst_rmse = sqrt(l->worst_ee / (double)loss_block(p)), .worst_block = l->worst_block });
 }
 
-static void convert_row(const struct piece *p, uint64_t row, const uint8_t *raw, uint8_t *dst, const struct scratch *s, struct item *it)
+/* False: there are values in x that are no numbers. */
+static bool read_row(const struct piece *p, uint64_t row, const uint8_t *raw, float *x, struct item *it)
 {
     const uint64_t bad_before = it->nonfinite.n;
-    const bool same = p->from->format == p->to;
-    p->from->format->dequantize_row(s->x, raw, (size_t)p->k);
-    find_nonfinite(s->x, p->k, s->x, row * p->k, &it->nonfinite);
-    if (it->nonfinite.n > bad_before) return;
-    if (same) memcpy(dst, raw, (size_t)row_bytes(p->to, p->k));
-    else p->to->quantize_row(dst, s->x, (size_t)p->k);
-    p->to->dequantize_row(s->y, dst, (size_t)p->k);
-    find_nonfinite(s->y, p->k, s->x, row * p->k, &it->overflow);
-    add_loss(&it->loss, s->x, s->y, p->k, loss_block(p), row * ((p->k + loss_block(p) - 1) / loss_block(p)));
+    p->from->format->dequantize_row(x, raw, (size_t)p->k);
+    find_nonfinite(x, p->k, x, row * p->k, &it->nonfinite);
+    return it->nonfinite.n == bad_before;
+}
+
+static void look_at_row(const struct piece *p, uint64_t row, const uint8_t *dst, const float *x, float *y, struct item *it)
+{
+    p->to->dequantize_row(y, dst, (size_t)p->k);
+    find_nonfinite(y, p->k, x, row * p->k, &it->overflow);
+    add_loss(&it->loss, x, y, p->k, loss_block(p), row * ((p->k + loss_block(p) - 1) / loss_block(p)));
+}
+
+static void convert_row(const struct chunk *c, uint64_t row, const uint8_t *raw, uint8_t *dst, const struct scratch *s, struct item *it)
+{
+    const struct piece *p = c->p;
+    if (!read_row(p, row, raw, s->x, it)) return;
+    if (p->from->format == p->to) memcpy(dst, raw, (size_t)row_bytes(p->to, p->k));
+    else if (p->method == BY_PLAIN) p->to->quantize_row(dst, s->x, (size_t)p->k);
+    else p->to->search_row(dst, s->x, p->method == BY_IMPORTANCE ? c->importance : NULL, (size_t)p->k);
+    look_at_row(p, row, dst, s->x, s->y, it);
+}
+
+/* What the rows give, and what plain rounding would do to that; dst is lent for the blocks. */
+static void measure_plain(const struct chunk *c, int n, uint8_t *block_row, const struct scratch *s, struct item *it)
+{
+    const struct piece *p = c->p;
+    const size_t k = (size_t)p->k;
+    it->loss.out_yy += feedback_cost(c->moments, c->kernels, s->x, n, (int)k, s->feedback);
+    for (size_t r = 0; r < (size_t)n; r++) {
+        p->to->quantize_row(block_row, s->x + r * k, k);
+        p->to->dequantize_row(s->y, block_row, k);
+        for (size_t i = 0; i < k; i++) s->x[r * k + i] -= s->y[i];
+    }
+    it->loss.out_plain += feedback_cost(c->moments, c->kernels, s->x, n, (int)k, s->feedback);
+}
+
+/* Rows that are rounded together; dst of each. */
+static void convert_rows(const struct chunk *c, uint64_t row, int n, uint8_t *const *dst, const struct scratch *s, struct item *it)
+{
+    const struct piece *p = c->p;
+    const uint64_t bytes = row_bytes(p->from->format, p->k);
+    bool ok = true;
+    for (int r = 0; r < n; r++) ok &= read_row(p, row + (uint64_t)r, s->raw + (uint64_t)r * bytes, s->x + (uint64_t)r * p->k, it);
+    if (!ok) return;
+    feedback_rows(c->moments, c->kernels, p->to, s->x, n, (int)p->k, dst, s->feedback, &it->loss.out_ee);
+    for (int r = 0; r < n; r++) look_at_row(p, row + (uint64_t)r, dst[r], s->x + (uint64_t)r * p->k, s->y, it);
+    if (c->measure) measure_plain(c, n, s->raw, s, it);
 }
 
 static void convert_item(void *arg, int item, int worker)
@@ -157,10 +212,13 @@ static void convert_item(void *arg, int item, int worker)
     *it = (struct item){ 0 };
     it->ok = p->matrix ? checkpoint_read_rows(p->from, c->row0 + first, n, s->raw, &it->err)
                        : checkpoint_read(p->from, (c->row0 + first) * in_bytes, s->raw, (size_t)(n * in_bytes), &it->err);
+    uint8_t *dst[FEEDBACK_ROWS];
     for (uint64_t r = first; it->ok && r < first + n; r++) {
-        const uint64_t to = layout_row(p, r, c->head_dim);
-        convert_row(p, c->row0 + r, s->raw + (r - first) * in_bytes, c->out + to * out_bytes, s, it);
+        uint8_t *at = c->out + layout_row(p, r, c->head_dim) * out_bytes;
+        if (p->method == BY_FEEDBACK) dst[r - first] = at;
+        else convert_row(c, c->row0 + r, s->raw + (r - first) * in_bytes, at, s, it);
     }
+    if (it->ok && p->method == BY_FEEDBACK) convert_rows(c, c->row0 + first, (int)n, dst, s, it);
 }
 
 static void add_bad(struct bad_values *sum, const struct bad_values *b)
@@ -190,6 +248,7 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
     struct outfile *out = &j->shards[p->shard].out;
     struct item sum = { 0 };
     sha256_init(&sha);
+    if ((p->method == BY_FEEDBACK || p->method == BY_IMPORTANCE) && !quantize_calibrate(j, p, &c->moments, &c->importance, err)) return false;
     c->p = p;
     c->item_rows = item_rows(p);
     for (c->row0 = 0; c->row0 < p->n_rows; c->row0 += c->n_rows) {
@@ -222,11 +281,11 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
 }
 
 /* What the largest chunk needs, and the largest item. */
-struct needs { uint64_t out, tiles, items, values; };
+struct needs { uint64_t out, tiles, items, values, feedback; };
 
 static struct needs measure(const struct quantize_job *j)
 {
-    struct needs most = { 0, 0, 0, 0 };
+    struct needs most = { 0 };
     for (size_t i = 0; i < j->n_pieces; i++) {
         const struct piece *p = &j->pieces[i];
         const uint64_t each = item_rows(p), rows = chunk_rows(p, j->h.head_dim), bytes = rows * row_bytes(p->to, p->k);
@@ -235,12 +294,14 @@ static struct needs measure(const struct quantize_job *j)
         if (each * p->k > most.values) most.values = each * p->k;
         if (bytes > most.out) most.out = bytes;
         if (n > most.items) most.items = n;
+        const uint64_t feedback = p->method == BY_FEEDBACK ? feedback_scratch(p->to, (int)p->k) : 0;
+        if (feedback > most.feedback) most.feedback = feedback;
     }
     return most;
 }
 
 /* By worker: x, y and the raw bytes of an item, of which no format takes more than four a value. */
-static uint64_t scratch_bytes(const struct needs *n) { return n->values * 3 * sizeof(float); }
+static uint64_t scratch_bytes(const struct needs *n) { return ((n->values * 3 * sizeof(float) + 63) & ~(uint64_t)63) + n->feedback; }
 
 uint64_t quantize_rows_memory(const struct quantize_job *j, int workers)
 {
@@ -253,12 +314,14 @@ static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmas
     const struct needs n = measure(j);
     const size_t workers = (size_t)pool_threads(j->pool);
     c->head_dim = j->h.head_dim;
+    c->measure = j->o->measure;
+    c->kernels = quantize_calibrates(j->o) ? quantize_kernels(j) : NULL;
     if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->tiles = mem_aligned((size_t)n.tiles, err)) || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
         || !(c->scratch = mem_zalloc(workers, sizeof *c->scratch, err))) return false;
     for (size_t w = 0; w < workers; w++) {
         float *x = mem_aligned((size_t)scratch_bytes(&n), err);
         if (!x) return false;
-        c->scratch[w] = (struct scratch){ .x = x, .y = x + n.values, .raw = (uint8_t *)(x + 2 * n.values) };
+        c->scratch[w] = (struct scratch){ .x = x, .y = x + n.values, .raw = (uint8_t *)(x + 2 * n.values), .feedback = (uint8_t *)x + (scratch_bytes(&n) - n.feedback) };
     }
     return true;
 }

@@ -2,11 +2,13 @@
  * (work of more than two seconds), then what came out; the work itself is quantize.h's. */
 #define _FILE_OFFSET_BITS 64
 #include <jansson.h>
+#include <math.h>
 #include <string.h>
 #include <sys/statvfs.h>
 
 #include "cmd.h"
 #include "cmd_card.h"
+#include "calibration_text.h"
 #include "gguf.h"
 #include "mem.h"
 #include "recipe.h"
@@ -19,7 +21,11 @@ struct run {
     struct progress progress;
     double start, converted;                    /* times: begun, and all tensors written but not yet verified */
     struct outfile card, report;                /* open from the start: what would fail at the end fails before the work */
+    struct outfile imatrix_out;
+    struct reading_set texts;
+    struct imatrix importance, found;           /* of --imatrix; of --save-imatrix */
     json_t *tensors;                            /* for the report, or NULL */
+    double out_error2, out_plain2; int n_measured;              /* sums of squared relative output errors */
     double worst; char worst_name[64];          /* the tensor with the largest relative error */
 };
 
@@ -67,10 +73,17 @@ static void on_tensor(void *user, const struct quantize_tensor *t)
         r->worst = t->relative_error;
         snprintf(r->worst_name, sizeof r->worst_name, "%s", t->name);
     }
-    if (r->tensors)
-        json_array_append_new(r->tensors, json_pack("{s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", t->name, "from", t->from->name, "to", t->to->name, "why", t->why, "bytes",
+    json_t *o = !r->tensors ? NULL : json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", t->name, "from", t->from->name, "to", t->to->name, "why", t->why, "method", t->method, "bytes",
                                                     (json_int_t)t->bytes, "rmse", t->rmse, "relative_error", t->relative_error, "cosine", t->cosine, "worst_block",
-                                                    (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse));
+                                                    (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse);
+    if (t->output_error >= 0) {
+        r->n_measured++;
+        r->out_error2 += t->output_error * t->output_error;
+        r->out_plain2 += t->output_error_plain * t->output_error_plain;
+        if (o) json_object_set_new(o, "output_error", json_real(t->output_error));
+        if (o) json_object_set_new(o, "output_error_plain", json_real(t->output_error_plain));
+    }
+    if (o) json_array_append_new(r->tensors, o);
 }
 
 static bool on_progress(void *user, const struct quantize_progress *p)
@@ -79,6 +92,10 @@ static bool on_progress(void *user, const struct quantize_progress *p)
     if (p->stage == QUANTIZE_PLANNED) {
         if (!r->s->quiet && !r->s->json) print_plan(r, p->report);
         return true;
+    }
+    if (p->stage == QUANTIZE_CALIBRATING) {
+        progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB", p->tensor);
+        return term_signal() == 0;
     }
     if (p->stage == QUANTIZE_VERIFYING && r->converted == 0) r->converted = term_now();
     progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB", p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
@@ -110,6 +127,9 @@ static void print_end(const struct run *r, const struct quantize_report *q, doub
     fprintf(stderr, "%s: %s written and verified in %.1f s; relative error of the weights %.2g", r->out, SIZE(q->out_bytes), seconds, q->relative_error);
     if (r->worst_name[0]) fprintf(stderr, " (worst tensor: %s, %.2g)", r->worst_name, r->worst);
     fputc('\n', stderr);
+    if (r->n_measured)
+        fprintf(stderr, "error of the %d calibrated matrices' outputs: %.4f; by plain rounding it would be %.4f\n", r->n_measured, sqrt(r->out_error2 / r->n_measured),
+                sqrt(r->out_plain2 / r->n_measured));
 }
 
 /* ---- the files beside the model ---- */
@@ -119,6 +139,7 @@ static bool open_extras(struct run *r, struct unmask_err *err)
     const struct settings *s = r->s;
     if (s->dry_run) return true;
     if (s->report && (!outfile_open(&r->report, s->report, s->force, 0, err) || !(r->tensors = json_array()))) return false;
+    if (s->save_imatrix && !outfile_open(&r->imatrix_out, s->save_imatrix, s->force, 0, err)) return false;
     if (!s->card) return true;
     char *path = card_path(r->out, err);
     const bool ok = path && outfile_open(&r->card, path, s->force, 0, err);
@@ -149,7 +170,8 @@ static bool write_card(struct run *r, const struct quantize_report *q, struct un
 
 static bool write_extras(struct run *r, const struct quantize_report *q, double seconds, struct unmask_err *err)
 {
-    return r->s->dry_run || ((!r->s->report || write_report(r, q, seconds, err)) && (!r->s->card || write_card(r, q, err)));
+    return r->s->dry_run || ((!r->s->report || write_report(r, q, seconds, err)) && (!r->s->card || write_card(r, q, err))
+                              && (!r->s->save_imatrix || (imatrix_write(&r->found, &r->imatrix_out, err) && outfile_commit(&r->imatrix_out, err))));
 }
 
 /* ---- arguments ---- */
@@ -196,16 +218,39 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
     return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s), err) && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool own_text(const struct settings *s) { return s->calibrate && !strcmp(s->calibrate, "self"); }
+
+static bool read_calibration(struct run *r, struct unmask_err *err)
+{
+    const struct settings *s = r->s;
+    if (s->save_imatrix && !s->calibrate) return fail(err, E_CLI_MISSING, .field = "--save-imatrix", .need = "--calibrate FILE, or --calibrate self");
+    if (s->imatrix && s->calibrate) return fail(err, E_CLI_CONFLICT, .field = "--imatrix, --calibrate", .need = "one of them");
+    if (s->imatrix && !imatrix_read(&r->importance, s->imatrix, err)) return false;
+    snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? base_name(s->calibrate) : "");
+    if (!s->calibrate || own_text(s)) return true;
+    return calibration_text_read(&r->texts, r->in, s->calibrate, (uint64_t)s->calibrate_tokens, err);
+}
+
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct run r = { .s = s };
     struct quantize_report report;
-    bool ok = read_arguments(s, &r, err) && open_extras(&r, err);
+    bool ok = read_arguments(s, &r, err) && read_calibration(&r, err) && open_extras(&r, err);
     if (ok) {
         progress_start(&r.progress, s, t);
         r.start = term_now();
         const struct quantize_options o = { .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
-                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
+                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
+                                            .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
+                                            .calibration_name = s->calibrate ? base_name(s->calibrate) : s->imatrix ? base_name(s->imatrix) : NULL,
+                                            .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL, 
+                                            .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
                                             .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
@@ -215,6 +260,10 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     }
     outfile_abort(&r.card);
     outfile_abort(&r.report);
+    outfile_abort(&r.imatrix_out);
+    reading_set_free(&r.texts);
+    imatrix_free(&r.importance);
+    imatrix_free(&r.found);
     json_decref(r.tensors);
     return ok;
 }

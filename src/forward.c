@@ -12,7 +12,7 @@
 #include "mem.h"
 #include "sleef_scalar.h"
 
-enum { CHUNK = 128 };           /* rows; a multiple of ROW_GROUP.  Large enough to keep the matrix kernels busy */
+enum { CHUNK = FORWARD_CHUNK }; /* rows; a multiple of ROW_GROUP.  Large enough to keep the matrix kernels busy */
 
 /* The input of matrix products: rows of k floats and, where a product has int8 weights, the same rows quantized. */
 struct input { float *x; struct q8rows q; };
@@ -345,6 +345,11 @@ static void embed_row(struct forward *f, int r, int worker)
 
 /* ---- the pass ---- */
 
+static void show_input(const struct forward *f, enum tensor_role role, const struct input *in)
+{
+    if (f->p->on_input) f->p->on_input(f->p->user, role, in->x, f->n_rows);
+}
+
 static void chunk_kv(struct forward *f)
 {
     const struct layer *l = f->layer;
@@ -352,6 +357,7 @@ static void chunk_kv(struct forward *f)
     const struct product kvq[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld },
                                    { &l->q, &f->normed, f->q, padded(q_width(&f->m->h)) } };
     each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
+    show_input(f, T_Q, &f->normed);
     run_products(f, STAGE_QKV, kvq, f->q_with_kv ? 3 : 2, f->n_rows);
     each_row(f, STAGE_STORE, store_kv_row, f->n_rows);
 }
@@ -367,10 +373,13 @@ static void chunk_rest(struct forward *f)
     }
     run_stage(f, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
     if (any_int8((const struct weight *[]){ &l->o }, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
+    show_input(f, T_O, &f->attended);
     run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
     each_row(f, STAGE_NORM, residual_ffn_norm_row, f->n_rows);
+    show_input(f, T_GATE, &f->normed);
     run_products(f, STAGE_GATE_UP, gate_up, 2, f->n_rows);
     each_row(f, STAGE_SWIGLU, swiglu_row, f->n_rows);
+    show_input(f, T_DOWN, &f->inner);
     run_products(f, STAGE_DOWN, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
     each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
 }
@@ -393,7 +402,7 @@ bool forward_pass(struct forward *f, const struct pass *p)
     const int n = p->n_branches * p->n_rows;
     f->p = p;
     f->x_in = p->x;
-    each_chunk(f, embed_chunk, NULL, n);
+    if (!p->resume) each_chunk(f, embed_chunk, NULL, n);
     for (int i = 0; i < f->m->h.n_layer; i++) {
         const bool trim = p->need && i == f->m->h.n_layer - 1;
         f->layer_index = i;

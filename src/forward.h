@@ -6,6 +6,7 @@
 #include "model.h"
 #include "row_store.h"
 
+enum { FORWARD_CHUNK = 128 };   /* rows that go through a layer's stages together */
 enum { LOGIT_ROWS = 32 };       /* rows that forward_logits() takes at most: bounds rows x vocabulary */
 
 /* Work space of passes over canvases of up to max_tokens positions. */
@@ -31,6 +32,10 @@ struct pass {
                                                    the final norm; unspecified for rows that are not needed        */
     /* Sees x after every block; false ends the pass early.  NULL: nobody looks. */
     bool (*on_layer)(void *user, int layer, const float *x);
+    /* Sees what matrices multiply, a chunk of n rows of k floats at a time, FORWARD_CHUNK at most: role T_Q (of K and V too), T_O,
+     * T_GATE (of Up too) or T_DOWN.  NULL: nobody looks. */
+    void (*on_input)(void *user, enum tensor_role role, const float *rows, int n);
+    bool resume;                                /* x holds what the first layer reads; ids are not looked at       */
     void *user;
 };
 

@@ -22,6 +22,8 @@ struct part {
 struct loader {
     struct unmask_model *m;
     const struct checkpoint *c;
+    int first_layer;                            /* of the checkpoint, that is layer 0 of m                         */
+    bool layers_only;                           /* nothing outside of layers                                       */
     struct part *parts;                         /* [n_layer + 1][TENSOR_ROLES]; the last row: roles outside layers */
     const struct part *now;                     /* the part that load_tiles works on */
     int tiles_at_once;
@@ -57,9 +59,10 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
     *bytes = 0;
     for (int role = 0; role < TENSOR_ROLES; role++) {
         const struct arch_tensor *at = &l->m->arch->tensors[role];
+        if (l->layers_only && !at->per_layer) continue;
         for (int layer = 0; arch_has(h, role) && layer < (at->per_layer ? h->n_layer : 1); layer++) {
             struct part *p = part_of(l, role, layer);
-            if (!(p->t = arch_tensor(l->m->arch, l->c, h, role, layer, err))) return false;
+            if (!(p->t = arch_tensor(l->m->arch, l->c, h, role, l->first_layer + layer, err))) return false;
             arch_shape(h, role, &p->n, &p->k);
             p->matrix = at->matrix;
             p->rotated = at->rotated && l->c->kind == CHECKPOINT_GGUF && !l->c->packed;
@@ -201,7 +204,7 @@ static const float *vector_of(const struct loader *l, enum tensor_role role, int
     return arch_has(&l->m->h, role) ? (const float *)(const void *)(l->m->memory + part_of(l, role, layer)->at) : NULL;
 }
 
-static void bind(struct loader *l)
+static void bind_outside(struct loader *l)
 {
     struct unmask_model *m = l->m;
     m->embed = weight_of(l, T_EMBED, 0);
@@ -209,6 +212,11 @@ static void bind(struct loader *l)
     m->embed_rows = m->h.tied_head ? NULL : m->memory + part_of(l, T_EMBED, 0)->at;
     m->head = m->h.tied_head ? m->embed : weight_of(l, T_HEAD, 0);
     m->out_norm = vector_of(l, T_OUT_NORM, 0);
+}
+
+static void bind_layers(struct loader *l)
+{
+    struct unmask_model *m = l->m;
     for (int i = 0; i < m->h.n_layer; i++)
         m->layers[i] = (struct layer){
             .q = weight_of(l, T_Q, i), .k = weight_of(l, T_K, i), .v = weight_of(l, T_V, i), .o = weight_of(l, T_O, i),
@@ -227,16 +235,18 @@ static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *
                 .hint = FMT("Make it smaller: unmask quantize %.120s model-q4_0.gguf q4_0", c->path));
 }
 
-static bool load_weights(struct unmask_model *m, const struct checkpoint *c, int threads, struct unmask_err *err)
+/* layer: the only one, or -1 for the whole model. */
+static bool load_weights(struct unmask_model *m, const struct checkpoint *c, int layer, int threads, struct unmask_err *err)
 {
-    struct loader l = { .m = m, .c = c };
+    struct loader l = { .m = m, .c = c, .first_layer = layer < 0 ? 0 : layer, .layers_only = layer >= 0 };
     struct pool *pool = NULL;
     uint64_t bytes;
     bool ok = (l.parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l.parts, err))
         && (m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err)) && plan_parts(&l, &bytes, err) && fits(c, bytes, err)
         && (m->memory = mem_aligned((size_t)bytes, err)) && pool_open(&pool, threads, err) && load_parts(&l, pool, err)
         && files_unchanged(c, err);
-    if (ok) bind(&l);
+    if (ok && !l.layers_only) bind_outside(&l);
+    if (ok) bind_layers(&l);
     m->weight_bytes = ok ? bytes : 0;
     pool_close(pool);
     mem_free(l.scratch);
@@ -307,8 +317,24 @@ bool model_open(struct unmask_model **out, const char *path, const struct unmask
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
     bool ok = m && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
-        && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && load_weights(m, c, opts->threads, err);
+        && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && load_weights(m, c, -1, opts->threads, err);
     checkpoint_close(c);
+    if (ok) *out = m;
+    else model_close(m);
+    return ok;
+}
+
+bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer, int threads,
+                      struct unmask_err *err)
+{
+    struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
+    bool ok = m != NULL;
+    if (ok) {
+        m->arch = a;
+        m->h = *h;
+        m->h.n_layer = 1;
+        ok = choose_kernels(m, NULL, err) && load_weights(m, c, layer, threads, err);
+    }
     if (ok) *out = m;
     else model_close(m);
     return ok;
@@ -326,6 +352,7 @@ void model_close(struct unmask_model *m)
 
 size_t model_embed_scratch(const struct unmask_model *m)
 {
+    if (!m->embed_format) return 0;
     return (size_t)(m->h.n_embd / m->embed_format->block) * (size_t)m->embed_format->block_bytes;
 }
 

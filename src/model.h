@@ -39,6 +39,9 @@ struct unmask_model {
 };
 
 bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
+/* One layer as a model of one layer that has no embedding, head or tokenizer: for passes through a model that is not in memory. */
+bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer, int threads,
+                      struct unmask_err *err);
 /* What loading would take, from the descriptions of the tensors alone; fails where loading would. */
 bool model_plan(const struct arch *a, const struct checkpoint *c, const struct hparams *h, uint64_t *weight_bytes, uint64_t *parameters,
                 struct unmask_err *err);
@@ -46,6 +49,6 @@ void model_close(struct unmask_model *m);
 
 /* Row `id` of the embedding as float32: out[n_embd].  scratch: model_embed_scratch() bytes. */
 void model_embed(const struct unmask_model *m, int32_t id, float *out, void *scratch);
-size_t model_embed_scratch(const struct unmask_model *m);
+size_t model_embed_scratch(const struct unmask_model *m);      /* 0 without embedding */
 
 #endif

@@ -29,7 +29,7 @@ static const struct option options[OPT_COUNT] = {
 #undef X
 };
 
-static const struct settings defaults = { .isa = "auto", .early_stop = true, .mc = 128, .logit_rows = 32 };
+static const struct settings defaults = { .isa = "auto", .early_stop = true, .mc = 128, .calibrate_tokens = 32768, .logit_rows = 32 };
 
 /* ---- strict numbers ---- */
 

@@ -58,7 +58,7 @@ struct settings {
     bool force;                                 /* quantize */
     bool dry_run, card; const char *report, *split_size;
     const char *set[MAX_SET], *keep[MAX_KEEP]; int n_set, n_keep;
-    bool requantize;
+    bool requantize, search; const char *calibrate, *imatrix, *save_imatrix; int calibrate_tokens;
     int layout;                                 /* 0 standard, 1 packed */
     bool show_tensors;                          /* inspect */
     bool kernels; const char *tokens, *baseline, *make_model; int logit_rows;   /* bench */

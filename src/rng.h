@@ -11,6 +11,7 @@ enum noise_stream {
     NOISE_GUMBEL = 0,           /* LLaDA token sampling          */
     NOISE_REMASK = 1,           /* random remasking              */
     NOISE_LIKELIHOOD = 6,       /* masks of the likelihood bound */
+    NOISE_CALIBRATION = 8,      /* masks, and texts of its own, that a model is calibrated on */
     NOISE_WEIGHTS = 7           /* models for measurements       */
 };
 

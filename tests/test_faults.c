@@ -143,6 +143,7 @@ int __wrap_renameat(int from, const char *a, int to, const char *b) { FAULTY(REN
 struct content { char *bytes; size_t n; };
 static struct content old_file, new_file;
 static const char *from = FROM;
+static uint64_t own_text;                       /* tokens to calibrate on; 0: plain rounding */
 
 static struct content slurp(const char *path)
 {
@@ -163,7 +164,7 @@ static bool same(const struct content *a, const struct content *b) { return a->b
 static bool quantize_to(const char *out, uint64_t split_bytes, int threads, struct unmask_err *err)
 {
     struct quantize_report report;
-    const struct quantize_options o = { .format = &format_q4_0, .threads = threads, .force = true, .split_bytes = split_bytes };
+    const struct quantize_options o = { .format = &format_q4_0, .threads = threads, .force = true, .split_bytes = split_bytes, .own_text = own_text };
     return quantize_file(from, out, &o, &report, err);
 }
 
@@ -299,6 +300,21 @@ static void memory_that_runs_out_keeps_the_old_file(void **state)
     from = FROM;
 }
 
+static void memory_that_runs_out_while_calibrating_keeps_it_too(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    const struct content plain = new_file;
+    own_text = 100;
+    OK(quantize_to(scratch("new.gguf"), 0, 1, &err), err);
+    new_file = slurp(scratch("new.gguf"));
+    assert_false(same(&plain, &new_file));
+    assert_true(fail_each(ALLOC, FAIL, ENOMEM, 3) > 300);
+    own_text = 0;
+    test_free(new_file.bytes);
+    new_file = plain;
+}
+
 /* What a machine that loses power may not reorder: all writes, fsync of the file, its name, fsync of the folder. */
 static void names_come_after_the_bytes(void **state)
 {
@@ -411,9 +427,10 @@ static void split_models_are_never_mixed(void **state)
 static void no_byte_of_fresh_memory_is_written(void **state)
 {
     (void)state;
-    static const struct { const char *from; const struct quant_format *to; uint64_t split; } rows[] = {
+    static const struct { const char *from; const struct quant_format *to; uint64_t own_text; } rows[] = {
         { FROM, &format_q4_0, 0 }, { FROM, &format_q8_0, 0 }, { FROM, &format_f16, 0 }, { FROM, &format_f32, 0 },
         { "tests/data/checkpoints/llada-gqa", &format_q4_0, 0 }, { "tests/data/checkpoints/llada-tiny-bf16", &format_bf16, 0 }, { "tests/data/checkpoints/llada-k256", &format_q8_0, 0 },
+        { FROM, &format_q4_0, 300 }, { "tests/data/checkpoints/llada-k256", &format_q4_k, 300 }, { "tests/data/checkpoints/llada-k256", &format_q6_k, 0 },
     };
     struct unmask_err err;
     struct quantize_report report;
@@ -422,7 +439,7 @@ static void no_byte_of_fresh_memory_is_written(void **state)
         struct content c[ARRAY_LEN(fills)];
         for (size_t f = 0; f < ARRAY_LEN(fills); f++) {
             fault.fill = fills[f];
-            const struct quantize_options o = { .format = rows[r].to, .threads = 2, .force = true };
+            const struct quantize_options o = { .format = rows[r].to, .threads = 2, .force = true, .own_text = rows[r].own_text };
             OK(quantize_file(rows[r].from, scratch("canary.gguf"), &o, &report, &err), err);
             c[f] = slurp(scratch("canary.gguf"));
             assert_true(same(&c[0], &c[f]));
@@ -439,6 +456,7 @@ int main(void)
         cmocka_unit_test(a_short_write_is_completed),
         cmocka_unit_test(a_failing_fsync_or_rename_is_told),
         cmocka_unit_test(memory_that_runs_out_keeps_the_old_file),
+        cmocka_unit_test(memory_that_runs_out_while_calibrating_keeps_it_too),
         cmocka_unit_test(names_come_after_the_bytes),
         cmocka_unit_test(killed_at_every_call),
         cmocka_unit_test(killed_at_200_random_moments),

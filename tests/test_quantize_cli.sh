@@ -59,6 +59,22 @@ for line in 'format: q9' 'rules: [ffn_down]' 'rules: ffn' 'file_type: x' 'other:
     echo "$line" >"$dir/bad.yaml"
     quantize "$from" "$dir/x.gguf" "$dir/bad.yaml";         expect "a recipe that says $line" 2 "bad.yaml: .*E-QNT-00[89]"
 done
+quantize "$from" "$dir/x.gguf" --save-imatrix "$dir/i.gguf"; expect "importance of nothing" 2 "--calibrate self.*E-CLI-005"
+quantize "$from" "$dir/x.gguf" --imatrix "$dir/a.gguf";     expect "a model as importance file" 3 "need imatrix.*E-QNT-010"
+quantize "$from" "$dir/x.gguf" --calibrate "$dir/none.txt"; expect "a text that is missing" 4 "E-FILE-001"
+: >"$dir/empty.txt"; echo '{"q":"a","a":"b"}' >"$dir/lines.jsonl"; echo '{"text":"once upon a time"}' >>"$dir/lines.jsonl"
+seq 1 300 >"$dir/text.txt"; echo '{"x":1}' >"$dir/bad.jsonl"
+quantize "$from" "$dir/x.gguf" --calibrate "$dir/empty.txt"; expect "a text without text" 2 "empty.txt: no text to calibrate on.*E-QNT-011"
+quantize "$from" "$dir/x.gguf" --calibrate "$dir/bad.jsonl"; expect "lines of something else" 2 "bad.jsonl.*line 1.*E-CLI-0"
+for text in "$dir/text.txt" "$dir/lines.jsonl" self; do
+    quantize "$from" "$dir/k.gguf" --force --calibrate "$text" --calibrate-tokens 600 --save-imatrix "$dir/i.gguf" --report "$dir/k.json"
+    expect "calibrated on ${text##*/}" 0 "^error of the 14 calibrated matrices' outputs: 0.0[0-9]*; by plain rounding it would be 0.0[0-9]*$"
+    check "methods of ${text##*/}" "$(grep -c '"method": "feedback"' "$dir/k.json") $(grep -c '"method": "search"' "$dir/k.json")" "14 1"
+    check "its name is in the metadata" "$(tr -d '\000' <"$dir/k.gguf" | LC_ALL=C grep -aoc "${text##*/}")" "1"
+done
+quantize "$from" "$dir/m3.gguf" --imatrix "$dir/i.gguf" --report "$dir/m3.json"
+check "methods by importance" "$status $(grep -c '"method": "importance"' "$dir/m3.json") $(grep -c '"method": "search"' "$dir/m3.json")" "0 14 1"
+quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --calibrate self; expect "two kinds of importance" 2 "E-CLI-010"
 quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output is the input" 2 "E-QNT-001"
 (ulimit -f 100; quantize "$from" "$dir/x.gguf" f32; echo "$status" >"$dir/status")
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"

@@ -1,0 +1,131 @@
+/* quantize_calibrate.c - calibration as quantize needs it: in step with the pieces, whose order is that of the layers. */
+#include "quantize_parts.h"
+
+#include <string.h>
+
+#include "mem.h"
+#include "self_text.h"
+
+static const double DAMPING = 0.05;             /* of the mean of H's diagonal: for inputs that the texts hold too rarely */
+
+struct quantize_calibration {
+    struct quantize_job *j;
+    struct reading_set own;                     /* texts that the model wrote */
+    const struct reading_set *set;
+    int32_t *ids;                               /* of the set, some masked */
+    struct reading reading;
+    struct calibration *calibration;
+    int layer;                                  /* that was read last; n_layer: the head */
+    bool factored[TENSOR_ROLES];
+    const char *what;                           /* for progress */
+    struct unmask_err *err;
+};
+
+bool quantize_calibrates(const struct quantize_options *o) { return o->calibration || o->own_text; }
+
+static uint64_t layer_bytes(const struct quantize_job *j)
+{
+    uint64_t most = 0, sum = 0;
+    for (size_t i = 0; i < j->n_pieces; i++) {
+        if (j->pieces[i].layer < 0) continue;
+        sum = i && j->pieces[i].layer == j->pieces[i - 1].layer ? sum + j->pieces[i].from->bytes : j->pieces[i].from->bytes;
+        most = sum > most ? sum : most;
+    }
+    return most;
+}
+
+uint64_t quantize_calibrate_work(const struct quantize_job *j)
+{
+    const uint64_t passes = !quantize_calibrates(j->o) ? 0 : j->o->own_text ? SELF_TEXT_STEPS + 1 : 1;
+    return passes * (uint64_t)j->h.n_layer * layer_bytes(j);
+}
+
+uint64_t quantize_calibrate_memory(const struct quantize_job *j, int workers)
+{
+    if (!quantize_calibrates(j->o)) return 0;
+    const struct hparams *h = &j->h;
+    const uint64_t ids = j->o->own_text ? j->o->own_text + READING_LENGTH : j->o->calibration->n_ids;
+    return reading_bytes(h, ids, layer_bytes(j), workers) + 2 * moments_bytes(h->n_embd, workers) + moments_bytes(h->n_head * h->head_dim, workers) + moments_bytes(h->n_ff, workers);
+}
+
+/* Between two texts. */
+static bool go_on(void *user)
+{
+    struct quantize_calibration *c = user;
+    c->j->done += layer_bytes(c->j) / c->reading.set->n_texts;
+    return quantize_tell(c->j, QUANTIZE_CALIBRATING, c->what, NULL);
+}
+
+static bool write_own(struct quantize_calibration *c, struct unmask_err *err)
+{
+    struct quantize_job *j = c->j;
+    struct tokenizer *t = NULL;
+    c->set = c->reading.set = &c->own;
+    c->what = "own text";
+    const bool ok = tokenizer_open(&t, j->in, err)
+        && self_text(&c->own, j->arch, j->in, &j->h, t, j->pool, j->o->seed, j->o->own_text, go_on, c, err);
+    tokenizer_close(t);
+    return ok;
+}
+
+bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err)
+{
+    if (!quantize_calibrates(j->o)) return true;
+    struct quantize_calibration *c = j->calibration = mem_zalloc(1, sizeof *c, err);
+    if (!c) return false;
+    *c = (struct quantize_calibration){ .j = j, .layer = -1, .set = j->o->calibration };
+    if (j->h.mask_id < 0 || j->h.mask_id >= j->h.n_vocab) return fail(err, E_MASK_MISSING, .file = j->in->path, .need = "a mask token: calibration reads masked text");
+    if (j->o->own_text && !write_own(c, err)) return false;
+    if (!calibration_mask(c->set, j->h.mask_id, j->o->seed, &c->ids, err) || !reading_open(&c->reading, j->arch, j->in, &j->h, j->pool, c->set, err)) return false;
+    c->reading.go_on = go_on;
+    c->reading.user = c;
+    c->what = "calibration";
+    return calibration_open(&c->calibration, &c->reading, c->ids, j->h.mask_id, err);
+}
+
+void quantize_calibrate_close(struct quantize_job *j)
+{
+    struct quantize_calibration *c = j->calibration;
+    if (!c) return;
+    calibration_close(c->calibration);
+    reading_close(&c->reading);
+    reading_set_free(&c->own);
+    mem_free(c->ids);
+    mem_free(c);
+    j->calibration = NULL;
+}
+
+const struct kernels *quantize_kernels(const struct quantize_job *j) { return &j->calibration->reading.kernels; }
+
+/* Bring the calibration to the layer of p. */
+static bool reach(struct quantize_calibration *c, const struct piece *p, struct unmask_err *err)
+{
+    const int n_layer = c->j->h.n_layer, layer = p->layer < 0 ? n_layer : p->layer;
+    for (; c->layer < layer; c->layer++) {
+        memset(c->factored, 0, sizeof c->factored);
+        if (!(c->layer + 1 < n_layer ? calibration_layer(c->calibration, c->layer + 1, err) : calibration_head(c->calibration, err))) return false;
+    }
+    return true;
+}
+
+/* Of the matrices that multiply the same, the first one that is due has the moments factored. */
+static enum tensor_role first_of(enum tensor_role role) { return role == T_K || role == T_V ? T_Q : role == T_UP ? T_GATE : role; }
+
+bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments, const float **importance, struct unmask_err *err)
+{
+    struct quantize_calibration *c = j->calibration;
+    const struct imatrix_entry *given = j->o->importance ? imatrix_find(j->o->importance, p->name) : NULL;
+    *moments = NULL;
+    *importance = given ? given->squares : NULL;
+    if (!c || given) return true;
+    if (!reach(c, p, err)) return false;
+    struct moments *m = calibration_moments(c->calibration, p->role);
+    *importance = calibration_squares(c->calibration, p->role);
+    if (j->o->save_importance && !imatrix_add(j->o->save_importance, p->name, *importance, p->k, err)) return false;
+    if (p->method != BY_FEEDBACK) return true;
+    bool *factored = &c->factored[first_of(p->role)];
+    if (!*factored && !moments_factor(m, &c->reading.kernels, j->pool, DAMPING, err)) return false;
+    *factored = true;
+    *moments = m;
+    return true;
+}
