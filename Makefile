@@ -162,8 +162,9 @@ $(BUILD)/quant/%.o: quant/%.c
 	@echo "  CC $<"
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-# This test makes the system's functions fail, under the names that the linker gives them.
+# These tests make the system's functions fail, under the names that the linker gives them.
 LINK_test_faults := $(foreach f,malloc calloc realloc posix_memalign free write pwrite pwrite64 fsync renameat,-Wl,--wrap=$(f))
+LINK_test_stream := $(foreach f,pread pread64,-Wl,--wrap=$(f))
 
 # Tests reach everything but main(): the library, and the program's own parts.
 TEST_OBJ := $(filter-out $(BUILD)/src/main.o $(BUILD)/src/cmd%.o $(BUILD)/src/bench%.o,$(PROGRAM_OBJ))

@@ -76,6 +76,12 @@ struct unmask_open_options {
     const char *isa;            /* "auto" or the name of an instruction set this CPU has        */
     int threads;                /* threads that pack weights; 0 = all cores we may run on       */
     bool without_tokenizer;     /* do not load (or require) a tokenizer                         */
+    uint64_t memory_budget;     /* bytes of resident memory that the process may take; a packed file that
+                                   is larger is read while it runs.  0 = 75 % of what is available */
+    int context;                /* positions for which the budget keeps room; 0 = 512, or the model's */
+    bool guidance, logits;      /* ... with classifier-free guidance; with whole rows of logits (a temperature,
+                                   unmask_forward(), likelihoods)                               */
+    const char *reuse, *store;  /* ... and under these (struct unmask_options)                  */
 };
 
 struct unmask_model_info {

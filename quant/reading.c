@@ -71,7 +71,7 @@ bool reading_layer(struct reading *r, int layer, void (*on_input)(void *user, en
     struct unmask_model *m = NULL;
     struct forward *f = NULL;
     struct row_store *store = NULL;
-    bool ok = model_open_layer(&m, r->arch, r->c, r->h, layer, pool_threads(r->pool), err) && forward_open(&f, m, longest(r), r->pool, err)
+    bool ok = model_open_layer(&m, r->arch, r->c, r->h, layer, pool_threads(r->pool), err) && forward_open(&f, m, longest(r), 1, r->pool, err)
         && row_store_open(&store, &store_kv_f32, &m->h, longest(r), 1, err);
     for (size_t i = 0; ok && i < r->set->n_texts; i++) {
         const struct reading_text *t = &r->set->texts[i];

@@ -29,6 +29,7 @@ struct passes {
     int *need;                  /* the last n_logits rows */
     float *x, *logits;
     struct stage_seconds stages;
+    double read_seconds[MOST_RUNS]; uint64_t bytes_read;        /* of a pass over streamed weights, without arithmetic */
     double seconds[MOST_RUNS], cpu_seconds[MOST_RUNS]; int n_runs;      /* by the clock; of all threads */
 };
 
@@ -60,7 +61,7 @@ static double cpu_now(void)
 static bool measure(struct passes *p, const struct bench *b, struct unmask_err *err)
 {
     const size_t n = (size_t)p->n_tokens;
-    if (!forward_open(&p->f, b->m, p->n_tokens, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
+    if (!forward_open(&p->f, b->m, p->n_tokens, 1, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
         || !row_store_open(&p->store, forward_store_kind(b->m), &b->m->h, p->n_tokens, 1, err) || !(p->need = mem_zalloc(n, sizeof *p->need, err))
         || !(p->x = mem_aligned(n * (size_t)b->m->h.n_embd * sizeof(float), err))
         || !(p->logits = mem_aligned(LOGIT_ROWS * logits_stride(b->m) * sizeof(float), err))) return false;
@@ -68,10 +69,16 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
     if (!pass(p, b->m, p->n_tokens < WARM_UP ? p->n_tokens : WARM_UP)) return fail(err, E_CANCELLED, .hint = NULL);
     forward_measure(p->f, &p->stages);
     for (double sum = 0; p->n_runs < MOST_RUNS && (p->n_runs < LEAST_RUNS || sum < case_seconds); sum += p->seconds[p->n_runs++]) {
+        const uint64_t before = forward_bytes_read(p->f);
         const double start = term_now(), cpu_start = cpu_now();
-        if (!pass(p, b->m, p->n_tokens)) return fail(err, E_CANCELLED, .hint = NULL);
+        if (!pass(p, b->m, p->n_tokens)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
         p->seconds[p->n_runs] = term_now() - start;
         p->cpu_seconds[p->n_runs] = cpu_now() - cpu_start;
+        p->bytes_read += forward_bytes_read(p->f) - before;
+        if (!b->m->n_stream) continue;
+        const double read_start = term_now();
+        if (!forward_read_only(p->f)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
+        p->read_seconds[p->n_runs] = term_now() - read_start;
     }
     forward_measure(p->f, NULL);
     return true;
@@ -137,17 +144,23 @@ static json_t *shares(const struct passes *p)
 static json_t *row_of(struct passes *p, const struct bench *b)
 {
     const struct unmask_model *m = b->m;
-    json_t *share = shares(p);
+    json_t *share = shares(p), *row;
     qsort(p->seconds, (size_t)p->n_runs, sizeof *p->seconds, compare);
     qsort(p->cpu_seconds, (size_t)p->n_runs, sizeof *p->cpu_seconds, compare);
     const double median = p->seconds[p->n_runs / 2], macs = layer_weights(m) * p->n_tokens + head_weights(m) * p->n_logits;
-    return json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}",
+    row = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}",
                      "test", "pass", "model", m->name, "format", m->weight_format, "isa", m->isa,
                      "tokens", p->n_tokens, "logit_rows", p->n_logits, "threads", pool_threads(b->pool), "runs", p->n_runs,
                      "seconds", median,
                      "fastest", p->seconds[0], "cpu_seconds", p->cpu_seconds[p->n_runs / 2], "gops", 2e-9 * macs / median,
                      "weights_gbps", 1e-9 * bytes_of_pass(m) / median,
                      "load_seconds", b->load_seconds, "peak_rss_bytes", (json_int_t)term_peak_rss(), "share_by_kernel", share);
+    if (row && m->n_stream) {
+        qsort(p->read_seconds, (size_t)p->n_runs, sizeof *p->read_seconds, compare);
+        json_object_set_new(row, "bytes_read", json_integer((json_int_t)(p->bytes_read / (uint64_t)p->n_runs)));
+        json_object_set_new(row, "read_seconds", json_real(p->read_seconds[p->n_runs / 2]));
+    }
+    return row;
 }
 
 static bool one_case(const struct bench *b, int n_tokens, json_t *rows, struct unmask_err *err)
@@ -186,9 +199,10 @@ bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, 
     char path[1024];
     struct unmask_model *m = NULL;
     struct bench b = { .s = s };
+    const struct unmask_open_options o = cmd_open_options(s, true);
     const double start = term_now();
     bool ok = cmd_model_path(s, path, err)
-           && model_open(&m, path, &(struct unmask_open_options){ .isa = s->isa, .threads = s->threads, .without_tokenizer = true }, err);
+           && unmask_open(&m, path, &o, err);
     b.load_seconds = term_now() - start;
     b.m = m;
     ok = ok && pool_open(&b.pool, s->threads, err) && each_case(&b, rows, err);

@@ -32,13 +32,22 @@ static int thread_count(const struct settings *s)
     return most;
 }
 
+struct unmask_open_options cmd_open_options(const struct settings *s, bool without_tokenizer)
+{
+    enum { PROMPT = 128, LEAST = 512 };         /* positions that are kept for a prompt; and in all */
+    const bool rows = s->temperature > 0 || !strcmp(s->command, "forward") || !strcmp(s->command, "eval");
+    const int length = s->gen_length + PROMPT;
+    return (struct unmask_open_options){
+        .isa = s->isa, .threads = thread_count(s), .without_tokenizer = without_tokenizer, .context = s->context ? s->context : length > LEAST ? length : LEAST,
+        .memory_budget = s->memory > 100 ? s->memory : mem_available() / 100 * s->memory, .guidance = s->cfg_scale > 0, .logits = rows, .reuse = s->reuse, .store = s->store };
+}
+
 bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err)
 {
     char path[1024];
-    const int threads = thread_count(s);
-    if (!cmd_model_path(s, path, err)
-        || !unmask_open(m, path, &(struct unmask_open_options){ .isa = s->isa, .threads = threads, .without_tokenizer = without_tokenizer }, err)) return false;
-    if (unmask_session_open(session, *m, threads, err)) return true;
+    const struct unmask_open_options o = cmd_open_options(s, without_tokenizer);
+    if (!cmd_model_path(s, path, err) || !unmask_open(m, path, &o, err)) return false;
+    if (unmask_session_open(session, *m, o.threads, err)) return true;
     unmask_close(*m);
     *m = NULL;
     return false;

@@ -64,6 +64,12 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     return used;
 }
 
+size_t denoise_work_bytes(const struct unmask_model *m, int max_tokens, struct denoise_need need)
+{
+    struct denoise_work w = { .cfg = false };
+    return lay_out(&w, NULL, m, max_tokens, need);
+}
+
 bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, struct denoise_need need, struct unmask_err *err)
 {
     struct denoise_work *w = mem_zalloc(1, sizeof *w, err);
@@ -238,6 +244,7 @@ static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candida
     struct denoise_work *w = d->work;
     int n = 0;
     pass_over_rows(d, block);
+    if (forward_failed(d->f, err)) return false;
     for (int at = 0; at < w->plan.n_need; ) {
         const int first = n;
         int rows = 0, chosen = 0;

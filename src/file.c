@@ -80,7 +80,14 @@ bool file_read(const struct file *f, uint64_t offset, void *dst, size_t n, struc
                         .need = FMT("%" PRIu64 " bytes as when it was opened", f->size));
         done += (size_t)got;
     }
+    if (f->once) file_forget(f, offset, n);
     return true;
+}
+
+void file_forget(const struct file *f, uint64_t offset, uint64_t n)
+{
+    const uint64_t page = 16384, start = offset / page * page;          /* only whole pages go, of whatever size they are */
+    posix_fadvise(f->fd, (off_t)start, n ? (off_t)((offset + n + page - 1) / page * page - start) : 0, POSIX_FADV_DONTNEED);
 }
 
 bool file_unchanged(const struct file *f, struct unmask_err *err)
@@ -94,6 +101,16 @@ bool file_unchanged(const struct file *f, struct unmask_err *err)
         return fail(err, E_FILE_CHANGED, .file = f->path, .found = "another time of change",
                     .need = "that of when it was opened");
     return true;
+}
+
+bool file_dup(struct file *to, const struct file *from, struct unmask_err *err)
+{
+    *to = *from;
+    if (!(to->path = mem_strndup(from->path, strlen(from->path), err))) return false;
+    if ((to->fd = fcntl(from->fd, F_DUPFD_CLOEXEC, 3)) >= 0) return true;
+    mem_free(to->path);
+    *to = (struct file){ 0 };
+    return fail(err, E_FILE_OPEN, .file = from->path, .found = ERRNO(errno));
 }
 
 void file_close(struct file *f)

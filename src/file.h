@@ -5,7 +5,8 @@
 
 #include "err.h"
 
-struct file { int fd; char *path; uint64_t size; uint64_t device, inode; int64_t mtime_ns; };
+struct file { int fd; char *path; uint64_t size; uint64_t device, inode; int64_t mtime_ns;
+              bool once; };     /* what is read leaves the system's cache at once */
 
 /* Open a regular file (symbolic links are followed; a FIFO or device is refused without blocking). */
 bool file_open(struct file *f, const char *path, struct unmask_err *err);
@@ -13,8 +14,12 @@ bool file_open(struct file *f, const char *path, struct unmask_err *err);
 bool file_open_in(struct file *f, int folder_fd, const char *folder, const char *name, struct unmask_err *err);
 /* Exactly n bytes from offset, or an error. */
 bool file_read(const struct file *f, uint64_t offset, void *dst, size_t n, struct unmask_err *err);
+/* Drop n bytes from the system's cache; 0: everything from offset on. */
+void file_forget(const struct file *f, uint64_t offset, uint64_t n);
 /* Size, time and identity are still those of file_open(). */
 bool file_unchanged(const struct file *f, struct unmask_err *err);
+/* The same open file under a descriptor of its own. */
+bool file_dup(struct file *to, const struct file *from, struct unmask_err *err);
 void file_close(struct file *f);                /* a zeroed struct is fine */
 
 /* A whole small file as one NUL-terminated allocation (mem_free); at most limit bytes. */

@@ -1,7 +1,8 @@
 /* forward.c - see forward.h.  A layer reads like the paper:
  *     store k, v = rope(K(norm(x))), V(norm(x))                for all rows of the pass
  *     x += O(attend(rope(Q(norm(x))), stored k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))
- * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas.  Every stage is shared out
+ * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas; all rows at once where weights
+ * are streamed, so that each is read once for all rows.  Every stage is shared out
  * over the pool, and steps of one row or head that follow each other are one stage, since all threads wait for each other
  * between two.  Each number has one owner, so results do not depend on the number of threads. */
 #include "forward.h"
@@ -20,16 +21,20 @@ struct input { float *x; struct q8rows q; };
 struct forward {
     const struct unmask_model *m;
     struct pool *pool;
-    int max_tokens;
+    int max_tokens, max_branches, threads;
+    int chunk;                  /* rows at a time, a multiple of ROW_GROUP                         */
     float *cos, *sin;           /* [max_tokens][head_dim/2]                                        */
-    float *q, *kv;              /* [CHUNK][n_head*head_dim], [2][CHUNK][n_head_kv*head_dim] padded */
-    float *out;                 /* [CHUNK][n_embd] padded: what O and Down give                    */
-    float *gate, *up;           /* [CHUNK][n_ff] padded                                            */
+    float *q, *kv;              /* [chunk][n_head*head_dim], [2][chunk][n_head_kv*head_dim] padded */
+    float *out;                 /* [chunk][n_embd] padded: what O and Down give                    */
+    float *gate, *up;           /* [chunk][n_ff] padded                                            */
     struct input normed, attended, inner;       /* inputs of Q K V Gate Up; of O; of Down          */
     uint8_t *memory;            /* all of the above                                                */
     uint8_t *embed_scratch; size_t embed_scratch_each;          /* per worker                      */
     float *head_scratch;        /* [workers][LOGIT_ROWS][LOGIT_PART]                               */
     struct logit_stats *head_parts;             /* [parts of the vocabulary][LOGIT_ROWS]           */
+    struct stream *stream;      /* weights that do not stay in memory; NULL: all do                */
+    int32_t *kept_ids; uint8_t *kept;           /* [KEPT_ROWS] of an embedding in the file: id + 1, row */
+    bool failed; struct unmask_err err;         /* of reading                                      */
 
     /* the pass that runs, and where it is */
     const struct pass *p;
@@ -51,32 +56,54 @@ static int head_parts(const struct hparams *h) { return (h->n_vocab + LOGIT_PART
 
 /* ---- work space ---- */
 
-static void lay_input(struct input *in, uint8_t *base, size_t *used, int k)
+enum { KEPT_ROWS = 512 };       /* of an embedding in the file */
+
+static void lay_input(struct input *in, uint8_t *base, size_t *used, size_t rows, int k)
 {
-    const size_t rows = CHUNK, blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
+    const size_t blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
     in->x = mem_lay(base, used, rows * (size_t)k * sizeof(float));
     in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)), mem_lay(base, used, blocks * sizeof(int32_t)),
                              mem_lay(base, used, blocks * 2 * sizeof(int16_t)), k };
 }
 
-static size_t lay_out(struct forward *f, uint8_t *base)
+static size_t lay_out(struct forward *f, uint8_t *base, bool streamed)
 {
     const struct hparams *h = &f->m->h;
-    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, rows = CHUNK, F = sizeof(float);
-    size_t used = 0;
+    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, rows = (size_t)f->chunk, F = sizeof(float), workers = (size_t)f->threads;
+    size_t used = 0, other;
     f->cos = mem_lay(base, &used, n * d / 2 * F);
     f->sin = mem_lay(base, &used, n * d / 2 * F);
+    f->out = mem_lay(base, &used, rows * padded(h->n_embd) * F);
+    lay_input(&f->normed, base, &used, rows, h->n_embd);
+    f->head_parts = mem_lay(base, &used, (size_t)head_parts(h) * LOGIT_ROWS * sizeof *f->head_parts);
+    f->head_scratch = mem_lay(base, &used, workers * LOGIT_ROWS * LOGIT_PART * F);
+    f->embed_scratch = mem_lay(base, &used, workers * f->embed_scratch_each);
+    f->kept_ids = mem_lay(base, &used, streamed ? KEPT_ROWS * sizeof *f->kept_ids : 0);
+    f->kept = mem_lay(base, &used, streamed ? KEPT_ROWS * f->embed_scratch_each : 0);
+    other = used;                               /* what attention needs is used up before the rest of the layer begins */
     f->q = mem_lay(base, &used, rows * padded(q_width(h)) * F);
     f->kv = mem_lay(base, &used, 2 * rows * padded(kv_width(h)) * F);
-    f->out = mem_lay(base, &used, rows * padded(h->n_embd) * F);
-    f->gate = mem_lay(base, &used, rows * padded(h->n_ff) * F);
-    f->up = mem_lay(base, &used, rows * padded(h->n_ff) * F);
-    lay_input(&f->normed, base, &used, h->n_embd);
-    lay_input(&f->attended, base, &used, q_width(h));
-    lay_input(&f->inner, base, &used, h->n_ff);
-    f->head_parts = mem_lay(base, &used, (size_t)head_parts(h) * LOGIT_ROWS * sizeof *f->head_parts);
-    f->head_scratch = mem_lay(base, &used, (size_t)pool_threads(f->pool) * LOGIT_ROWS * LOGIT_PART * F);
-    return used;
+    lay_input(&f->attended, base, &used, rows, q_width(h));
+    f->gate = mem_lay(base, &other, rows * padded(h->n_ff) * F);
+    f->up = mem_lay(base, &other, rows * padded(h->n_ff) * F);
+    lay_input(&f->inner, base, &other, rows, h->n_ff);
+    return used > other ? used : other;
+}
+
+/* One chunk takes all rows of a pass where weights are streamed, since they are read once for each. */
+static void size_up(struct forward *f, const struct unmask_model *m, int max_tokens, int max_branches, bool streamed, int threads)
+{
+    const int rows = (max_tokens * max_branches + ROW_GROUP - 1) / ROW_GROUP * ROW_GROUP, least = LOGIT_ROWS;
+    *f = (struct forward){ .m = m, .max_tokens = max_tokens, .max_branches = max_branches, .threads = threads };
+    f->chunk = rows < least ? least : streamed || rows < CHUNK ? rows : CHUNK;  /* the head's rows use it too */
+    f->embed_scratch_each = (model_embed_scratch(m) + 63) & ~(size_t)63;
+}
+
+size_t forward_bytes(const struct unmask_model *m, int max_tokens, int max_branches, bool streamed, int threads)
+{
+    struct forward f;
+    size_up(&f, m, max_tokens, max_branches, streamed, threads);
+    return lay_out(&f, NULL, streamed);
 }
 
 /* Angles as the reference computes them, in float32: position * theta^(-2i/d). */
@@ -92,22 +119,20 @@ static void fill_rope(struct forward *f)
     }
 }
 
-bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, struct pool *pool, struct unmask_err *err)
+bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches, struct pool *pool, struct unmask_err *err)
 {
+    const bool streamed = m->n_stream > 0;
     struct forward *f = mem_zalloc(1, sizeof *f, err);
     if (!f) return false;
-    f->m = m;
+    size_up(f, m, max_tokens, max_branches, streamed, pool_threads(pool));
     f->pool = pool;
-    f->max_tokens = max_tokens;
-    f->embed_scratch_each = (model_embed_scratch(m) + 63) & ~(size_t)63;
-    const size_t bytes = lay_out(f, NULL), scratch = (size_t)pool_threads(pool) * f->embed_scratch_each;
-    if (!(f->memory = mem_aligned(bytes + scratch, err))) {
-        mem_free(f);
+    const size_t bytes = lay_out(f, NULL, streamed);
+    if (!(f->memory = mem_aligned(bytes, err)) || (streamed && !stream_open(&f->stream, m->stream, m->n_stream, m->ring_bytes, err))) {
+        forward_close(f);
         return false;
     }
     memset(f->memory, 0, bytes);                /* padding of quantized rows and of keys is readable from the start */
-    lay_out(f, f->memory);
-    f->embed_scratch = f->memory + bytes;
+    lay_out(f, f->memory, streamed);
     fill_rope(f);
     *out = f;
     return true;
@@ -116,15 +141,17 @@ bool forward_open(struct forward **out, const struct unmask_model *m, int max_to
 void forward_close(struct forward *f)
 {
     if (!f) return;
+    stream_close(f->stream);
     mem_free(f->memory);
     mem_free(f);
 }
 
+int forward_max_branches(const struct forward *f) { return f->max_branches; }
 int forward_max_tokens(const struct forward *f) { return f->max_tokens; }
 
 const struct store_kind *forward_store_kind(const struct unmask_model *m)
 {
-    return m->layers[0].k.pack->gemm_int8 ? &store_kv_i8 : &store_kv_f32;
+    return m->k_pack->gemm_int8 ? &store_kv_i8 : &store_kv_f32;
 }
 
 /* ---- stages: every one goes through here ---- */
@@ -164,12 +191,18 @@ static void view_store(struct forward *f, int branch)
 /* ---- matrix products ---- */
 
 struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };
-struct products { const struct kernels *k; const struct product *p; int n, rows, row_step, tile_step[3], first_item[4]; };
+struct products {
+    const struct kernels *k;
+    struct stream *stream;
+    const struct product *p; int n;
+    int rows, row_step;
+    int tile_step[3], unit[3];  /* tiles of an item, and tiles that lie together in memory: items end where these end */
+    int first_item[4];
+};
 
 /* y = rows row0 .. row1 - 1 of in times some tiles of w; y points at row 0 and the first of the tiles. */
-static void multiply(const struct kernels *k, const struct weight *w, int tile0, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy)
+static void multiply(const struct kernels *k, const struct weight *w, const uint8_t *tiles, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy)
 {
-    const uint8_t *tiles = w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k);
     if (w->pack->gemm_int8) w->pack->gemm_int8(k)->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
     else w->pack->gemm_float(k)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
 }
@@ -182,11 +215,15 @@ static void product_item(void *arg, int item, int worker)
     while (item >= all->first_item[which + 1]) which++;
     const struct product *p = &all->p[which];
     const struct weight *w = p->w;
-    const int row_items = (all->rows + all->row_step - 1) / all->row_step;
-    const int at = item - all->first_item[which], tile0 = at / row_items * all->tile_step[which], row0 = at % row_items * all->row_step;
-    const int row1 = row0 + all->row_step < all->rows ? row0 + all->row_step : all->rows, tiles_left = tiles_of(w->n) - tile0;
-    const int n_tiles = tiles_left < all->tile_step[which] ? tiles_left : all->tile_step[which];
-    multiply(all->k, w, tile0, n_tiles, p->in, row0, row1, p->y + (size_t)tile0 * TILE_N, p->ldy);
+    const int row_items = (all->rows + all->row_step - 1) / all->row_step, step = all->tile_step[which], unit = all->unit[which], n = tiles_of(w->n);
+    const int at = item - all->first_item[which], row0 = at % row_items * all->row_step, row1 = row0 + all->row_step < all->rows ? row0 + all->row_step : all->rows;
+    const int steps = (unit + step - 1) / step, unit0 = at / row_items / steps * unit, unit1 = unit0 + unit < n ? unit0 + unit : n;
+    const int tile0 = unit0 + at / row_items % steps * step, tile1 = tile0 + step < unit1 ? tile0 + step : unit1;
+    if (tile0 >= tile1) return;                 /* the matrix ends within the unit */
+    const uint8_t *tiles = w->tiles ? w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k) : stream_take(all->stream, w->part, tile0);
+    if (!tiles) return;                         /* it could not be read: the pass is void */
+    multiply(all->k, w, tiles, tile1 - tile0, p->in, row0, row1, p->y + (size_t)tile0 * TILE_N, p->ldy);
+    if (!w->tiles) stream_give(all->stream, w->part, tile0, (uint64_t)(tile1 - tile0) * (uint64_t)(row1 - row0), (uint64_t)(unit1 - unit0) * (uint64_t)all->rows);
 }
 
 /* Tiles of w in an item: about ITEM_MACS multiply-accumulates, some tens of microseconds, which is worth handing out; but
@@ -202,11 +239,17 @@ static int tiles_of_item(const struct forward *f, const struct weight *w, int ro
 /* y = rows of in times w^T for up to three products that may run side by side. */
 static void run_products(struct forward *f, enum stage stage, const struct product *p, int n, int rows)
 {
-    struct products all = { .k = &f->m->kernels, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
+    struct products all = { .k = &f->m->kernels, .stream = f->stream, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
+    bool sought = false;
     const int row_items = (rows + all.row_step - 1) / all.row_step;
     for (int i = 0; i < n; i++) {
         all.tile_step[i] = tiles_of_item(f, p[i].w, rows < CHUNK ? rows : CHUNK);
-        all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles_of(p[i].w->n) + all.tile_step[i] - 1) / all.tile_step[i]);
+        const int tiles = tiles_of(p[i].w->n), unit = all.unit[i] = p[i].w->tiles ? tiles : stream_unit(f->stream, p[i].w->part);
+        all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles + unit - 1) / unit) * ((unit + all.tile_step[i] - 1) / all.tile_step[i]);
+        if (!p[i].w->tiles && !sought) {
+            stream_seek(f->stream, p[i].w->part);
+            sought = true;
+        }
     }
     run_stage(f, stage, product_item, &all, all.first_item[n]);
 }
@@ -293,7 +336,7 @@ static void store_kv_row(struct forward *f, int r, int worker)
     (void)worker;
     const struct hparams *h = &f->m->h;
     const size_t ld = padded(kv_width(h));
-    float *k = f->kv + (size_t)r * ld, *v = f->kv + (CHUNK + (size_t)r) * ld;
+    float *k = f->kv + (size_t)r * ld, *v = f->kv + ((size_t)f->chunk + (size_t)r) * ld;
     rotate(f, k, f->layer->k_bias, h->n_head_kv, position_of(f, r));
     if (f->layer->v_bias) f->m->kernels.add(v, f->layer->v_bias, kv_width(h));
     row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), k, v);
@@ -354,7 +397,7 @@ static void chunk_kv(struct forward *f)
 {
     const struct layer *l = f->layer;
     const size_t ld = padded(kv_width(&f->m->h));
-    const struct product kvq[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + CHUNK * ld, ld },
+    const struct product kvq[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + (size_t)f->chunk * ld, ld },
                                    { &l->q, &f->normed, f->q, padded(q_width(&f->m->h)) } };
     each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
     show_input(f, T_Q, &f->normed);
@@ -384,18 +427,53 @@ static void chunk_rest(struct forward *f)
     each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
 }
 
-/* A stage over the listed rows of x (list NULL: the first n), CHUNK at a time. */
+/* A stage over the listed rows of x (list NULL: the first n), a chunk at a time. */
 static void each_chunk(struct forward *f, void (*stage)(struct forward *f), const int *list, int n)
 {
     f->list = list;
     f->n_list = n;
-    for (f->row0 = 0; f->row0 < n; f->row0 += CHUNK) {
-        f->n_rows = n - f->row0 < CHUNK ? n - f->row0 : CHUNK;
+    for (f->row0 = 0; f->row0 < n; f->row0 += f->chunk) {
+        f->n_rows = n - f->row0 < f->chunk ? n - f->row0 : f->chunk;
         stage(f);
     }
 }
 
-static void embed_chunk(struct forward *f) { each_row(f, STAGE_EMBED, embed_row, f->n_rows); }
+/* A row of an embedding that is left in the file; those used last are kept. */
+static bool embed_from_file(struct forward *f, int r)
+{
+    const int32_t id = f->p->ids[branch_of(f, r)][position_of(f, r)];
+    const size_t bytes = model_embed_scratch(f->m), place = (size_t)id % KEPT_ROWS;
+    uint8_t *row = f->kept + place * f->embed_scratch_each;
+    if (f->kept_ids[place] != id + 1) {
+        f->kept_ids[place] = 0;
+        if (!file_read(f->m->embed_file, f->m->embed_offset + (uint64_t)id * bytes, row, bytes, &f->err)) return false;
+        f->kept_ids[place] = id + 1;
+    }
+    f->m->embed_format->dequantize_row(x_row(f, r), row, (size_t)f->m->h.n_embd);
+    return true;
+}
+
+static void embed_chunk(struct forward *f)
+{
+    if (!f->m->embed_file) each_row(f, STAGE_EMBED, embed_row, f->n_rows);
+    else for (int r = 0; r < f->n_rows && !f->failed; r++) f->failed = !embed_from_file(f, r);
+}
+
+/* Nothing that a pass computed counts where it read from a file that failed, or changed meanwhile. */
+static bool check_stream(struct forward *f)
+{
+    f->failed = f->failed || (f->stream && (stream_failed(f->stream, &f->err) || !stream_unchanged(f->stream, &f->err)));
+    return !f->failed;
+}
+
+bool forward_failed(const struct forward *f, struct unmask_err *err)
+{
+    if (f->failed && err) *err = f->err;
+    return f->failed;
+}
+
+bool forward_read_only(struct forward *f) { return !f->stream || stream_drain(f->stream); }
+uint64_t forward_bytes_read(const struct forward *f) { return f->stream ? stream_bytes_read(f->stream) : 0; }
 
 bool forward_pass(struct forward *f, const struct pass *p)
 {
@@ -403,17 +481,18 @@ bool forward_pass(struct forward *f, const struct pass *p)
     f->p = p;
     f->x_in = p->x;
     if (!p->resume) each_chunk(f, embed_chunk, NULL, n);
-    for (int i = 0; i < f->m->h.n_layer; i++) {
+    for (int i = 0; i < f->m->h.n_layer && !f->failed; i++) {
         const bool trim = p->need && i == f->m->h.n_layer - 1;
         f->layer_index = i;
         f->layer = &f->m->layers[i];
-        f->q_with_kv = n <= CHUNK && !trim;
+        f->q_with_kv = n <= f->chunk && !trim;
         each_chunk(f, chunk_kv, NULL, n);
         for (int b = 0; b < p->n_branches; b++) view_store(f, b);
         each_chunk(f, chunk_rest, trim ? p->need : NULL, trim ? p->n_need : n);
+        if (f->stream && stream_failed(f->stream, NULL)) break;
         if (p->on_layer && !p->on_layer(p->user, i, p->x)) return false;
     }
-    return true;
+    return check_stream(f);
 }
 
 static void norm_head_rows(struct forward *f, const float *x, const int *rows, int n_rows)
@@ -439,7 +518,8 @@ static void head_item(void *arg, int part, int worker)
     struct forward *f = j->f;
     const int first = part * LOGIT_PART, left = f->m->h.n_vocab - first, n = left < LOGIT_PART ? left : LOGIT_PART;
     float *l = f->head_scratch + (size_t)worker * LOGIT_ROWS * LOGIT_PART;
-    multiply(&f->m->kernels, &f->m->head, first / TILE_N, tiles_of(n), &f->normed, 0, j->n_rows, l, LOGIT_PART);
+    const struct weight *w = &f->m->head;
+    multiply(&f->m->kernels, w, w->tiles + (size_t)(first / TILE_N) * w->pack->tile_bytes(w->k), tiles_of(n), &f->normed, 0, j->n_rows, l, LOGIT_PART);
     for (int r = 0; r < j->n_rows; r++)
         logit_part(&f->m->kernels, l + (size_t)r * LOGIT_PART, first, n, j->apart, &j->values[r], &f->head_parts[(size_t)part * LOGIT_ROWS + (size_t)r]);
 }

@@ -9,11 +9,14 @@
 enum { FORWARD_CHUNK = 128 };   /* rows that go through a layer's stages together */
 enum { LOGIT_ROWS = 32 };       /* rows that forward_logits() takes at most: bounds rows x vocabulary */
 
-/* Work space of passes over canvases of up to max_tokens positions. */
+/* Work space of passes over canvases of up to max_tokens positions, in up to max_branches branches. */
 struct forward;
-bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, struct pool *pool, struct unmask_err *err);
+bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches, struct pool *pool, struct unmask_err *err);
+/* Bytes that it takes, for a model of which some weights are streamed, or none; the ring is not counted. */
+size_t forward_bytes(const struct unmask_model *m, int max_tokens, int max_branches, bool streamed, int threads);
 void forward_close(struct forward *f);          /* NULL is fine */
 int forward_max_tokens(const struct forward *f);
+int forward_max_branches(const struct forward *f);
 
 enum { MAX_BRANCHES = 2 };      /* canvases of one length that go through the layers together: guidance needs two */
 
@@ -43,8 +46,11 @@ struct pass {
  * compared with references. */
 const struct store_kind *forward_store_kind(const struct unmask_model *m);
 
-/* False only when on_layer says so. */
+/* False only when on_layer says so, or where weights that are streamed could not be read: then forward_failed() tells why. */
 bool forward_pass(struct forward *f, const struct pass *p);
+bool forward_failed(const struct forward *f, struct unmask_err *err);
+bool forward_read_only(struct forward *f);                      /* what a pass reads, for measurements; true and nothing where nothing is streamed */
+uint64_t forward_bytes_read(const struct forward *f);           /* of streamed weights, so far */
 
 /* logits[i][0..n_vocab), rows ld floats apart (ld a multiple of 16, at least n_vocab), of row rows[i] of x; n_rows <= LOGIT_ROWS, 0 too. */
 void forward_logits(struct forward *f, const float *x, const int *rows, int n_rows, float *logits, size_t ld);

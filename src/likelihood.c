@@ -50,7 +50,7 @@ bool masked_logits(struct unmask_session *s, const int32_t *noisy, int n, int n_
     for (int i = 0; cfg && i < n; i++) w.unprompted[i] = i < n_prompt ? h->mask_id : noisy[i];
     if (cfg) pass(s, w.unprompted, n, w.x_uncond);
     pass(s, noisy, n, w.x);
-    bool ok = true;
+    bool ok = !forward_failed(s->f, err);
     for (int i = 0; ok && i < n; ) {
         int rows[LOGIT_ROWS], k = 0;
         for (; i < n && k < LOGIT_ROWS; i++)

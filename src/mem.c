@@ -57,17 +57,20 @@ void *mem_resize(void *p, size_t n, size_t size, struct unmask_err *err)
     return q ? q : no_memory(n, size, err);
 }
 
-void *mem_aligned(size_t bytes, struct unmask_err *err)
+static void *aligned_to(size_t least, size_t bytes, struct unmask_err *err)
 {
-    enum { LINE = 64, HUGE_PAGE = 2 << 20 };
+    enum { HUGE_PAGE = 2 << 20 };
     void *p;
-    const size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : LINE;
+    const size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : least;
     if (posix_memalign(&p, align, bytes ? bytes : 1) != 0) return no_memory(1, bytes, err);
 #ifdef MADV_HUGEPAGE
     if (align == HUGE_PAGE) madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
 #endif
     return p;
 }
+
+void *mem_aligned(size_t bytes, struct unmask_err *err) { return aligned_to(64, bytes, err); }
+void *mem_pages(size_t bytes, struct unmask_err *err) { return aligned_to(4096, bytes, err); }
 
 void *mem_lay(uint8_t *base, size_t *used, size_t bytes)
 {
@@ -106,6 +109,12 @@ static uint64_t system_number(const char *path, const char *label)
     for (; *p >= '0' && *p <= '9'; p++)
         if (!u64_mul(v, 10, &v) || !u64_add(v, (uint64_t)(*p - '0'), &v)) return UINT64_MAX;
     return v;
+}
+
+uint64_t mem_resident(void)
+{
+    const uint64_t kib = system_number("/proc/self/status", "VmRSS:\t");
+    return kib > UINT64_MAX / 1024 ? 0 : kib * 1024;
 }
 
 static uint64_t room(uint64_t limit, uint64_t used) { return limit == UINT64_MAX ? limit : used == UINT64_MAX || used > limit ? 0 : limit - used; }

@@ -16,6 +16,8 @@ void *mem_zalloc(size_t n, size_t size, struct unmask_err *err);
 void *mem_resize(void *p, size_t n, size_t size, struct unmask_err *err);
 /* Uninitialised bytes on a 64-byte boundary, in huge pages where the system offers them; for weights and work space. */
 void *mem_aligned(size_t bytes, struct unmask_err *err);
+/* The same on a page boundary, for reads that bypass the system's cache. */
+void *mem_pages(size_t bytes, struct unmask_err *err);
 /* Take the next `bytes` (rounded up to 64) of a block that is being laid out; with base NULL only *used is counted, so that
  * one function serves to size a block and to divide it. */
 void *mem_lay(uint8_t *base, size_t *used, size_t bytes);
@@ -24,6 +26,7 @@ void mem_free(void *p);                         /* for all of the above; NULL is
 
 /* Bytes that this process may still take: what the system has available, its control group's and its own limits. */
 uint64_t mem_available(void);
+uint64_t mem_resident(void);                    /* bytes that this process has, now */
 
 /* A growing pool of small objects that are freed together.  Zero-initialise; arena_free() at the end. */
 struct arena { struct arena_block *blocks; };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "reader.h"
 
 enum { READ_BYTES = 1 << 20, MAX_FORMATS = 32 };       /* what a worker reads at a time; rows of pack_formats[] */
 
@@ -15,15 +16,18 @@ struct part {
     const struct tensor *t;
     const struct pack_format *pack;             /* NULL: a vector, or an embedding that stays rows */
     bool matrix, rotated;                       /* rotated: rows are permuted per head in the file */
-    uint64_t at;                                /* offset in memory */
+    bool away;                                  /* stays in the file: */
+    int stream;                                 /* number in the model's stream */
+    uint64_t bytes, at;                         /* size and offset in memory */
     int n, k;
 };
 
 struct loader {
     struct unmask_model *m;
     const struct checkpoint *c;
+    bool layer_only;                            /* one layer, of a checkpoint of the caller's: nothing outside of it */
     int first_layer;                            /* of the checkpoint, that is layer 0 of m                         */
-    bool layers_only;                           /* nothing outside of layers                                       */
+    uint64_t memory_bytes;                      /* of the parts that stay                                          */
     struct part *parts;                         /* [n_layer + 1][TENSOR_ROLES]; the last row: roles outside layers */
     const struct part *now;                     /* the part that load_tiles works on */
     int tiles_at_once;
@@ -51,7 +55,7 @@ static const char *packed_names(char (*text)[128])
     return *text;
 }
 
-/* Find every tensor, decide its place; *bytes: memory for all. */
+/* Find every tensor and its size in memory; *bytes: of all. */
 static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err)
 {
     const struct hparams *h = &l->m->h;
@@ -59,14 +63,13 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
     *bytes = 0;
     for (int role = 0; role < TENSOR_ROLES; role++) {
         const struct arch_tensor *at = &l->m->arch->tensors[role];
-        if (l->layers_only && !at->per_layer) continue;
+        if (l->layer_only && !at->per_layer) continue;
         for (int layer = 0; arch_has(h, role) && layer < (at->per_layer ? h->n_layer : 1); layer++) {
             struct part *p = part_of(l, role, layer);
             if (!(p->t = arch_tensor(l->m->arch, l->c, h, role, l->first_layer + layer, err))) return false;
             arch_shape(h, role, &p->n, &p->k);
             p->matrix = at->matrix;
             p->rotated = at->rotated && l->c->kind == CHECKPOINT_GGUF && !l->c->packed;
-            p->at = *bytes;
             uint64_t size = (uint64_t)p->n * sizeof(float);
             if (role == T_EMBED && !h->tied_head) size = (uint64_t)p->n * row_bytes(p->t);
             else if (at->matrix) {
@@ -81,7 +84,7 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
                     l->m->weight_format = p->t->format->name;
                 }
             }
-            *bytes += (size + 63) & ~(uint64_t)63;
+            *bytes += p->bytes = (size + 63) & ~(uint64_t)63;
             l->m->parameters += (uint64_t)p->n * (uint64_t)(p->k ? p->k : 1);
         }
     }
@@ -98,6 +101,77 @@ bool model_plan(const struct arch *a, const struct checkpoint *c, const struct h
     mem_free(l.parts);
     return ok;
 }
+
+/* ---- what stays ---- */
+
+/* Matrices of a layer in the order in which a pass uses them. */
+static const enum tensor_role pass_order[] = { T_K, T_V, T_Q, T_O, T_GATE, T_UP, T_DOWN };
+enum { LAYER_MATRICES = sizeof pass_order / sizeof *pass_order };
+
+static struct part *matrix_of(const struct loader *l, int i) { return part_of(l, pass_order[i % LAYER_MATRICES], i / LAYER_MATRICES); }
+static int n_matrices(const struct loader *l) { return l->m->h.n_layer * LAYER_MATRICES; }
+
+/* Of the matrices that a pass reads as they lie in the file, keep as many as `room` holds, spaced so that reading and computing
+ * overlap all along. */
+static void keep_some(struct loader *l, uint64_t room)
+{
+    uint64_t all = 0;
+    double credit = 0;
+    for (int i = 0; i < n_matrices(l); i++) all += matrix_of(l, i)->t->packed ? matrix_of(l, i)->bytes : 0;
+    const double share = all && room < all ? (double)room / (double)all : 1;
+    for (int i = 0; i < n_matrices(l); i++) {
+        struct part *p = matrix_of(l, i);
+        if (!p->t->packed) continue;
+        credit += share * (double)p->bytes;
+        p->away = credit < (double)p->bytes && share < 1;
+        if (!p->away) credit -= (double)p->bytes;
+    }
+}
+
+struct model_share model_divide(struct unmask_model *m, uint64_t limit)
+{
+    struct loader *l = m->loader;
+    const int n_parts = (m->h.n_layer + 1) * TENSOR_ROLES;
+    struct part *embed = part_of(l, T_EMBED, 0);
+    struct model_share s = { 0, 0, 0 };
+    uint64_t all = 0, must = 0;
+    for (int i = 0; i < n_parts; i++) {
+        l->parts[i].away = false;
+        all += l->parts[i].bytes;
+    }
+    if (limit < all && l->c->packed) {
+        embed->away = !embed->pack && !embed->t->packed;        /* rows, which are looked up one by one */
+        must = all - (embed->away ? embed->bytes : 0);
+        for (int i = 0; i < n_matrices(l); i++) must -= matrix_of(l, i)->t->packed ? matrix_of(l, i)->bytes : 0;
+        keep_some(l, limit > must ? limit - must : 0);
+    }
+    for (int i = 0; i < n_parts; i++) {
+        struct part *p = &l->parts[i];
+        p->at = s.resident;
+        *(p->away ? p == embed ? &s.in_file : &s.streamed : &s.resident) += p->bytes;
+    }
+    l->memory_bytes = s.resident;
+    m->n_stream = 0;
+    for (int i = 0; i < n_matrices(l); i++) {
+        struct part *p = matrix_of(l, i);
+        if (!p->away) continue;
+        p->stream = m->n_stream;
+        m->stream[m->n_stream++] = (struct stream_part){ p->t->file, p->t->offset, p->pack->tile_bytes(p->k), tiles_of(p->n) };
+    }
+    return s;
+}
+
+uint64_t model_least(const struct unmask_model *m)
+{
+    const struct loader *l = m->loader;
+    uint64_t least = m->weight_bytes - (m->h.tied_head ? 0 : part_of(l, T_EMBED, 0)->bytes);
+    for (int i = 0; i < n_matrices(l); i++) least -= matrix_of(l, i)->bytes;
+    return least;
+}
+
+bool model_packed(const struct unmask_model *m) { return m->loader->c->packed; }
+
+/* ---- reading ---- */
 
 static bool read_rows(const struct part *p, const struct hparams *h, int row0, int n_rows, uint8_t *dst, struct unmask_err *err)
 {
@@ -121,6 +195,17 @@ static bool make_tiles(struct loader *l, const struct part *p, int row0, int n_r
     return true;
 }
 
+static bool scales_good(const struct loader *l, const struct part *p, int row0, const uint8_t *tiles, int n_tiles, struct unmask_err *err)
+{
+    for (int i = 0; i < n_tiles; i++)
+        if (!p->pack->scales_finite(tiles + (size_t)i * p->pack->tile_bytes(p->k), p->k)) {
+            const int r = row0 + i * TILE_N;
+            return fail(err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = FMT("a scale in rows %d to %d", r, r + TILE_N - 1),
+                        .need = "finite numbers", .hint = "the file is damaged; fetch it again");
+        }
+    return true;
+}
+
 /* Pack tiles_at_once tiles of l->now. */
 static void load_tiles(void *arg, int item, int worker)
 {
@@ -134,10 +219,7 @@ static void load_tiles(void *arg, int item, int worker)
     const size_t tile_bytes = p->pack->tile_bytes(p->k);
     uint8_t *tiles = l->m->memory + p->at + (size_t)(row0 / TILE_N) * tile_bytes;
     bool ok = make_tiles(l, p, row0, n_rows, rows, tiles, &err);
-    for (int r = 0; ok && r < n_rows; r += TILE_N)
-        if (!p->pack->scales_finite(tiles + (size_t)(r / TILE_N) * tile_bytes, p->k))
-            ok = fail(&err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = FMT("a scale in rows %d to %d", row0 + r, row0 + r + TILE_N - 1),
-                      .need = "finite numbers", .hint = "the file is damaged; fetch it again");
+    ok = ok && scales_good(l, p, row0, tiles, tiles_of(n_rows), &err);
     if (!ok && !atomic_exchange(&l->failed, true)) l->err = err;
 }
 
@@ -145,17 +227,61 @@ static bool load_vector(struct loader *l, const struct part *p, struct unmask_er
 {
     const struct quant_format *f = p->t->format;
     float *dst = (float *)(void *)(l->m->memory + p->at);
-    for (int i = 0; i < p->n; i++) {
-        uint8_t raw[8];
+    uint8_t *raw = mem_resize(NULL, (size_t)p->t->bytes, 1, err);
+    const bool ok = raw && checkpoint_read(p->t, 0, raw, (size_t)p->t->bytes, err);
+    for (int i = 0; ok && i < p->n; i++) {
         const int from = p->rotated ? arch_rotated_row(i, l->m->h.head_dim) : i;
-        if (!checkpoint_read(p->t, (uint64_t)from * (uint64_t)f->block_bytes, raw, (size_t)f->block_bytes, err)) return false;
-        f->dequantize_row(&dst[i], raw, 1);
+        f->dequantize_row(&dst[i], raw + (size_t)from * (size_t)f->block_bytes, 1);
+    }
+    mem_free(raw);
+    return ok;
+}
+
+/* One matrix out of a stream of them. */
+static bool copy_part(const struct loader *l, struct stream *s, int number, const struct part *p, struct unmask_err *err)
+{
+    const int n = tiles_of(p->n), unit = stream_unit(s, number);
+    const size_t tile_bytes = p->pack->tile_bytes(p->k);
+    for (int tile = 0; tile < n; tile += unit) {
+        const int now = n - tile < unit ? n - tile : unit;
+        uint8_t *to = l->m->memory + p->at + (size_t)tile * tile_bytes;
+        const uint8_t *from = stream_take(s, number, tile);
+        if (!from) return !stream_failed(s, err);
+        memcpy(to, from, (size_t)now * tile_bytes);
+        stream_give(s, number, tile, 1, 1);
+        if (!scales_good(l, p, tile * TILE_N, to, now, err)) return false;
     }
     return true;
 }
 
+/* Packed matrices that stay, past the system's cache, which may not hold them besides us: by the readers of a stream. */
+static bool copy_packed(struct loader *l, struct unmask_err *err)
+{
+    enum { RING = 8 << 20 };
+    const int most = (l->m->h.n_layer + 1) * TENSOR_ROLES;
+    struct stream_part *list = mem_zalloc((size_t)most, sizeof *list, err);
+    struct part **part = mem_zalloc((size_t)most, sizeof *part, err);
+    struct stream *s = NULL;
+    int n = 0;
+    bool ok = list && part;
+    for (int i = 0; ok && i < most; i++) {
+        struct part *p = &l->parts[i];
+        if (!p->t || p->away || !p->pack || !p->t->packed) continue;
+        part[n] = p;
+        list[n++] = (struct stream_part){ p->t->file, p->t->offset, p->pack->tile_bytes(p->k), tiles_of(p->n) };
+    }
+    ok = ok && (n == 0 || stream_open(&s, list, n, RING, err));
+    for (int i = 0; ok && i < n; i++) ok = copy_part(l, s, i, part[i], err);
+    stream_close(s);
+    mem_free(part);
+    mem_free(list);
+    return ok;
+}
+
 static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *err)
 {
+    const bool copied = l->c->packed && l->c->reader->files[0].once;
+    if (copied && !copy_packed(l, err)) return false;
     size_t most = 0;
     const int n_parts = (l->m->h.n_layer + 1) * TENSOR_ROLES;
     for (int i = 0; i < n_parts; i++) {
@@ -166,7 +292,7 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
     if (!(l->scratch = mem_aligned((size_t)pool_threads(pool) * l->scratch_each, err))) return false;
     for (int i = 0; i < n_parts; i++) {
         const struct part *p = &l->parts[i];
-        if (!p->t) continue;
+        if (!p->t || p->away || (copied && p->t->packed)) continue;
         if (!p->pack) {
             if (!(p->matrix ? checkpoint_read_rows(p->t, 0, (uint64_t)p->n, l->m->memory + p->at, err) : load_vector(l, p, err))) return false;
             continue;
@@ -196,7 +322,7 @@ static bool files_unchanged(const struct checkpoint *c, struct unmask_err *err)
 static struct weight weight_of(const struct loader *l, enum tensor_role role, int layer)
 {
     const struct part *p = part_of(l, role, layer);
-    return (struct weight){ p->pack, l->m->memory + p->at, p->n, p->k };
+    return (struct weight){ p->pack, p->away ? NULL : l->m->memory + p->at, p->n, p->k, p->stream };
 }
 
 static const float *vector_of(const struct loader *l, enum tensor_role role, int layer)
@@ -208,8 +334,7 @@ static void bind_outside(struct loader *l)
 {
     struct unmask_model *m = l->m;
     m->embed = weight_of(l, T_EMBED, 0);
-    m->embed_format = part_of(l, T_EMBED, 0)->t->format;
-    m->embed_rows = m->h.tied_head ? NULL : m->memory + part_of(l, T_EMBED, 0)->at;
+    m->embed_rows = m->h.tied_head || part_of(l, T_EMBED, 0)->away ? NULL : m->memory + part_of(l, T_EMBED, 0)->at;
     m->head = m->h.tied_head ? m->embed : weight_of(l, T_HEAD, 0);
     m->out_norm = vector_of(l, T_OUT_NORM, 0);
 }
@@ -226,6 +351,30 @@ static void bind_layers(struct loader *l)
         };
 }
 
+/* The files that weights stay in outlive the checkpoint: keep descriptors of our own. */
+static bool keep_files(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
+{
+    if (!(m->files = mem_zalloc(c->reader->n_files, sizeof *m->files, err))) return false;
+    for (; m->n_files < c->reader->n_files; m->n_files++)
+        if (!file_dup(&m->files[m->n_files], &c->reader->files[m->n_files], err)) return false;
+    return true;
+}
+
+/* Point what stays in the file at descriptors that last. */
+static bool bind_files(struct loader *l, struct unmask_err *err)
+{
+    struct unmask_model *m = l->m;
+    const struct part *embed = part_of(l, T_EMBED, 0);
+    if (!m->n_stream && !embed->away) return true;
+    if (!keep_files(m, l->c, err)) return false;
+    if (embed->away) {
+        m->embed_file = &m->files[embed->t->file - l->c->reader->files];
+        m->embed_offset = embed->t->offset;
+    }
+    for (int i = 0; i < m->n_stream; i++) m->stream[i].file = &m->files[m->stream[i].file - l->c->reader->files];
+    return true;
+}
+
 static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *err)
 {
     const uint64_t available = mem_available();
@@ -235,22 +384,30 @@ static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *
                 .hint = FMT("Make it smaller: unmask quantize %.120s model-q4_0.gguf q4_0", c->path));
 }
 
-/* layer: the only one, or -1 for the whole model. */
-static bool load_weights(struct unmask_model *m, const struct checkpoint *c, int layer, int threads, struct unmask_err *err)
+static void loader_free(struct loader *l)
 {
-    struct loader l = { .m = m, .c = c, .first_layer = layer < 0 ? 0 : layer, .layers_only = layer >= 0 };
+    if (!l) return;
+    if (!l->layer_only) checkpoint_close((struct checkpoint *)l->c);
+    mem_free(l->parts);
+    mem_free(l);
+}
+
+bool model_load(struct unmask_model *m, size_t ring_bytes, int threads, struct unmask_err *err)
+{
+    struct loader *l = m->loader;
     struct pool *pool = NULL;
-    uint64_t bytes;
-    bool ok = (l.parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l.parts, err))
-        && (m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err)) && plan_parts(&l, &bytes, err) && fits(c, bytes, err)
-        && (m->memory = mem_aligned((size_t)bytes, err)) && pool_open(&pool, threads, err) && load_parts(&l, pool, err)
-        && files_unchanged(c, err);
-    if (ok && !l.layers_only) bind_outside(&l);
-    if (ok) bind_layers(&l);
-    m->weight_bytes = ok ? bytes : 0;
+    bool ok = (m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err)) && fits(l->c, l->memory_bytes, err)
+        && (m->memory = mem_aligned((size_t)l->memory_bytes, err)) && pool_open(&pool, threads, err) && load_parts(l, pool, err) && files_unchanged(l->c, err);
+    if (ok && !l->layer_only) bind_outside(l);
+    if (ok) bind_layers(l);
+    for (size_t i = 0; i < l->c->reader->n_files; i++)
+        if (l->c->reader->files[i].once) file_forget(&l->c->reader->files[i], 0, 0);         /* what was read ahead, too */
+    ok = ok && bind_files(l, err);
+    m->ring_bytes = ring_bytes;
     pool_close(pool);
-    mem_free(l.scratch);
-    mem_free(l.parts);
+    mem_free(l->scratch);
+    loader_free(l);
+    m->loader = NULL;
     return ok;
 }
 
@@ -309,16 +466,43 @@ static bool choose_kernels(struct unmask_model *m, const char *isa, struct unmas
     return fail(err, E_GEN_VALUE, .field = "isa", .found = isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
 }
 
-bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
+/* layer: the only one, or -1 for the whole model, whose loader then closes the checkpoint. */
+static bool find_weights(struct unmask_model *m, const struct checkpoint *c, int layer, struct unmask_err *err)
+{
+    struct loader *l = m->loader = mem_zalloc(1, sizeof *l, err);
+    if (!l) return false;
+    *l = (struct loader){ .m = m, .c = c, .layer_only = layer >= 0, .first_layer = layer < 0 ? 0 : layer };
+    if (!(m->stream = mem_zalloc((size_t)m->h.n_layer * LAYER_MATRICES, sizeof *m->stream, err)) || !(l->parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l->parts, err)) 
+        || !plan_parts(l, &m->weight_bytes, err)) return false;
+    m->embed_format = l->layer_only ? NULL : part_of(l, T_EMBED, 0)->t->format;
+    m->k_pack = part_of(l, T_K, 0)->pack;
+    model_divide(m, UINT64_MAX);
+    return true;
+}
+
+bool model_prepare(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
 {
     static const struct unmask_open_options none;
     if (!opts) opts = &none;
     struct checkpoint *c = NULL;
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
     bool ok = m && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
+    for (size_t i = 0; ok && opts->memory_budget && i < c->reader->n_files; i++) c->reader->files[i].once = true;
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
-        && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && load_weights(m, c, -1, opts->threads, err);
-    checkpoint_close(c);
+        && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && find_weights(m, c, -1, err);
+    if (ok) *out = m;
+    else {
+        if (!m || !m->loader || !m->loader->c) checkpoint_close(c);             /* else the loader closes it */
+        model_close(m);
+    }
+    return ok;
+}
+
+bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
+{
+    struct unmask_model *m;
+    if (!model_prepare(&m, path, opts, err)) return false;
+    const bool ok = model_load(m, 0, opts ? opts->threads : 0, err);
     if (ok) *out = m;
     else model_close(m);
     return ok;
@@ -333,7 +517,7 @@ bool model_open_layer(struct unmask_model **out, const struct arch *a, const str
         m->arch = a;
         m->h = *h;
         m->h.n_layer = 1;
-        ok = choose_kernels(m, NULL, err) && load_weights(m, c, layer, threads, err);
+        ok = choose_kernels(m, NULL, err) && find_weights(m, c, layer, err) && model_load(m, 0, threads, err);
     }
     if (ok) *out = m;
     else model_close(m);
@@ -343,7 +527,11 @@ bool model_open_layer(struct unmask_model **out, const struct arch *a, const str
 void model_close(struct unmask_model *m)
 {
     if (!m) return;
+    loader_free(m->loader);
     tokenizer_close(m->tokenizer);
+    for (size_t i = 0; i < m->n_files; i++) file_close(&m->files[i]);
+    mem_free(m->files);
+    mem_free(m->stream);
     mem_free(m->layers);
     mem_free(m->memory);
     mem_free(m->name);

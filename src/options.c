@@ -10,7 +10,7 @@
 #include "configfile.h"
 #include "datafiles.h"
 
-enum option_type { FLAG, ONOFF, INT, REAL, SEED, TEXT, CHOICE, LIST };
+enum option_type { SIZE, FLAG, ONOFF, INT, REAL, SEED, TEXT, CHOICE, LIST };
 
 struct option {
     const char *flag, *aliases, *key;
@@ -108,6 +108,29 @@ static bool parse_seed(const char *text, uint64_t *v)
     return true;
 }
 
+bool parse_size(const char *text, uint64_t *v)
+{
+    static const char units[] = "KMGT";
+    char number[32];
+    double x;
+    const size_t n = strspn(text, "0123456789.");
+    if (n == 0 || n >= sizeof number) return false;
+    memcpy(number, text, n);
+    number[n] = 0;
+    if (!parse_real(number, 0, 1e15, &x)) return false;
+    text += n;
+    if (!strcmp(text, "%")) {
+        *v = (uint64_t)x;
+        return x >= 1 && x <= 100;
+    }
+    const char *unit = *text ? strchr(units, *text >= 'a' && *text <= 'z' ? *text - 32 : *text) : NULL;
+    const bool decimal = unit && !strcmp(text + 1, "B");
+    if (*text && (!unit || (text[1] && !decimal && strcmp(text + 1, "iB")))) return false;
+    for (const char *u = units; unit && u <= unit; u++) x *= decimal ? 1000 : 1024;
+    *v = (uint64_t)x;
+    return x > 100 && x < 1e18;
+}
+
 bool parse_ids(const char *text, const char *flag, int32_t **ids, size_t *n, struct unmask_err *err)
 {
     for (const char *p = text; *p; ) {
@@ -195,6 +218,7 @@ static const char *need_of(const struct option *o, enum origin from, struct err_
     case ONOFF: return from == FROM_YAML ? "true or false" : "on or off";
     case INT: return err_fmt(t, "a whole number from %.0f to %.0f", o->min, o->max);
     case REAL: return err_fmt(t, "a number from %g to %g", o->min, o->max);
+    case SIZE: return "a size such as 900M or 1.5G, or 1% to 100%";
     case SEED: return "a whole number from 0 to 18446744073709551615, or -1 for a random one";
     case CHOICE: return err_fmt(t, "one of %s", o->choices);
     default: return err_fmt(t, "text");
@@ -241,6 +265,7 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
         *(int *)(void *)member = (int)i;
         return true;
     case REAL: return parse_real(text, o->min, o->max, (double *)(void *)member);
+    case SIZE: return parse_size(text, (uint64_t *)(void *)member);
     case SEED: return parse_seed(text, (uint64_t *)(void *)member);
     case CHOICE:
         if ((choice = choice_of(o->choices, text)) < 0) return false;

@@ -9,10 +9,11 @@
 
 enum command_bit {
     CMD_RUN = 1, CMD_CHAT = 2, CMD_INFILL = 4, CMD_QUANTIZE = 8, CMD_INSPECT = 16, CMD_FORWARD = 32, CMD_TOKENIZE = 64, CMD_DETOKENIZE = 128,
-    CMD_EVAL = 256, CMD_BENCH = 512, CMD_VERSION = 1024, CMD_HELP = 2048, CMD_VERIFY = 4096,
-    CMD_GENERATES = CMD_RUN | CMD_CHAT | CMD_INFILL | CMD_EVAL,
+    CMD_EVAL = 256, CMD_BENCH = 512, CMD_VERSION = 1024, CMD_HELP = 2048, CMD_VERIFY = 4096, CMD_PLAN = 8192,
+    CMD_GENERATES = CMD_RUN | CMD_CHAT | CMD_INFILL | CMD_EVAL | CMD_PLAN,
     CMD_USES_MODEL = CMD_GENERATES | CMD_INSPECT | CMD_VERIFY | CMD_FORWARD | CMD_TOKENIZE | CMD_DETOKENIZE | CMD_BENCH,
-    CMD_ALL = 8191
+    CMD_RUNS_MODEL = CMD_GENERATES | CMD_FORWARD | CMD_BENCH | CMD_PLAN,
+    CMD_ALL = 16383
 };
 
 enum option_id {
@@ -50,6 +51,8 @@ struct settings {
     double temperature, cfg_scale, threshold, factor;
     bool logits_eos_inf, confidence_eos_eot_inf, early_stop;
     const char *reuse, *store;
+    uint64_t memory;                            /* bytes; up to 100: per cent of what is available; 0: the default */
+    int context;
     uint64_t seed;                              /* after settings_open: never "random" */
 
     const char *ids, *logits, *hidden;          /* forward */
@@ -85,6 +88,8 @@ const char *nearest_word(const char *word, const char *const *words);
 /* Strict numbers: the whole text, decimal, no locale. */
 bool parse_int(const char *text, int64_t min, int64_t max, int64_t *v);
 bool parse_real(const char *text, double min, double max, double *v);
+/* Bytes: a number with K, M, G or T (powers of 1024; KB, MB, ... are powers of 1000, KiB, ... of 1024 too); or P%, as P. */
+bool parse_size(const char *text, uint64_t *v);
 /* Ids separated by commas or white space, appended to *ids (mem_resize); false and E_CLI_VALUE for anything else. */
 bool parse_ids(const char *text, const char *flag, int32_t **ids, size_t *n, struct unmask_err *err);
 

@@ -9,13 +9,40 @@
 #include "denoise.h"
 #include "likelihood.h"
 #include "mem.h"
-#include "session.h"
+#include "plan.h"
 
 /* ---- model ---- */
 
+static const char *reuse_names(int i) { return reuse_profiles[i].name; }
+static const char *store_names(int i) { return store_kinds[i] ? store_kinds[i]->name : NULL; }
+
+static bool unknown_name(const char *field, const char *found, const char *(*names)(int i), struct unmask_err *err)
+{
+    char known[200] = "";
+    for (int i = 0; names(i); i++) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names(i));
+    return fail(err, E_GEN_VALUE, .field = field, .found = QUOTE(found, strlen(found)), .need = FMT("one of %s", known));
+}
+
+static bool check_names(const char *reuse, const char *store, struct unmask_err *err)
+{
+    if (reuse && !reuse_profile_by_name(reuse)) return unknown_name("reuse", reuse, reuse_names, err);
+    return !store || store_kind_by_name(store) || unknown_name("store", store, store_names, err);
+}
+
 bool unmask_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
 {
-    return model_open(out, path, opts, err);
+    static const struct unmask_open_options none;
+    struct unmask_model *m;
+    if (!opts) opts = &none;
+    if (!check_names(opts->reuse, opts->store, err) || !model_prepare(&m, path, opts, err)) return false;
+    const struct plan_need need = plan_need_of(m, opts);
+    const struct memory_plan plan = plan_memory(m, &need, opts->memory_budget);
+    m->budget = plan.budget;
+    m->taken = plan.program + plan.resident;
+    const bool ok = (plan.fits || plan_refuse(&plan, path, err)) && model_load(m, (size_t)plan.ring, opts->threads, err);
+    if (ok) *out = m;
+    else model_close(m);
+    return ok;
 }
 
 void unmask_close(struct unmask_model *m) { model_close(m); }
@@ -110,6 +137,19 @@ void unmask_session_close(struct unmask_session *s)
     mem_free(s);
 }
 
+/* A session never takes more than the model's budget leaves. */
+static bool within_budget(const struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
+{
+    const struct unmask_model *m = s->m;
+    const struct plan_need n = { .n_tokens = need->n_tokens, .guidance = need->n_branches > 1, .logits = s->work_need.logits, .history = need->history,
+                                 .kind = need->kind ? need->kind : forward_store_kind(m), .threads = pool_threads(s->pool) };
+    const uint64_t bytes = m->taken + plan_store_bytes(m, &n) + plan_work_bytes(m, &n, m->n_stream > 0) + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
+    return !m->budget || bytes <= m->budget
+        || fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", n.n_tokens, (double)bytes / 0x1p20),
+                .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
+                .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", n.n_tokens));
+}
+
 static bool store_room(struct unmask_session *s, int branch, const struct session_need *need, struct unmask_err *err)
 {
     const struct store_kind *kind = need->kind ? need->kind : forward_store_kind(s->m);
@@ -133,12 +173,13 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
     const int n = need->n_tokens;
     if (n > s->m->h.n_ctx)
         return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
+    if (!within_budget(s, need, err)) return false;
     for (int b = 0; b < need->n_branches; b++)
         if (!store_room(s, b, need, err)) return false;
-    if (s->f && forward_max_tokens(s->f) >= n) return true;
+    if (s->f && forward_max_tokens(s->f) >= n && forward_max_branches(s->f) >= need->n_branches) return true;
     forward_close(s->f);
     s->f = NULL;
-    return forward_open(&s->f, s->m, n, s->pool, err);
+    return forward_open(&s->f, s->m, n, need->n_branches, s->pool, err);
 }
 
 static bool work_room(struct unmask_session *s, int n, struct denoise_need need, struct unmask_err *err)
@@ -168,16 +209,6 @@ static bool in_range(const char *name, double v, double min, double max, struct 
     return (v >= min && v <= max) || fail(err, E_GEN_VALUE, .field = name, .found = FMT("%g", v), .need = FMT("%g to %g", min, max));
 }
 
-static const char *reuse_names(int i) { return reuse_profiles[i].name; }
-static const char *store_names(int i) { return store_kinds[i] ? store_kinds[i]->name : NULL; }
-
-static bool unknown_name(const char *field, const char *found, const char *(*names)(int i), struct unmask_err *err)
-{
-    char known[200] = "";
-    for (int i = 0; names(i); i++) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names(i));
-    return fail(err, E_GEN_VALUE, .field = field, .found = QUOTE(found, strlen(found)), .need = FMT("one of %s", known));
-}
-
 static bool check_options(const struct unmask_model *m, const struct unmask_options *o, struct unmask_err *err)
 {
     if (!in_range("gen_length", o->gen_length, 0, 1 << 24, err) || !in_range("block_length", o->block_length, 0, 1 << 24, err)
@@ -186,8 +217,7 @@ static bool check_options(const struct unmask_model *m, const struct unmask_opti
         || !in_range("factor", (double)o->factor, 0, 1e6, err)) return false;
     if (o->threshold > 0 && o->factor > 0)
         return fail(err, E_GEN_VALUE, .field = "threshold, factor", .found = "both", .need = "one commit rule at a time");
-    if (o->reuse && !reuse_profile_by_name(o->reuse)) return unknown_name("reuse", o->reuse, reuse_names, err);
-    if (o->store && !store_kind_by_name(o->store)) return unknown_name("store", o->store, store_names, err);
+    if (!check_names(o->reuse, o->store, err)) return false;
     if ((o->logits_eos_inf || o->confidence_eos_eot_inf) && m->h.eos_id < 0)
         return fail(err, E_GEN_NO_TOKEN, .field = o->logits_eos_inf ? "logits_eos_inf" : "confidence_eos_eot_inf", .need = "an end-of-text token");
     if (o->confidence_eos_eot_inf && m->h.eot_id < 0)
@@ -338,7 +368,8 @@ bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
     struct tap tap = { taps, false };
     forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { s->store[0] }, .n_keys = (int)n, .key_mask = key_mask, .n_rows = (int)n,
                                        .x = x, .on_layer = taps->hidden ? tap_layer : NULL, .user = &tap });
-    for (int i = 0; taps->logits && !tap.stopped && i < (int)n; i += LOGIT_ROWS) {
+    const bool failed = forward_failed(s->f, err);
+    for (int i = 0; taps->logits && !tap.stopped && !failed && i < (int)n; i += LOGIT_ROWS) {
         int rows[LOGIT_ROWS];
         const int k = (int)n - i < LOGIT_ROWS ? (int)n - i : LOGIT_ROWS;
         for (int r = 0; r < k; r++) rows[r] = i + r;
@@ -346,7 +377,7 @@ bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
         for (int r = 0; r < k && !tap.stopped; r++) tap.stopped = !taps->logits(taps->user, i + r, logits + (size_t)r * ld);
     }
     mem_free(x);
-    return !tap.stopped || fail(err, E_CANCELLED, .hint = NULL);
+    return !failed && (!tap.stopped || fail(err, E_CANCELLED, .hint = NULL));
 }
 
 bool unmask_likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,

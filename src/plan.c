@@ -1,0 +1,73 @@
+/* plan.c - see plan.h. */
+#include "plan.h"
+
+#include "mem.h"
+
+enum { CONTEXT = 512, LEAST_RING = 64 << 10, MOST_RING = 48 << 20, RING_SHARE = 64 };
+
+uint64_t plan_default_budget(void) { return mem_resident() + mem_available() / 4 * 3; }
+
+struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_open_options *o)
+{
+    const int context = o->context ? o->context : CONTEXT;
+    const struct reuse_profile *reuse = o->reuse ? reuse_profile_by_name(o->reuse) : NULL;
+    const struct store_kind *kind = o->store ? store_kind_by_name(o->store) : NULL;
+    return (struct plan_need){ .n_tokens = context < m->h.n_ctx ? context : m->h.n_ctx, .guidance = o->guidance, .logits = o->logits || o->guidance,
+                               .history = reuse && reuse_has_history(reuse), .kind = kind ? kind : forward_store_kind(m),
+                               .threads = o->threads > 0 ? o->threads : pool_cores() };
+}
+
+uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *n)
+{
+    return (n->guidance ? 2 : 1) * (uint64_t)row_store_bytes(n->kind, &m->h, n->n_tokens, n->history ? m->h.n_layer : 1);
+}
+
+uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n, bool streamed)
+{
+    return forward_bytes(m, n->n_tokens, n->guidance ? 2 : 1, streamed, n->threads) + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
+}
+
+static size_t ring_of(uint64_t weights)
+{
+    const uint64_t ring = weights / RING_SHARE;
+    return ring < LEAST_RING ? LEAST_RING : ring > MOST_RING ? MOST_RING : (size_t)ring;
+}
+
+struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *need, uint64_t budget)
+{
+    struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = mem_resident(), .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
+    const size_t ring = ring_of(m->weight_bytes);
+    p.store = plan_store_bytes(m, need);
+    p.work = plan_work_bytes(m, need, false);
+    p.resident = model_divide(m, UINT64_MAX).resident;
+    p.total = p.program + p.resident + p.store + p.work;
+    model_divide(m, 0);
+    const uint64_t streaming = plan_work_bytes(m, need, true), ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
+    p.least_packed = p.program + model_least(m) + p.store + streaming + ring_bytes;
+    p.least = p.packed && p.least_packed < p.total ? p.least_packed : p.total;
+    p.fits = p.total <= p.budget;
+    if (p.fits || !p.packed || p.least == p.total) {
+        model_divide(m, UINT64_MAX);
+        return p;
+    }
+    const uint64_t other = p.program + p.store + streaming + ring_bytes;
+    const struct model_share s = model_divide(m, p.budget > other ? p.budget - other : 0);
+    p.work = streaming;
+    p.ring = stream_bytes(m->stream, m->n_stream, ring);
+    p.resident = s.resident;
+    p.streamed = s.streamed;
+    p.in_file = s.in_file;
+    p.total = p.program + p.resident + p.ring + p.store + p.work;
+    p.fits = p.total <= p.budget;
+    return p;
+}
+
+#define MIB(n) FMT("%llu MiB", (unsigned long long)(((n) + 0xFFFFF) >> 20))
+
+bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_err *err)
+{
+    return fail(err, E_MODEL_MEMORY, .file = path, .found = FMT("a budget of %s", MIB(p->budget)), .need = MIB(p->least),
+                .hint = p->packed ? "Give it that much (--memory), or keep room for less (--context, --store)"
+                        : p->rounded ? FMT("Packed it runs in %s: unmask quantize %.120s packed.gguf --layout packed", MIB(p->least_packed), path)
+                        : FMT("Make it smaller: unmask quantize %.120s model-q4_0.gguf q4_0 --layout packed", path));
+}

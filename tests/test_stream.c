@@ -1,0 +1,407 @@
+/* test_stream.c - weights that do not stay in memory: the same bits as with all of them in it, each byte read once a pass, and a
+ * sentence when the file fails: the n-th read gives an error, too little, or comes late; the file is cut short or changes.
+ * The linker puts __wrap_pread of this file in the place of the system's (Makefile). */
+#define _GNU_SOURCE             /* O_DIRECT */
+#include "testing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "denoise.h"
+#include "plan.h"
+#include "quantize.h"
+
+#define DATA "tests/data/checkpoints/"
+
+/* ---- faults of reading ---- */
+
+enum effect { NOTHING, ERROR, SHORT, SLOW, NO_DIRECT, VANISHED };
+static struct { atomic_int effect, after; } fault;              /* from read number `after` on */
+
+static void arm(enum effect effect, int after)
+{
+    atomic_store(&fault.after, after);
+    atomic_store(&fault.effect, (int)effect);
+}
+
+ssize_t __real_pread(int fd, void *p, size_t n, off_t at);
+ssize_t __real_pread64(int fd, void *p, size_t n, off_t at);
+ssize_t __wrap_pread(int fd, void *p, size_t n, off_t at);
+ssize_t __wrap_pread64(int fd, void *p, size_t n, off_t at);
+
+static ssize_t faulty(int fd, void *p, size_t n, off_t at)
+{
+    const int effect = atomic_load(&fault.effect);
+    const bool direct = fcntl(fd, F_GETFL) & O_DIRECT;
+    if (effect == NOTHING || (effect != NO_DIRECT && atomic_fetch_sub(&fault.after, 1) > 0)) return __real_pread64(fd, p, n, at);
+    switch ((enum effect)effect) {
+    case ERROR: errno = EIO; return -1;
+    case VANISHED: return 0;
+    case SHORT: return __real_pread64(fd, p, direct ? n / 2 & ~(size_t)511 : (n + 1) / 2, at);
+    case SLOW: usleep(1000); return __real_pread64(fd, p, n, at);
+    default: break;
+    }
+    errno = EINVAL;                             /* NO_DIRECT */
+    return direct ? -1 : __real_pread64(fd, p, n, at);
+}
+ssize_t __wrap_pread(int fd, void *p, size_t n, off_t at) { return faulty(fd, p, n, at); }
+ssize_t __wrap_pread64(int fd, void *p, size_t n, off_t at) { return faulty(fd, p, n, at); }
+
+/* ---- models ---- */
+
+static const char *const names[] = { "llada-tiny", "llada-tied", "llada-gqa", "llada-tiny-bf16" };
+
+static const char *pack(const char *name, const struct quant_format *f)
+{
+    struct unmask_err err;
+    struct quantize_report report;
+    char in[100];
+    snprintf(in, sizeof in, DATA "%s", name);
+    OK(quantize_file(in, scratch("packed.gguf"), &(struct quantize_options){ .format = f, .threads = 2, .force = true, .packed = true }, &report, &err), err);
+    return scratch("packed.gguf");
+}
+
+enum { RING = 20000 };
+
+/* A model of which about `limit` bytes stay. */
+static struct unmask_model *open_part(const char *path, uint64_t limit)
+{
+    struct unmask_err err;
+    struct unmask_model *m;
+    OK(model_prepare(&m, path, NULL, &err), err);
+    model_divide(m, limit);
+    OK(model_load(m, RING, 2, &err), err);
+    return m;
+}
+
+/* ---- the ring ---- */
+
+static void every_byte_comes_in_order(void **state)
+{
+    (void)state;
+    enum { TILE = 192, PARTS = 5, START = 64 };
+    static const int n_tiles[PARTS] = { 7, 1, 30, 2, 13 };
+    static uint8_t bytes[(7 + 1 + 30 + 2 + 13) * TILE + PARTS * START];
+    struct unmask_err err;
+    struct file f;
+    struct stream_part parts[PARTS];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 2654435761u >> 24);
+    OK(file_open(&f, scratch_write("bytes", bytes, sizeof bytes), &err), err);
+    uint64_t at = 0;
+    for (int i = 0; i < PARTS; i++) {
+        parts[i] = (struct stream_part){ &f, at += START, TILE, n_tiles[i] };
+        at += (uint64_t)n_tiles[i] * TILE;
+    }
+    for (size_t ring = 1; ring < 40000; ring *= 3) {
+        struct stream *s;
+        OK(stream_open(&s, parts, PARTS, ring, &err), err);
+        unsigned noise = (unsigned)ring;
+        for (int round = 0; round < 40; round++) {
+            noise = noise * 1103515245u + 12345u;
+            const int first = round % 3 == 2 ? (int)(noise >> 16) % PARTS : 0, last = round % 5 == 4 ? (int)(noise >> 20) % PARTS : PARTS - 1;
+            for (int p = first; p <= last; p++) {
+                stream_seek(s, p);
+                for (int tile = 0; tile < n_tiles[p]; tile++) {
+                    const int unit = stream_unit(s, p), start = tile / unit * unit, of = n_tiles[p] - start < unit ? n_tiles[p] - start : unit;
+                    const uint8_t *t = stream_take(s, p, tile);
+                    assert_non_null(t);
+                    assert_int_equal((uintptr_t)t % 64, parts[p].offset % 64);
+                    assert_memory_equal(t, bytes + parts[p].offset + (size_t)tile * TILE, TILE);
+                    stream_give(s, p, tile, 1, (uint64_t)of);
+                }
+            }
+        }
+        assert_true(stream_drain(s));
+        assert_false(stream_failed(s, NULL));
+        stream_close(s);
+    }
+    file_close(&f);
+}
+
+/* ---- whole models ---- */
+
+struct logits { float x[40 * 512]; };
+static bool keep_row(void *user, int position, const float *row)
+{
+    memcpy(((struct logits *)user)->x + (size_t)position * 512, row, 512 * sizeof *row);
+    return true;
+}
+
+static bool pass(const struct unmask_model *m, int threads, int n, struct logits *out, struct unmask_err *err)
+{
+    struct unmask_session *s;
+    int32_t ids[40];
+    for (int i = 0; i < n; i++) ids[i] = i % 3 ? (i * 37 + 11) % 480 : m->h.mask_id;
+    OK(unmask_session_open(&s, m, threads, err), *err);
+    const bool ok = unmask_forward(s, ids, (size_t)n, NULL, &(struct unmask_taps){ .user = out, .logits = keep_row }, err);
+    unmask_session_close(s);
+    return ok;
+}
+
+static void streamed_models_compute_the_same(void **state)
+{
+    (void)state;
+    static struct logits a, b;
+    struct unmask_err err;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const char *path = pack(names[i], i == 3 ? &format_bf16 : i == 1 ? &format_q4_0 : &format_q8_0);
+        struct unmask_model *whole = open_part(path, UINT64_MAX);
+        assert_int_equal(whole->n_stream, 0);
+        OK(pass(whole, 2, 40, &a, &err), err);
+        for (int part = 0; part < 4; part++) {
+            struct unmask_model *m = open_part(path, whole->weight_bytes * (uint64_t)part / 4);
+            assert_true(m->n_stream > 0 && (part > 0 || m->n_stream == 7 * m->h.n_layer));
+            for (int threads = 1; threads <= 3; threads++) {
+                memset(&b, 0, sizeof b);
+                OK(pass(m, threads, 40, &b, &err), err);
+                assert_memory_equal(&a, &b, sizeof a);
+            }
+            unmask_close(m);
+        }
+        unmask_close(whole);
+    }
+}
+
+static void generate(const struct unmask_model *m, const char *reuse, float cfg, float temperature, struct unmask_result *r)
+{
+    static const int32_t prompt[] = { 480, 17, 33, 99, 250, 3, 77 };
+    struct unmask_err err;
+    struct unmask_session *s;
+    struct unmask_options o;
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    unmask_options_default(m, &o);
+    o.gen_length = 24;
+    o.block_length = 8;
+    o.threshold = 0.02f;
+    o.early_stop = false;
+    o.cfg_scale = cfg;
+    o.temperature = temperature;
+    o.reuse = reuse;
+    OK(unmask_generate(s, prompt, ARRAY_LEN(prompt), &o, NULL, NULL, r, &err), err);
+    unmask_session_close(s);
+}
+
+static void streamed_models_write_the_same(void **state)
+{
+    (void)state;
+    const char *path = pack("llada-gqa", &format_q8_0);
+    struct unmask_model *whole = open_part(path, UINT64_MAX), *m = open_part(path, whole->weight_bytes / 3);
+    for (const struct reuse_profile *p = reuse_profiles; p->name; p++)
+        for (int cfg = 0; cfg < 2; cfg++) {
+            struct unmask_result a, b;
+            generate(whole, p->name, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &a);
+            generate(m, p->name, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &b);
+            assert_int_equal(a.passes, b.passes);
+            assert_memory_equal(a.canvas, b.canvas, (size_t)a.n_canvas * sizeof *a.canvas);
+            assert_memory_equal(a.confidence + a.n_prompt, b.confidence + b.n_prompt, (size_t)(a.n_canvas - a.n_prompt) * sizeof *a.confidence);
+            unmask_result_free(&a);
+            unmask_result_free(&b);
+        }
+    unmask_close(whole);
+    unmask_close(m);
+}
+
+/* Two branches and more rows than a resident pass takes at a time: still one visit for each matrix. */
+static void each_byte_is_read_once_a_pass(void **state)
+{
+    (void)state;
+    enum { N = 200, PASSES = 6 };
+    struct unmask_err err;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 40000);
+    uint64_t streamed = 0;
+    for (int i = 0; i < m->n_stream; i++) streamed += (uint64_t)m->stream[i].n_tiles * m->stream[i].tile_bytes;
+    struct pool *pool;
+    struct forward *f;
+    struct row_store *store[2];
+    static int32_t ids[N];
+    static int need[40];
+    float *x = test_malloc(2 * N * (size_t)m->h.n_embd * sizeof *x);
+    for (int i = 0; i < N; i++) ids[i] = (i * 31) % 480;
+    for (int i = 0; i < 40; i++) need[i] = i * 7;
+    OK(pool_open(&pool, 2, &err) && forward_open(&f, m, N, 2, pool, &err), err);
+    for (int b = 0; b < 2; b++) OK(row_store_open(&store[b], forward_store_kind(m), &m->h, N, 1, &err), err);
+    const uint64_t ahead = stream_bytes(m->stream, m->n_stream, m->ring_bytes);
+    for (int i = 0; i < PASSES; i++)
+        assert_true(forward_pass(f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { store[0], store[1] }, .n_keys = N, .n_rows = N, .need = i % 2 ? need : NULL, .n_need = 40, .x = x }));
+    const uint64_t read = forward_bytes_read(f);
+    assert_true(read >= PASSES * streamed && read <= PASSES * streamed + ahead);
+    for (int b = 0; b < 2; b++) row_store_close(store[b]);
+    forward_close(f);
+    pool_close(pool);
+    test_free(x);
+    unmask_close(m);
+}
+
+/* ---- faults ---- */
+
+static void a_read_that_fails_is_an_error(void **state)
+{
+    (void)state;
+    static struct logits out;
+    struct unmask_err err;
+    for (int vanished = 0; vanished < 2; vanished++)
+        for (int after = 0; after < 60; after += after < 10 ? 1 : 7) {
+            struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+            arm(vanished ? VANISHED : ERROR, after);
+            const bool ok = pass(m, 2, 40, &out, &err);
+            arm(NOTHING, 0);
+            if (after < 20) assert_false(ok);
+            if (!ok) expect_err(&err, vanished ? "E-FILE-004" : "E-FILE-003", "packed.gguf", vanished ? "the end of the file" : "bytes ", NULL);
+            if (!ok) assert_int_equal(err.status, UNMASK_EIO);
+            unmask_close(m);
+        }
+}
+
+static void odd_reads_change_nothing(void **state)
+{
+    (void)state;
+    static struct logits a, b;
+    static const enum effect effects[] = { SHORT, SLOW, NO_DIRECT };
+    struct unmask_err err;
+    const char *path = pack("llada-gqa", &format_q4_0);
+    struct unmask_model *m = open_part(path, 0);
+    OK(pass(m, 2, 33, &a, &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(effects); i++)
+        for (int after = 0; after < 8; after += 7) {
+            arm(effects[i], after);
+            const bool ok = pass(m, 2, 33, &b, &err);
+            arm(NOTHING, 0);
+            OK(ok, err);
+            assert_memory_equal(&a, &b, 33 * 512 * sizeof(float));
+        }
+    unmask_close(m);
+}
+
+/* The file is cut short, overwritten, removed or replaced while a session lasts. */
+static void a_file_that_changes_is_noticed(void **state)
+{
+    (void)state;
+    static const int32_t ids[] = { 5, 6, 7, 8 };
+    static struct logits out;
+    struct unmask_err err;
+    for (int how = 0; how < 4; how++) {
+        struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+        const struct unmask_taps taps = { .user = &out, .logits = keep_row };
+        struct unmask_session *s;
+        OK(unmask_session_open(&s, m, 2, &err), err);
+        OK(unmask_forward(s, ids, 4, NULL, &taps, &err), err);
+        const char *path = scratch("packed.gguf");
+        if (how == 0) assert_int_equal(truncate(path, 100000), 0);
+        if (how == 1) {
+            FILE *f = fopen(path, "r+b");
+            fputc('G', f);
+            fclose(f);
+        }
+        if (how == 2) unlink(path);
+        if (how == 3) {
+            rename(path, scratch("old.gguf"));
+            scratch_write("packed.gguf", "other", 5);
+        }
+        const bool ok = unmask_forward(s, ids, 4, NULL, &taps, &err);
+        if (how >= 2) OK(ok, err);              /* the old file is still there for those who have it open */
+        else {
+            assert_false(ok);
+            expect_err(&err, "E-FILE-004", "packed.gguf", NULL);
+            assert_false(unmask_forward(s, ids, 4, NULL, &taps, &err));
+        }
+        unmask_session_close(s);
+        unlink(scratch("packed.gguf"));
+        unmask_close(m);
+    }
+}
+
+/* A generation stops with the error, and the step's result is thrown away. */
+static void a_generation_stops(void **state)
+{
+    (void)state;
+    static const int32_t prompt[] = { 480, 17, 33 };
+    struct unmask_err err;
+    struct unmask_session *s;
+    struct unmask_options o;
+    struct unmask_result r;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    unmask_options_default(m, &o);
+    o.gen_length = 16;
+    arm(ERROR, 100);
+    assert_false(unmask_generate(s, prompt, 3, &o, NULL, NULL, &r, &err));
+    expect_err(&err, "E-FILE-003", "packed.gguf", NULL);
+    assert_null(r.canvas);
+    double nats;
+    assert_false(unmask_likelihood(s, prompt, 3, prompt, 3, 4, 0, 1, &nats, &err));
+    expect_err(&err, "E-FILE-003", "packed.gguf", NULL);
+    arm(NOTHING, 0);
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
+/* ---- budgets ---- */
+
+static void budgets_are_kept(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *m;
+    struct unmask_session *s;
+    const char *path = pack("llada-tiny", &format_f32);
+    struct unmask_open_options o = { .memory_budget = 1000, .threads = 2, .context = 64 };
+    assert_false(unmask_open(&m, path, &o, &err));
+    expect_err(&err, "E-MEM-002", "packed.gguf", "a budget of 1 MiB", "--memory", NULL);
+    assert_int_equal(err.status, UNMASK_EMEMORY);
+    assert_false(unmask_open(&m, DATA "llada-tiny", &o, &err));
+    expect_err(&err, "E-MEM-002", "unmask quantize " DATA "llada-tiny model-q4_0.gguf q4_0 --layout packed", NULL);
+    OK(quantize_file(DATA "llada-tiny", scratch("q8.gguf"), &(struct quantize_options){ .format = &format_q8_0 }, &(struct quantize_report){ 0 }, &err), err);
+    assert_false(unmask_open(&m, scratch("q8.gguf"), &o, &err));
+    expect_err(&err, "E-MEM-002", "Packed it runs in", "q8.gguf packed.gguf --layout packed", NULL);
+    o.reuse = "faster";
+    assert_false(unmask_open(&m, path, &o, &err));
+    expect_err(&err, "E-GEN-001", "faster", NULL);
+    o.reuse = NULL;
+
+    OK(model_prepare(&m, path, &o, &err), err);
+    const struct plan_need need = plan_need_of(m, &o);
+    const struct memory_plan all = plan_memory(m, &need, 0);
+    assert_true(all.fits && all.streamed == 0 && all.least < all.total && all.weights == all.resident);
+    for (int i = 0; i <= 4; i++) {
+        const uint64_t budget = all.least + (all.total - all.least) * (uint64_t)i / 4;
+        const struct memory_plan p = plan_memory(m, &need, budget);
+        assert_true(p.fits && p.total <= budget);
+        assert_true((p.streamed > 0) == (i < 4));
+        assert_int_equal(p.resident + p.streamed + p.in_file, p.weights);
+        assert_int_equal(p.total, p.program + p.resident + p.ring + p.store + p.work);
+    }
+    assert_false(plan_memory(m, &need, all.least - 4096).fits);
+    unmask_close(m);
+
+    m = open_part(path, UINT64_MAX);
+    m->budget = m->taken + plan_store_bytes(m, &need) + plan_work_bytes(m, &need, false);        /* fits, for so long a canvas and no longer */
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    static int32_t ids[250];
+    static struct logits out;
+    OK(unmask_forward(s, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
+    assert_false(unmask_forward(s, ids, 250, NULL, &(struct unmask_taps){ .user = NULL }, &err));
+    expect_err(&err, "E-MEM-003", "250 positions", "--context 250", NULL);
+    OK(unmask_forward(s, ids, 30, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_byte_comes_in_order),
+        cmocka_unit_test(streamed_models_compute_the_same),
+        cmocka_unit_test(streamed_models_write_the_same),
+        cmocka_unit_test(each_byte_is_read_once_a_pass),
+        cmocka_unit_test(a_read_that_fails_is_an_error),
+        cmocka_unit_test(odd_reads_change_nothing),
+        cmocka_unit_test(a_file_that_changes_is_noticed),
+        cmocka_unit_test(a_generation_stops),
+        cmocka_unit_test(budgets_are_kept),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    scratch_remove();
+    return failed;
+}
