@@ -139,8 +139,9 @@ struct unmask_options {
     bool logits_eos_inf, confidence_eos_eot_inf;
     bool early_stop;            /* end at the first end token with nothing masked before it      */
     uint64_t seed;
-    const char *reuse;          /* which rows a step computes: "none", "exact", "balanced", "fast", or a published method:
-                                   "prefix", "dual", "dkv", "vicinity", "window"; NULL = "exact" */
+    const char *reuse;          /* which rows a step computes: "none", "exact", "faithful", "balanced", "fast", or a published
+                                   method: "prefix", "dual", "dkv", "vicinity", "window"; with changes behind the name, as in
+                                   "balanced,candidates=16,left=24"; NULL = "exact"               */
     const char *store;          /* how rows are kept: "kv_f32", "kv_f16", "kv_i8"; NULL = by the weights */
 };
 
@@ -182,6 +183,13 @@ struct unmask_result {
     int steps, passes, n_blocks;/* steps of the schedule, evaluations run, blocks                */
     uint64_t rows;              /* rows that went through the layers, all passes                 */
     double seconds;
+    /* What comparisons of passes over some rows with passes over all rows of the same state found (reuse "faithful"). */
+    struct unmask_audit {
+        int audits, disagreements;      /* comparisons; those where some best token differed            */
+        int refreshes;                  /* passes over all rows because a decision was in doubt         */
+        float largest;                  /* error of a best logit's lead over the next                   */
+        double kl;                      /* mean over audits, nats, best token against all others        */
+    } audit;
 };
 
 /* Continue prompt (n_prompt ids; it may hold mask tokens, filled as generate.py does) by

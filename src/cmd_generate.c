@@ -219,9 +219,11 @@ void print_json_figures(const struct generator *g, const struct answer *a, size_
     if (!isnan(a->confidence_min)) snprintf(confidence, sizeof confidence, "%.9g", (double)a->confidence_min);
     printf("\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%d,\"total_tokens\":%zu},"
            "\"x_diffusion\":{\"steps\":%d,\"passes\":%d,\"blocks\":%d,\"seed\":%" PRIu64 ",\"ms_total\":%.3f,\"confidence_min\":%s,"
+           "\"rows\":%" PRIu64 ",\"audit\":{\"audits\":%d,\"disagreements\":%d,\"refreshes\":%d,\"largest_error\":%.9g,\"kl\":%.9g},"
            "\"isa\":\"%s\",\"peak_rss_bytes\":%" PRIu64 "}",
            n_prompt, a->n_tokens, n_prompt + (size_t)a->n_tokens, a->r.steps, a->r.passes, a->r.n_blocks, g->o.seed, a->r.seconds * 1e3,
-           confidence, g->info.isa, term_peak_rss());
+           confidence, a->r.rows, a->r.audit.audits, a->r.audit.disagreements, a->r.audit.refreshes, (double)a->r.audit.largest, a->r.audit.kl,
+           g->info.isa, term_peak_rss());
 }
 
 void answer_summary(const struct generator *g, const struct answer *a)
@@ -229,6 +231,10 @@ void answer_summary(const struct generator *g, const struct answer *a)
     fprintf(stderr, "unmask: %d steps, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps,
             a->n_tokens, a->r.seconds, a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20),
             g->info.isa, g->o.seed);
+    const struct unmask_audit *audit = &a->r.audit;
+    if (audit->audits)
+        fprintf(stderr, "unmask: audits: %d, another best token in %d, largest error of a lead %.3f, KL %.5f nats; %d decisions taken again on fresh rows\n",
+                audit->audits, audit->disagreements, (double)audit->largest, audit->kl, audit->refreshes);
 }
 
 void answer_print(const struct generator *g, const struct answer *a)

@@ -1,6 +1,7 @@
 /* commit.c - see commit.h. */
 #include "commit.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static int by_confidence(const void *a, const void *b)
@@ -17,6 +18,18 @@ static int select_fixed(struct candidate *c, int n, int quota, float parameter)
     return quota < n ? quota : n;
 }
 
+/* Half the step from the last selected to the first that is not: both may move. */
+static float slack_order(const struct candidate *c, int n, int k)
+{
+    return k > 0 && k < n ? (c[k - 1].confidence - c[k].confidence) / 2 : INFINITY;
+}
+
+static float slack_fixed(const struct candidate *c, int n, int k, float parameter)
+{
+    (void)parameter;
+    return slack_order(c, n, k);
+}
+
 static int select_threshold(struct candidate *c, int n, int quota, float threshold)
 {
     (void)quota;
@@ -26,17 +39,37 @@ static int select_threshold(struct candidate *c, int n, int quota, float thresho
     return k;
 }
 
+/* The best is selected whatever its bar, as long as it is the best; the others as far as they reach their bars. */
+static float slack_of_bars(const struct candidate *c, int n, int k, float (*bar)(int i, float parameter), float parameter)
+{
+    float slack = k == 1 ? slack_order(c, n, k) : INFINITY;
+    for (int i = 1; i < k; i++) slack = fminf(slack, c[i].confidence - bar(i, parameter));
+    return k < n ? fminf(slack, bar(k, parameter) - c[k].confidence) : slack;
+}
+
+static float threshold_bar(int i, float threshold)
+{
+    (void)i;
+    return threshold;
+}
+
+static float slack_threshold(const struct candidate *c, int n, int k, float threshold) { return slack_of_bars(c, n, k, threshold_bar, threshold); }
+
+static float factor_bar(int i, float factor) { return (float)(1.0 - (double)factor / (i + 2.0)); }
+
 static int select_factor(struct candidate *c, int n, int quota, float factor)
 {
     (void)quota;
     qsort(c, (size_t)n, sizeof *c, by_confidence);
     int k = n > 0;
-    while (k < n && c[k].confidence >= (float)(1.0 - (double)factor / (k + 2.0))) k++;
+    while (k < n && c[k].confidence >= factor_bar(k, factor)) k++;
     return k;
 }
 
-const struct commit_rule commit_fixed = { "fixed", select_fixed }, commit_threshold = { "threshold", select_threshold },
-                         commit_factor = { "factor", select_factor };
+static float slack_factor(const struct candidate *c, int n, int k, float factor) { return slack_of_bars(c, n, k, factor_bar, factor); }
+
+const struct commit_rule commit_fixed = { "fixed", select_fixed, slack_fixed }, commit_threshold = { "threshold", select_threshold, slack_threshold },
+                         commit_factor = { "factor", select_factor, slack_factor };
 
 const struct commit_rule *commit_rule_of(const struct unmask_options *o, float *parameter)
 {

@@ -20,6 +20,8 @@ struct commit_rule {
     /* Sort c[n] so that the positions to commit come first, and say how many: 1..n for n > 0 and quota > 0 (fixed: quota
      * may be 0).  Higher confidence first, ties by lowest position. */
     int (*select)(struct candidate *c, int n, int quota, float parameter);
+    /* How far confidences may move, each by so much, before other positions than the first k of c[n] would be selected. */
+    float (*slack)(const struct candidate *c, int n, int k, float parameter);
 };
 
 /* fixed      the `quota` best                                       ML-GSAI/LLaDA generate.py

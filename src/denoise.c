@@ -18,7 +18,7 @@ struct denoise_work {
     float *logits, *uncond;     /* [LOGIT_ROWS][logits_stride]; NULL where nobody needs whole rows; uncond only with guidance */
     struct apart apart;
     struct logit_stats *stats; struct logit_apart_values *values;       /* [LOGIT_ROWS]             */
-    struct candidate *candidates;               /* [max_tokens]                                     */
+    struct candidate *candidates, *stale;       /* [max_tokens]                                     */
     int *head_rows, *committed; /* [max_tokens]                                                     */
     struct reuse_state reuse;
     struct reuse_rows plan;
@@ -46,6 +46,7 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     w->stats = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->stats);
     w->values = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->values);
     w->candidates = mem_lay(base, &used, n * sizeof *w->candidates);
+    w->stale = mem_lay(base, &used, n * sizeof *w->stale);
     w->head_rows = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->head_rows);
     w->plan.rows = mem_lay(base, &used, n * sizeof *w->plan.rows);
     w->plan.need = mem_lay(base, &used, n * sizeof *w->plan.need);
@@ -53,7 +54,9 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     w->reuse.changed = mem_lay(base, &used, n * sizeof *w->reuse.changed);
     w->reuse.age = mem_lay(base, &used, n * sizeof *w->reuse.age);
     w->reuse.confidence = mem_lay(base, &used, n * sizeof *w->reuse.confidence);
+    w->reuse.computed = mem_lay(base, &used, n * sizeof *w->reuse.computed);
     w->reuse.order = mem_lay(base, &used, n * sizeof *w->reuse.order);
+    w->reuse.rank = mem_lay(base, &used, n * sizeof *w->reuse.rank);
     w->committed = mem_lay(base, &used, n * sizeof *w->committed);
     w->confidence = mem_lay(base, &used, n * sizeof *w->confidence);
     w->margin = mem_lay(base, &used, n * sizeof *w->margin);
@@ -187,6 +190,8 @@ static void choose(const struct denoise *d, struct logit_stats *s, const struct 
 
 /* ---- one evaluation ---- */
 
+struct decision { const struct commit_rule *rule; float parameter; int quota; };
+
 struct choose_job { const struct denoise *d; struct candidate *c; size_t stride; };
 
 static void choose_item(void *arg, int i, int worker)
@@ -220,13 +225,11 @@ static void choose_rows(struct denoise *d, struct candidate *c, int chosen, int 
     for (int i = 0; d->on_candidate && i < chosen; i++) d->on_candidate(d->user, c[i].position, c[i].token, w->logits + (size_t)i * stride);
 }
 
-/* The rows that the profile plans go through the layers, in both branches with guidance. */
-static void pass_over_rows(struct denoise *d, struct reuse_block block)
+/* The planned rows go through the layers, in both branches with guidance. */
+static void pass_over_rows(struct denoise *d)
 {
     struct denoise_work *w = d->work;
     const int branches = w->cfg ? 2 : 1;
-    for (int i = 0; i < d->n_canvas; i++) w->is_mask[i] = d->canvas[i] == d->m->h.mask_id;
-    reuse_plan(&w->reuse, w->is_mask, block, &w->plan);
     for (int b = 0; b < branches; b++)
         for (int i = 0; i < w->plan.n_need; i++) w->need[b * w->plan.n_need + i] = b * w->plan.n_rows + w->plan.need[i];
     for (int i = 0; w->cfg && i < d->n_canvas; i++) w->unprompted[i] = w->was_mask[i] ? d->canvas[i] : d->m->h.mask_id;
@@ -238,12 +241,12 @@ static void pass_over_rows(struct denoise *d, struct reuse_block block)
     d->rows += (uint64_t)(branches * w->plan.n_rows);
 }
 
-/* Candidates: the masks before the block's end whose rows the step computed, each with token and confidence. */
-static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candidates, struct unmask_err *err)
+/* A pass over the planned rows; then its candidates, the masks before the block's end among them, each with token and confidence. */
+static bool pass_candidates(struct denoise *d, struct reuse_block block, int *n_candidates, struct unmask_err *err)
 {
     struct denoise_work *w = d->work;
     int n = 0;
-    pass_over_rows(d, block);
+    pass_over_rows(d);
     if (forward_failed(d->f, err)) return false;
     for (int at = 0; at < w->plan.n_need; ) {
         const int first = n;
@@ -266,6 +269,35 @@ static bool evaluate(struct denoise *d, struct reuse_block block, int *n_candida
         w->reuse.confidence[w->candidates[i].position] = w->candidates[i].confidence;
     }
     *n_candidates = n;
+    return true;
+}
+
+/* Candidates of a step, and how many of them, sorted, its rule would commit.  A decision that stale rows may have turned is
+ * taken again on fresh ones, and both are compared. */
+static bool evaluate(struct denoise *d, struct reuse_block block, const struct decision *by, int *n, int *k, struct unmask_err *err)
+{
+    struct denoise_work *w = d->work;
+    struct audit *a = &d->audit;
+    const int age = w->reuse.since_full;
+    for (int i = 0; i < d->n_canvas; i++) w->is_mask[i] = d->canvas[i] == d->m->h.mask_id;
+    audit_step(a);
+    reuse_plan(&w->reuse, w->is_mask, block, &w->plan);
+    const bool extra = w->plan.period && audit_due(a);
+    if (extra) reuse_plan_lean(&w->reuse, w->is_mask, block, &w->plan);
+    if (!pass_candidates(d, block, n, err)) return false;
+    *k = by->rule->select(w->candidates, *n, by->quota, by->parameter);
+    const bool doubts = !extra && !w->plan.full && audit_doubts(a, age, by->rule, by->parameter, w->candidates, *n, *k);
+    if (extra || doubts) {
+        const int n_stale = *n, k_stale = *k;
+        memcpy(w->stale, w->candidates, (size_t)n_stale * sizeof *w->stale);
+        if (d->on_again) d->on_again(d->user);
+        reuse_plan_full(&w->reuse, w->is_mask, block, &w->plan);
+        if (!pass_candidates(d, block, n, err)) return false;
+        audit_compare(a, age, w->stale, n_stale, k_stale, w->candidates, *n, &w->reuse.period);
+        if (doubts) audit_spend(a);
+        *k = by->rule->select(w->candidates, *n, by->quota, by->parameter);
+    }
+    reuse_stepped(&w->reuse);
     return true;
 }
 
@@ -292,13 +324,16 @@ void denoise_begin(struct denoise *d)
     d->rows = 0;
     d->work->apart = apart_of(&d->m->h, d->o);
     reuse_begin(&d->work->reuse, d->reuse, d->n_canvas);
+    audit_begin(&d->audit, d->reuse, d->n_canvas);
     for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
 }
 
-bool denoise_evaluate(struct denoise *d, struct reuse_block block, struct unmask_err *err)
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, int n_commits, struct unmask_err *err)
 {
-    int n_candidates;
-    return evaluate(d, block, &n_candidates, err);
+    struct decision by = { .quota = n_commits };
+    int n, k;
+    by.rule = commit_rule_of(d->o, &by.parameter);
+    return evaluate(d, block, &by, &n, &k, err);
 }
 
 void denoise_commit(struct denoise *d, int position, int32_t token)
@@ -308,12 +343,11 @@ void denoise_commit(struct denoise *d, int position, int32_t token)
 }
 
 /* One step of a block: evaluate and commit, or only count it where the quota is 0. */
-static bool step(struct denoise *d, const struct commit_rule *rule, float parameter, int quota, struct reuse_block block, int *n_committed, struct unmask_err *err)
+static bool step(struct denoise *d, const struct decision *by, struct reuse_block block, int *n_committed, struct unmask_err *err)
 {
     struct denoise_work *w = d->work;
-    int n = 0;
-    if (quota > 0 && !evaluate(d, block, &n, err)) return false;
-    const int k = quota > 0 ? rule->select(w->candidates, n, quota, parameter) : 0;
+    int n = 0, k = 0;
+    if (by->quota > 0 && !evaluate(d, block, by, &n, &k, err)) return false;
     for (int i = 0; i < k; i++) {
         const struct candidate *c = &w->candidates[i];
         denoise_commit(d, c->position, c->token);
@@ -338,9 +372,9 @@ static int block_steps(int steps, int before, int in_block, int total)
 
 bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err)
 {
-    float parameter;
-    const struct commit_rule *rule = commit_rule_of(d->o, &parameter);
-    const bool scheduled = rule == &commit_fixed;
+    struct decision by;
+    by.rule = commit_rule_of(d->o, &by.parameter);
+    const bool scheduled = by.rule == &commit_fixed;
     const int total = count_masks(d, d->block_start, d->n_canvas);
     *finish = UNMASK_FINISH_LENGTH;
     denoise_begin(d);
@@ -349,9 +383,9 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
         const int end = d->block_end[b], masks = count_masks(d, start, end), steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;
         before += masks;
         for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0 || s < d->reuse->least_steps); s++) {
-            const int quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;
+            by.quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;
             int n_committed;
-            if (!step(d, rule, parameter, quota, (struct reuse_block){ start, end, s }, &n_committed, err)) return false;
+            if (!step(d, &by, (struct reuse_block){ start, end, s }, &n_committed, err)) return false;
             go_on = report(d, b, n_committed);
             if (d->o->early_stop && denoise_end(d->m, d->canvas, d->n_prompt, d->n_canvas) >= 0) {
                 *finish = UNMASK_FINISH_STOP;

@@ -4,7 +4,7 @@
 #define DENOISE_H
 
 #include "forward.h"
-#include "reuse.h"
+#include "audit.h"
 
 /* A run over one canvas.  Everything is the caller's; denoise_run() allocates nothing. */
 struct denoise {
@@ -29,6 +29,10 @@ struct denoise {
      * space is opened; NULL: nobody looks. */
     void (*on_candidate)(void *user, int position, int32_t token, const float *logits);
 
+    /* The candidates of this step come again, computed on fresh rows.  NULL: nobody wants to know. */
+    void (*on_again)(void *user);
+
+    struct audit audit;                         /* out: what shadow passes measured                        */
     int steps, passes;                          /* out */
     uint64_t rows;                              /* out: rows through the layers, both branches counted     */
 };
@@ -47,10 +51,10 @@ void denoise_work_close(struct denoise_work *w);
 /* *finish says why it ended; false with E_CANCELLED when on_step says so. */
 bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err);
 
-/* The same loop in the caller's hands, for a run whose commits are given: begin, then evaluate a step of a block (its
- * candidates go to on_candidate, nothing is committed) and commit what the caller decides, in turn. */
+/* The same loop in the caller's hands, for a run whose commits are given: begin, then evaluate a step of a block that
+ * will commit n_commits (its candidates go to on_candidate, nothing is committed yet) and commit what the caller decides, in turn. */
 void denoise_begin(struct denoise *d);
-bool denoise_evaluate(struct denoise *d, struct reuse_block block, struct unmask_err *err);
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, int n_commits, struct unmask_err *err);
 void denoise_commit(struct denoise *d, int position, int32_t token);
 
 /* First position from n_prompt on that holds an end token with no mask before it; -1: none. */

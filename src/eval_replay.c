@@ -33,6 +33,8 @@ static void compare(void *user, int position, int32_t token, const float *logits
     s->sum.kl += eval_kl(s->logits + (size_t)at * (size_t)s->n_vocab, logits, s->n_vocab);
 }
 
+static void again(void *user) { ((struct forced *)user)->sum = (struct replay_sum){ 0 }; }
+
 static int age_bin(int age)
 {
     int bin = 0;
@@ -57,12 +59,14 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
     forced->sum = (struct replay_sum){ 0 };
     memset(forced->token, -1, (size_t)forced->block * sizeof *forced->token);
     const uint64_t before = d[1].rows;
+    int commits = 0;
+    for (int p = 0; p < run->r.n_canvas; p++) commits += run->step_of[p] == number;
     for (int i = 0; i < 2; i++) {
         d[i].steps = number - 1;
-        if (!denoise_evaluate(&d[i], block, err)) return false;
+        if (!denoise_evaluate(&d[i], block, commits, err)) return false;
     }
     const int branches = d[1].o->cfg_scale > 0 ? 2 : 1;
-    *age = d[1].rows - before == (uint64_t)(branches * d[1].n_canvas) ? 0 : *age + 1;
+    *age = d[1].rows - before >= (uint64_t)(branches * d[1].n_canvas) ? 0 : *age + 1;
     struct replay_sum *at = &r->age[age_bin(*age)];
     *at = (struct replay_sum){ at->rows + forced->sum.rows, at->equal + forced->sum.equal, at->kl + forced->sum.kl };
     for (int p = 0; p < run->r.n_canvas; p++)
@@ -95,7 +99,7 @@ bool eval_replay(struct replay *r, const struct eval_run *run, struct unmask_ses
     int32_t *canvas = mem_zalloc(2 * n + (size_t)block, sizeof *canvas, err);
     forced.logits = canvas ? mem_aligned((size_t)block * (size_t)forced.n_vocab * sizeof(float), err) : NULL;
     bool ok = canvas && forced.logits;
-    struct denoise d[2] = { { .o = reference, .on_candidate = keep }, { .o = other, .on_candidate = compare } };
+    struct denoise d[2] = { { .o = reference, .on_candidate = keep }, { .o = other, .on_candidate = compare, .on_again = again } };
     for (int i = 0; ok && i < 2; i++) {
         d[i].canvas = canvas + (size_t)i * n;
         d[i].n_canvas = run->r.n_canvas;

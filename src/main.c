@@ -7,6 +7,7 @@
 
 #include "cmd.h"
 #include "mem.h"
+#include "reuse.h"
 
 static const struct command *const commands[] = {
     &cmd_run,
@@ -35,10 +36,19 @@ static void help(FILE *out)
     fputs("\n`unmask COMMAND -h` tells more.\n", out);
 }
 
+/* The settings of --reuse, whose names stand behind a profile's. */
+static void knobs_help(FILE *out)
+{
+    fputs("\nProfiles of --reuse, and knobs that change them, as in --reuse balanced,candidates=16,left=24:\n", out);
+    for (const struct reuse_profile *p = reuse_profiles; p->name; p++) fprintf(out, "  %-14s %s\n", p->name, p->what);
+    for (const struct reuse_knob *k = reuse_knobs; k->name; k++) fprintf(out, "  %-12s=N %s\n", k->name, k->what);
+}
+
 static void command_help(FILE *out, const struct command *c)
 {
     fprintf(out, "%s\n\n%s\nUsage: unmask %s\n\n", c->summary, c->examples, c->synopsis);
     options_help(out, c->bit);
+    if (c->bit & CMD_GENERATES) knobs_help(out);
 }
 
 static const struct command *find(const char *name)

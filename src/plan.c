@@ -10,7 +10,8 @@ uint64_t plan_default_budget(void) { return mem_resident() + mem_available() / 4
 struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_open_options *o)
 {
     const int context = o->context ? o->context : CONTEXT;
-    const struct reuse_profile *reuse = o->reuse ? reuse_profile_by_name(o->reuse) : NULL;
+    struct reuse_profile profile;
+    const struct reuse_profile *reuse = o->reuse && reuse_profile_read(o->reuse, &profile, NULL) ? &profile : NULL;
     const struct store_kind *kind = o->store ? store_kind_by_name(o->store) : NULL;
     return (struct plan_need){ .n_tokens = context < m->h.n_ctx ? context : m->h.n_ctx, .guidance = o->guidance, .logits = o->logits || o->guidance,
                                .history = reuse && reuse_has_history(reuse), .kind = kind ? kind : forward_store_kind(m),

@@ -1,23 +1,49 @@
 /* reuse.c - see reuse.h. */
 #include "reuse.h"
 
+#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ANY = 1 << 28, OLD = 1 << 28, SINKS = 4 };       /* SINKS: first positions, which every row attends to */
+enum { ANY = 1 << 24, OLD = 1 << 28, SINKS = 4 };       /* SINKS: first positions, which every row attends to */
 
 const struct reuse_profile reuse_profiles[] = {
     { .name = "none", .what = "every row, every layer, every logit: the yardstick", .every = 1, .all_logits = true },
     { .name = "exact", .what = "only what cannot change a token is left out", .every = 1 },
-    { .name = "balanced", .what = "12 candidates, 8 rows beside the block, part of the canvas at block start", .start = START_PART, .candidates = 12,
-      .settle = 1, .left = 8 },
-    { .name = "fast", .what = "8 candidates, nothing beside the block, part of the canvas at block start", .start = START_PART, .candidates = 8, .settle = 1 },
-    { .name = "prefix", .what = "Fast-dLLM: keys and values before the block are kept", .start = START_FULL, .right = ANY, .block_rows = true, .least_steps = 2 },
-    { .name = "dual", .what = "Fast-dLLM: keys and values on both sides of the block are kept", .start = START_FULL, .block_rows = true, .least_steps = 2 },
+    { .name = "faithful", .what = "the block and 16 rows on either side; all rows before a decision that the measured error could turn", .every = 8, .longest = 32,
+      .start = START_FULL, .settle = 4, .left = 16, .right = 16, .block_rows = 1, .whole = 60, .margin = 60, .spare = 512, .extra = 22, .audit = 1 },
+    { .name = "balanced", .what = "12 candidates, 8 rows before the block; it and 16 more rows when it begins", .start = START_PART, .back = 16,
+      .candidates = 12, .settle = 1, .left = 8, .margin = 60, .spare = 128 },
+    { .name = "fast", .what = "7 candidates; the block and 4 more rows when it begins", .start = START_PART, .back = 4, .candidates = 7, .settle = 1 },
+    { .name = "prefix", .what = "Fast-dLLM: keys and values before the block are kept", .start = START_FULL, .right = ANY, .block_rows = 1, .least_steps = 2 },
+    { .name = "dual", .what = "Fast-dLLM: keys and values on both sides of the block are kept", .start = START_FULL, .block_rows = 1, .least_steps = 2 },
     { .name = "dkv", .what = "dKV-Cache-Decode: positions decoded a step ago are kept; all rows every 8 steps", .every = 8, .start = START_FULL,
-      .settle = 1, .mask_rows = true },
-    { .name = "vicinity", .what = "dInfer: the block and 16 rows on either side", .start = START_FULL, .left = 16, .right = 16, .block_rows = true },
+      .settle = 1, .mask_rows = 1 },
+    { .name = "vicinity", .what = "dInfer: the block and 16 rows on either side", .start = START_FULL, .left = 16, .right = 16, .block_rows = 1 },
     { .name = "window", .what = "Window-Diffusion: 16 candidates, all rows every 32 steps", .every = 32, .start = START_NOTHING, .candidates = 16, .settle = 32 },
+    { .name = NULL },
+};
+
+#define KNOB(name, member, max, what) { name, offsetof(struct reuse_profile, member), max, what }
+const struct reuse_knob reuse_knobs[] = {
+    KNOB("every", every, ANY, "all rows every N steps of a block; 0: only where start says so"),
+    KNOB("start", start, 2, "a block begins with: 0 a step like others, 1 its rows and `back` before it, 2 all rows"),
+    KNOB("back", back, ANY, "positions before the block where start is 1"),
+    KNOB("first", first, ANY, "all rows in the first N steps of a block"),
+    KNOB("whole", whole, 100, "all rows where a step would compute more than N % of them; 0: never"),
+    KNOB("candidates", candidates, ANY, "at most N masks of the block in a step, surest first; 0: all"),
+    KNOB("settle", settle, ANY, "positions committed within the last N steps"),
+    KNOB("left", left, ANY, "N positions before the block"),
+    KNOB("right", right, ANY, "N positions after the block"),
+    KNOB("fill", fill, ANY, "the N positions that were computed longest ago"),
+    KNOB("block", block_rows, 1, "1: every position of the block"),
+    KNOB("masks", mask_rows, 1, "1: every mask of the canvas"),
+    KNOB("margin", margin, 10000, "all rows again where a decision is within N % of the measured error"),
+    KNOB("spare", spare, ANY, "what doubts may cost: N rows, and"),
+    KNOB("extra", extra, 100, "a pass over all rows for N steps of a hundred"),
+    KNOB("audit", audit, ANY, "every N-th period ends with both passes, compared; 0: none"),
+    KNOB("longest", longest, ANY, "longest period that agreeing audits lead to"),
     { .name = NULL },
 };
 
@@ -28,84 +54,191 @@ const struct reuse_profile *reuse_profile_by_name(const char *name)
     return NULL;
 }
 
+/* ---- profiles as text ---- */
+
+static const char *profile_name(int i) { return reuse_profiles[i].name; }
+static const char *knob_name(int i) { return reuse_knobs[i].name; }
+
+static bool unknown(const char *found, size_t n, const char *(*names)(int i), struct unmask_err *err)
+{
+    char known[200] = "";
+    size_t at = 0;
+    for (int i = 0; names(i) && at < sizeof known; i++) at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", names(i));
+    return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(found, n), .need = FMT("one of %s", known));
+}
+
+/* dLLM-Cache in any spelling: its letters alone. */
+static bool is_dllm_cache(const char *text, size_t n)
+{
+    const char *want = "dllmcache";
+    for (size_t i = 0; i < n; i++) {
+        const char c = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + ('a' - 'A')) : text[i];
+        if (c < 'a' || c > 'z') continue;
+        if (c != *want) return false;
+        want++;
+    }
+    return *want == 0;
+}
+
+static bool read_name(const char *text, size_t n, struct reuse_profile *p, struct unmask_err *err)
+{
+    for (const struct reuse_profile *known = reuse_profiles; known->name; known++)
+        if (strlen(known->name) == n && !memcmp(known->name, text, n)) {
+            *p = *known;
+            return true;
+        }
+    if (is_dllm_cache(text, n))
+        return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(text, n), .need = "a method that keeps keys and values",
+                    .hint = "dLLM-Cache stores four tensors a layer (keys, values, attention and feed-forward outputs), twice the memory of this engine's rows; "
+                            "\"balanced\" is for the same purpose, \"dual\" and \"dkv\" are published methods");
+    return unknown(text, n, profile_name, err);
+}
+
+/* "candidates=16" */
+static bool read_knob(const char *text, size_t n, struct reuse_profile *p, struct unmask_err *err)
+{
+    const char *equals = memchr(text, '=', n);
+    const size_t n_name = equals ? (size_t)(equals - text) : n;
+    for (const struct reuse_knob *k = reuse_knobs; k->name; k++) {
+        if (strlen(k->name) != n_name || memcmp(k->name, text, n_name)) continue;
+        int v = 0;
+        const char *c = equals ? equals + 1 : text + n;
+        bool ok = c < text + n;
+        for (; ok && c < text + n; c++) {
+            ok = *c >= '0' && *c <= '9' && v <= k->max / 10;
+            v = ok ? 10 * v + (*c - '0') : 0;
+        }
+        if (!ok || v > k->max) return fail(err, E_GEN_VALUE, .field = FMT("reuse, %s", k->name), .found = QUOTE(text, n), .need = FMT("%s=0 to %d", k->name, k->max));
+        memcpy((char *)p + k->offset, &v, sizeof v);
+        return true;
+    }
+    return unknown(text, n_name, knob_name, err);
+}
+
+bool reuse_profile_read(const char *text, struct reuse_profile *p, struct unmask_err *err)
+{
+    size_t n = strcspn(text, ",");
+    if (!read_name(text, n, p, err)) return false;
+    while (text[n]) {
+        text += n + 1;
+        n = strcspn(text, ",");
+        if (!read_knob(text, n, p, err)) return false;
+    }
+    return true;
+}
+
+/* ---- plans ---- */
+
 void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n)
 {
     r->p = p;
     r->n = n;
-    r->steps = 0;
+    r->steps = r->since_full = 0;
+    r->period = p->every;
     for (int i = 0; i < n; i++) {
         r->changed[i] = false;
         r->age[i] = OLD;
+        r->computed[i] = 0;
         r->confidence[i] = 0;
     }
 }
 
-/* order[]: candidate positions; the surest first, ties by position.  qsort has no context, so positions carry their rank
- * in a pair. */
-struct ranked { float confidence; int position; };
-static int by_confidence(const void *a, const void *b)
+static int by_key(const void *a, const void *b)
 {
-    const struct ranked *x = a, *y = b;
-    return x->confidence != y->confidence ? (x->confidence < y->confidence) - (x->confidence > y->confidence) : x->position - y->position;
+    const struct reuse_rank *x = a, *y = b;
+    return x->key != y->key ? (x->key < y->key) - (x->key > y->key) : x->position - y->position;
 }
 
-/* Mark in order[] the masks whose logits this step needs. */
-static void mark_candidates(struct reuse_state *r, const bool *is_mask, struct reuse_block b, bool full)
+/* Mark in order[] the masks whose logits this step needs: the leftmost, so that none starves, and the surest; all where
+ * every one of them is computed. */
+static void mark_candidates(struct reuse_state *r, const bool *is_mask, struct reuse_block b, bool all)
 {
-    enum { NEEDED = 1 };
-    struct ranked top[64];
-    const int most = r->p->candidates && r->p->candidates < (int)(sizeof top / sizeof *top) ? r->p->candidates : 0;
+    int n = 0;
     memset(r->order, 0, (size_t)r->n * sizeof *r->order);
-    int n = 0, kept = 0;
-    for (int i = 0; i < b.end; i++) n += is_mask[i];
-    for (int i = 0; i < b.end; i++) {
-        if (!is_mask[i]) continue;
-        if (full || !most || n <= most || i == 0) {
-            r->order[i] = NEEDED;
-            continue;
-        }
-        if (kept < most) top[kept++] = (struct ranked){ r->confidence[i], i };
-        else {
-            qsort(top, (size_t)kept, sizeof *top, by_confidence);
-            if (r->confidence[i] > top[kept - 1].confidence) top[kept - 1] = (struct ranked){ r->confidence[i], i };
-        }
-    }
-    for (int i = 0; i < kept; i++) r->order[top[i].position] = NEEDED;
     for (int i = 0; i < b.end; i++)
-        if (is_mask[i]) {                       /* the leftmost, so that none starves */
-            r->order[i] = NEEDED;
-            break;
-        }
+        if (is_mask[i]) r->rank[n++] = (struct reuse_rank){ r->confidence[i], i };
+    const int most = all || !r->p->candidates || r->p->candidates > n ? n : r->p->candidates;
+    if (most < n) qsort(r->rank + 1, (size_t)n - 1, sizeof *r->rank, by_key);          /* behind the leftmost */
+    for (int i = 0; i < most; i++) r->order[r->rank[i].position] = 1;
 }
 
 static bool in_range(int i, int from, int to) { return i >= from && i < to; }
 
-void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out)
+enum why { DUE, FULL, LEAN };
+
+/* Does a step compute every row, whether a period ends or not? */
+static bool is_full(const struct reuse_state *r, struct reuse_block b, enum why why)
 {
     const struct reuse_profile *p = r->p;
-    out->full = p->every == 1 || r->steps == 0 || (b.step == 0 && p->start == START_FULL)
-        || (p->every && (p->start == START_NOTHING ? r->steps : b.step) % p->every == 0);
+    return why == FULL || (why == DUE && (p->every == 1 || r->steps == 0 || (b.step == 0 && p->start == START_FULL) || b.step < p->first));
+}
+
+static bool period_ends(const struct reuse_state *r, struct reuse_block b)
+{
+    const struct reuse_profile *p = r->p;
+    if (p->longest) return r->period && r->since_full >= r->period;
+    return p->every && (p->start == START_NOTHING ? r->steps : b.step) % p->every == 0;
+}
+
+/* Add the rows computed longest ago to those marked in order[]. */
+static void mark_fill(struct reuse_state *r)
+{
+    int n = 0;
+    for (int i = 0; i < r->n; i++)
+        if (!r->order[i]) r->rank[n++] = (struct reuse_rank){ (float)(r->steps - r->computed[i]), i };
+    qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);
+    for (int i = 0; i < n && i < r->p->fill; i++) r->order[r->rank[i].position] = 1;
+}
+
+static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, enum why why, struct reuse_rows *out)
+{
+    enum { ROW = 1, NEED = 2 };
+    const struct reuse_profile *p = r->p;
+    const bool full = is_full(r, b, why);
+    out->period = why == DUE && !full && period_ends(r, b);
+    out->full = full || out->period;
     const bool part = !out->full && b.step == 0 && p->start == START_PART;
-    const int block = b.end - b.start;
     mark_candidates(r, is_mask, b, out->full || part);
-    out->n_rows = out->n_need = 0;
     for (int i = 0; i < r->n; i++) {
         const bool need = r->order[i] || p->all_logits;
         bool row = out->full || need || r->changed[i];
-        if (part) row |= i < SINKS || in_range(i, b.start - block, b.end);       /* the previous block and the new one */
+        if (part) row |= i < SINKS || in_range(i, b.start - p->back, b.end);
         else row |= r->age[i] < p->settle || (p->block_rows && in_range(i, b.start, b.end)) || (p->mask_rows && is_mask[i])
                     || in_range(i, b.start - p->left, b.start) || in_range(i, b.end, p->right < ANY ? b.end + p->right : r->n);
-        if (!row) continue;
-        if (need) out->need[out->n_need++] = out->n_rows;
+        r->order[i] = need ? ROW | NEED : row ? ROW : 0;
+    }
+    if (p->fill && !out->full) mark_fill(r);
+    out->n_rows = out->n_need = 0;
+    for (int i = 0; i < r->n; i++) {
+        if (!r->order[i]) continue;
+        if (r->order[i] & NEED) out->need[out->n_need++] = out->n_rows;
         out->rows[out->n_rows++] = i;
     }
 }
 
+void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out)
+{
+    plan(r, is_mask, b, DUE, out);
+    if (!out->full && r->p->whole && out->n_rows * 100 > r->n * r->p->whole) plan(r, is_mask, b, FULL, out);
+}
+
+void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, FULL, out); }
+void reuse_plan_lean(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, LEAN, out); }
+
 void reuse_passed(struct reuse_state *r, const struct reuse_rows *rows)
 {
-    for (int i = 0; i < rows->n_rows; i++) r->changed[rows->rows[i]] = false;
+    for (int i = 0; i < rows->n_rows; i++) {
+        r->changed[rows->rows[i]] = false;
+        r->computed[rows->rows[i]] = r->steps;
+    }
+    if (rows->full) r->since_full = 0;
+}
+
+void reuse_stepped(struct reuse_state *r)
+{
     for (int i = 0; i < r->n; i++) r->age[i] += r->age[i] < OLD;
     r->steps++;
+    r->since_full++;
 }
 
 void reuse_committed(struct reuse_state *r, int position)

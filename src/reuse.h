@@ -10,35 +10,56 @@
 
 /* What a step does besides computing every row.  A step's rows are
  *     changed    positions whose token changed since their keys were computed           (always)
- *     candidates masks of the block, surest of the last step first, the leftmost always; their logits are computed
+ *     candidates masks of the block, the leftmost and the surest of the last step; their logits are computed
  *     settle     positions committed within the last `settle` steps
  *     near       `left` positions before the block and `right` after it
- * or every row: at the first step, where `start` says so, and every `every` steps of a block. */
+ *     fill       the positions whose keys are oldest
+ * or every row: at the first step, where `start` says so, and every `every` steps of a block.  Numbers are whole so that each
+ * can be set by name, "fast,candidates=6": reuse_knobs. */
+enum reuse_start { START_NOTHING, START_PART, START_FULL };     /* PART: the block, `back` positions before it, the first ones */
 struct reuse_profile {
     const char *name, *what;            /* "dual"; one line for the help text                                     */
     int every;                          /* 1: every step computes every row; 0: only where `start` says so        */
-    enum reuse_start { START_NOTHING, START_PART, START_FULL } start;
+    int start, back;                    /* enum reuse_start: what begins a block                                  */
     int candidates;                     /* most masks whose rows are computed in a step; 0 = all of the block     */
-    int settle, left, right;
-    bool block_rows;                    /* every row of the block, committed or not                               */
-    bool mask_rows;                     /* every mask of the canvas                                               */
-    bool all_logits;                    /* logits of every row, needed or not: the yardstick                      */
+    int first;                          /* steps at the beginning of a block that compute every row              */
+    int whole;                          /* percent: a step that would compute more rows computes all              */
+    int settle, left, right, fill;
+    int block_rows;                     /* 1: every row of the block, committed or not                            */
+    int mask_rows;                      /* 1: every mask of the canvas                                            */
+    int margin;                         /* percent of the measured error that a decision must be clear of, or all
+                                           rows are computed first; 0: no decision is questioned                  */
+    int spare, extra;                   /* what that may cost: so many rows, and a pass over all for `extra` steps
+                                           of a hundred                                                           */
+    int audit;                          /* every so many-th period ends with a comparison of both; 0: none         */
+    int longest;                        /* above `every`: periods may grow so far while audits agree              */
     int least_steps;                    /* steps of a block, also when it is complete before                      */
+    bool all_logits;                    /* logits of every row, needed or not: the yardstick                      */
 };
 extern const struct reuse_profile reuse_profiles[];     /* a NULL name ends it */
 const struct reuse_profile *reuse_profile_by_name(const char *name);           /* NULL: unknown */
+
+/* The settings of profiles by name. */
+struct reuse_knob { const char *name; size_t offset; int max; const char *what; };
+extern const struct reuse_knob reuse_knobs[];           /* a NULL name ends it */
+
+/* A profile by its name, with or without changes behind it: "fast", "balanced,candidates=16,left=24". */
+bool reuse_profile_read(const char *text, struct reuse_profile *p, struct unmask_err *err);
 
 /* Does any step build on what an earlier one stored? */
 static inline bool reuse_has_history(const struct reuse_profile *p) { return p->every != 1; }
 
 /* What is remembered of every position; [n] entries each, the caller's. */
+struct reuse_rank { float key; int position; };
 struct reuse_state {
     const struct reuse_profile *p;
     int n, steps;
+    int period, since_full;             /* steps between passes over all rows (0: none are due); since the last   */
     bool *changed;
     int *age;                           /* steps since its commit; large before                                   */
+    int *computed;                      /* step of its last pass                                                  */
     float *confidence;                  /* of its candidate when last computed                                    */
-    int *order;                         /* work space                                                             */
+    int *order; struct reuse_rank *rank;        /* work space                                                     */
 };
 void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n);
 
@@ -46,11 +67,15 @@ struct reuse_block { int start, end, step; };            /* positions; number of
 
 /* Positions to compute, ascending, into rows[n]; those of them whose logits are needed as indexes into rows, ascending, into
  * need[n].  Eligible: is_mask[i] and i < block.end. */
-struct reuse_rows { int *rows, *need; int n_rows, n_need; bool full; };
+struct reuse_rows { int *rows, *need; int n_rows, n_need; bool full, period; };     /* period: full, since one ended */
 void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
+/* The same, but every row, or as if none of the reasons for every row held. */
+void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
+void reuse_plan_lean(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
 
-/* After the pass over `rows`: rows are fresh; then, for each commit, its position. */
+/* After the pass over `rows`: rows are fresh.  Once a step: it is over.  For each commit: its position. */
 void reuse_passed(struct reuse_state *r, const struct reuse_rows *rows);
+void reuse_stepped(struct reuse_state *r);
 void reuse_committed(struct reuse_state *r, int position);
 
 #endif

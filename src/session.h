@@ -6,6 +6,7 @@
 
 struct unmask_session {
     const struct unmask_model *m;
+    struct reuse_profile reuse;                 /* of the run in work */
     struct pool *pool;
     struct forward *f;                          /* NULL until the first pass */
     struct row_store *store[MAX_BRANCHES];

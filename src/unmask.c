@@ -13,7 +13,6 @@
 
 /* ---- model ---- */
 
-static const char *reuse_names(int i) { return reuse_profiles[i].name; }
 static const char *store_names(int i) { return store_kinds[i] ? store_kinds[i]->name : NULL; }
 
 static bool unknown_name(const char *field, const char *found, const char *(*names)(int i), struct unmask_err *err)
@@ -25,7 +24,8 @@ static bool unknown_name(const char *field, const char *found, const char *(*nam
 
 static bool check_names(const char *reuse, const char *store, struct unmask_err *err)
 {
-    if (reuse && !reuse_profile_by_name(reuse)) return unknown_name("reuse", reuse, reuse_names, err);
+    struct reuse_profile profile;
+    if (reuse && !reuse_profile_read(reuse, &profile, err)) return false;
     return !store || store_kind_by_name(store) || unknown_name("store", store, store_names, err);
 }
 
@@ -243,7 +243,8 @@ static double now(void)
 bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_err *err)
 {
     const bool cfg = d->o->cfg_scale > 0;
-    d->reuse = reuse_profile_by_name(d->o->reuse ? d->o->reuse : "exact");          /* check_options() knows it */
+    if (!reuse_profile_read(d->o->reuse ? d->o->reuse : "exact", &s->reuse, err)) return false;
+    d->reuse = &s->reuse;
     const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_has_history(d->reuse) };
     if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, denoise_need_of(d), err)) return false;
     d->m = s->m;
@@ -280,6 +281,8 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
     r->passes = d->passes;
     r->rows = d->rows;
     r->n_blocks = d->n_blocks;
+    r->audit = (struct unmask_audit){ d->audit.audits, d->audit.disagreements, d->audit.refreshes, d->audit.largest,
+                                      d->audit.audits ? d->audit.kl / d->audit.audits : 0 };
     r->seconds = now() - start;
     return ok;
 }

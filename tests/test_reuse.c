@@ -1,14 +1,17 @@
 /* test_reuse.c - row plans: what each method computes, and that a plan which refreshes everything is the full recomputation. */
 #include "testing.h"
 
-#include "reuse.h"
+#include <math.h>
+
+#include "audit.h"
 #include "unmask.h"
 
-enum { N = 40, PROMPT = 8 };
-static bool changed[N], is_mask[N];
-static int age[N], order[N], rows[N], need[N];
-static float confidence[N];
-static struct reuse_state r = { .changed = changed, .age = age, .confidence = confidence, .order = order };
+enum { N = 40, PROMPT = 8, MOST = 512 };
+static bool changed[MOST], is_mask[MOST];
+static int age[MOST], computed[MOST], order[MOST], rows[MOST], need[MOST];
+static struct reuse_rank rank[MOST];
+static float confidence[MOST];
+static struct reuse_state r = { .changed = changed, .age = age, .computed = computed, .confidence = confidence, .order = order, .rank = rank };
 static struct reuse_rows out = { .rows = rows, .need = need };
 
 static void begin(const char *name)
@@ -23,6 +26,7 @@ static void step(int start, int end, int in_block)
     for (int i = 1; i < out.n_rows; i++) assert_true(rows[i] > rows[i - 1]);
     for (int i = 0; i < out.n_need; i++) assert_true(need[i] < out.n_rows && (i == 0 || need[i] > need[i - 1]));
     reuse_passed(&r, &out);
+    reuse_stepped(&r);
 }
 
 static void commit(int position)
@@ -104,13 +108,15 @@ static void fast_takes_the_surest_and_the_leftmost(void **state)
     for (int i = 8; i < 24; i++) confidence[i] = (float)i;
     commit(23);
     step(8, 24, 1);
-    assert_int_equal(out.n_need, 9);            /* 22 .. 15, and 8 */
-    assert_true(has_row(23) && has_row(22) && has_row(15) && has_row(8) && !has_row(14) && !has_row(9));
-    assert_int_equal(out.n_rows, 10);
+    assert_int_equal(out.n_need, 7);            /* 22 .. 17, and 8 */
+    assert_true(has_row(23) && has_row(22) && has_row(17) && has_row(8) && !has_row(16) && !has_row(9));
+    assert_int_equal(out.n_rows, 8);
     for (int i = 8; i < 23; i++) commit(i);
-    step(24, 40, 0);                            /* a new block: the previous block, the new one, the first positions */
+    memset(changed, 0, sizeof changed);
+    step(24, 40, 0);                            /* a new block: its rows, some before it, the first positions */
     assert_false(out.full);
-    assert_int_equal(out.n_rows, 4 + 32);
+    assert_true(has_row(3) && !has_row(4) && !has_row(19) && has_row(20));
+    assert_int_equal(out.n_rows, 4 + 4 + 16);
     assert_int_equal(out.n_need, 16);
 }
 
@@ -122,7 +128,7 @@ static void changed_rows_are_never_left_out(void **state)
         unsigned random = 12345;
         for (int block = 0; block < 2; block++)
             for (int k = 0, left = 16; left > 0; k++) {
-                bool was_changed[N];
+                bool was_changed[MOST];
                 memcpy(was_changed, changed, sizeof changed);
                 step(8 + 16 * block, 24 + 16 * block, k);
                 for (int i = 0; i < N; i++)
@@ -174,7 +180,7 @@ static void profiles_run(void **state)
                 if (p->every == 1) {
                     assert_memory_equal(res.canvas, yardstick.canvas, (size_t)res.n_canvas * sizeof *res.canvas);
                     assert_memory_equal(res.confidence, yardstick.confidence, (size_t)res.n_canvas * sizeof *res.confidence);
-                } else assert_true(res.rows < (uint64_t)res.passes * (uint64_t)res.n_canvas);
+                } else if (strcmp(p->name, "faithful")) assert_true(res.rows < (uint64_t)res.passes * (uint64_t)res.n_canvas);
                 unmask_result_free(&res);
             }
             unmask_result_free(&yardstick);
@@ -182,9 +188,167 @@ static void profiles_run(void **state)
     struct unmask_options o;
     struct unmask_result res;
     unmask_options_default(m, &o);
-    o.reuse = "dllm-cache";
+    o.reuse = "nothing";
     assert_false(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res, &err));
-    expect_err(&err, "E-GEN-001", "reuse", "dllm-cache", "balanced", NULL);
+    expect_err(&err, "E-GEN-001", "reuse", "nothing", "balanced", NULL);
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
+/* Rows per position of an answer of 128 behind a prompt of 384, blocks of 32, `commits` a step, the first pass over all rows
+ * included: whatever the weights, since doubts may cost no pass of this length. */
+static double rows_per_position(const char *name, int prompt, int commits)
+{
+    const int n = prompt + 128;
+    int all = 0;
+    reuse_begin(&r, reuse_profile_by_name(name), n);
+    for (int i = 0; i < n; i++) is_mask[i] = i >= prompt;
+    assert_true(r.p->spare < n && r.p->extra == 0);
+    for (int start = prompt; start < n; start += 32)
+        for (int left = 32, k = 0; left > 0; k++) {
+            reuse_plan(&r, is_mask, (struct reuse_block){ start, start + 32, k }, &out);
+            all += out.n_rows;
+            reuse_passed(&r, &out);
+            reuse_stepped(&r);
+            for (int c = 0; c < commits && left > 0; c++, left--) {         /* any of those computed: here, the ones in the middle */
+                int at = out.n_need / 2;
+                while (!is_mask[rows[need[at]]]) at = (at + 1) % out.n_need;
+                commit(rows[need[at]]);
+            }
+        }
+    return all / 128.0;
+}
+
+static void few_rows_are_computed(void **state)
+{
+    (void)state;
+    const struct { const char *name; int prompt, commits; double most; } want[] = {
+        { "balanced", 384, 3, 12 }, { "fast", 384, 3, 8 }, { "balanced", 128, 2, 13 }, { "fast", 128, 2, 8 }, { "balanced", 128, 3, 10.5 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        const double got = rows_per_position(want[i].name, want[i].prompt, want[i].commits);
+        print_message("%s, %d + 128, %d commits a step: %.2f rows a position\n", want[i].name, want[i].prompt, want[i].commits, got);
+        assert_true(got <= want[i].most);
+    }
+}
+
+static void the_oldest_rows_fill_a_step(void **state)
+{
+    (void)state;
+    struct reuse_profile p;
+    struct unmask_err err;
+    begin("fast");
+    OK(reuse_profile_read("fast,fill=5", &p, &err), err);
+    reuse_begin(&r, &p, N);
+    step(8, 24, 0);
+    step(8, 24, 1);
+    assert_int_equal(out.n_rows, 7 + 5);        /* all equally old: the first positions */
+    assert_true(has_row(0) && has_row(4) && !has_row(5));
+    step(8, 24, 2);
+    assert_true(!has_row(4) && has_row(5));
+}
+
+static void profiles_are_read_with_knobs(void **state)
+{
+    (void)state;
+    struct reuse_profile p;
+    struct unmask_err err;
+    OK(reuse_profile_read("balanced,candidates=16,left=24,right=0", &p, &err), err);
+    assert_true(p.candidates == 16 && p.left == 24 && p.right == 0 && p.start == START_PART && !strcmp(p.name, "balanced"));
+    const struct { const char *text, *found, *need; } bad[] = {
+        { "", "", "balanced" }, { "fastest", "fastest", "balanced" }, { "fast,candidates", "candidates", "candidates=0 to" },
+        { "fast,candidates=", "candidates=", "candidates=0 to" }, { "fast,candidates=x", "candidates=x", "candidates=0 to" },
+        { "fast,candidates=-1", "candidates=-1", "candidates=0 to" }, { "fast,start=3", "start=3", "start=0 to 2" },
+        { "fast,extra=99999999999999", "extra=99999999999999", "extra=0 to 100" }, { "fast,speed=1", "speed", "candidates" }, { "fast,", "", "candidates" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        assert_false(reuse_profile_read(bad[i].text, &p, &err));
+        expect_err(&err, "E-GEN-001", "reuse", bad[i].found, bad[i].need, NULL);
+    }
+    const char *const cache[] = { "dllm-cache", "dLLM-Cache", "dllm_cache", "DLLMCACHE" };
+    for (size_t i = 0; i < ARRAY_LEN(cache); i++) {
+        assert_false(reuse_profile_read(cache[i], &p, &err));
+        expect_err(&err, "E-GEN-001", "reuse", cache[i], "four tensors", "balanced", NULL);
+    }
+}
+
+/* ---- audits ---- */
+
+static void decisions_within_the_error_are_doubted(void **state)
+{
+    (void)state;
+    struct reuse_profile p;
+    struct unmask_err err;
+    struct audit a;
+    struct candidate clear[] = { { 3, 7, 0.95f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } }, close[] = { { 3, 7, 0.95f, 0.01f, 0 }, { 5, 8, 0.6f, 2, 0 } },
+                     tied[] = { { 3, 7, 0.601f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } };
+    OK(reuse_profile_read("faithful,margin=100,spare=80,extra=10", &p, &err), err);
+    audit_begin(&a, &p, 40);
+    assert_false(audit_doubts(&a, 1, &commit_fixed, 0, clear, 2, 1));
+    assert_true(audit_doubts(&a, 1, &commit_fixed, 0, close, 2, 1));
+    assert_true(audit_doubts(&a, 1, &commit_fixed, 0, tied, 2, 1));
+    assert_false(audit_doubts(&a, 1, &commit_fixed, 0, tied, 2, 2));        /* both are committed, whatever their order */
+    struct candidate bar[] = { { 3, 7, 0.95f, 4, 0 }, { 5, 8, 0.899f, 2, 0 } };
+    assert_true(audit_doubts(&a, 1, &commit_threshold, 0.9f, bar, 2, 1));
+    assert_false(audit_doubts(&a, 1, &commit_threshold, 0.8f, bar, 2, 2));
+    audit_spend(&a);
+    audit_spend(&a);
+    assert_false(audit_doubts(&a, 1, &commit_fixed, 0, close, 2, 1));       /* nothing is left to spend */
+    for (int i = 0; i < 10; i++) audit_step(&a);
+    assert_true(audit_doubts(&a, 1, &commit_fixed, 0, close, 2, 1));
+}
+
+static void audits_measure_and_adapt(void **state)
+{
+    (void)state;
+    struct reuse_profile p;
+    struct unmask_err err;
+    struct audit a;
+    int period = 4;
+    OK(reuse_profile_read("faithful,every=4,longest=16", &p, &err), err);
+    audit_begin(&a, &p, 40);
+    for (int i = 0; i < 16; i++) {
+        struct candidate stale[] = { { 9, 7, 0.95f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } }, fresh[] = { { 5, 8, 0.6f, 2.25f, 0 }, { 7, 1, 0.2f, 1, 0 }, { 9, 7, 0.95f, 4, 0 } };
+        audit_compare(&a, 2, stale, 2, 1, fresh, 3, &period);
+    }
+    assert_int_equal(period, 16);               /* doubled by eight agreeing audits, twice */
+    assert_true(a.audits == 16 && a.disagreements == 0 && a.kl < 1e-9);
+    assert_true(fabsf(a.largest - 0.25f) < 1e-6f);
+    struct candidate stale[] = { { 9, 7, 0.95f, 4, 0 } }, fresh[] = { { 9, 6, 0.5f, 1, 0 } };
+    audit_compare(&a, 2, stale, 1, 1, fresh, 1, &period);
+    assert_int_equal(period, 8);                /* halved by one that disagrees; the lead went from 4 to -1 */
+    assert_true(a.disagreements == 1 && fabsf(a.largest - 5) < 1e-6f && a.kl > 0);
+}
+
+/* A doubted decision is taken on fresh rows: with nothing but doubts and no bound, every token is the full recomputation's. */
+static void endless_doubts_are_the_full_recomputation(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *m;
+    struct unmask_session *s;
+    const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
+    const char *const profiles[] = { "exact", "fast,candidates=0,margin=10000,spare=16000000,extra=100", "fast,candidates=0" };
+    struct unmask_result res[ARRAY_LEN(profiles)];
+    OK(unmask_open(&m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(profiles); i++) {
+        struct unmask_options o;
+        unmask_options_default(m, &o);
+        o.gen_length = 48;
+        o.block_length = 16;
+        o.steps = 24;
+        o.threshold = o.factor = 0;
+        o.early_stop = false;
+        o.reuse = profiles[i];
+        OK(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res[i], &err), err);
+    }
+    const size_t n = (size_t)res[0].n_canvas;
+    assert_memory_equal(res[0].canvas, res[1].canvas, n * sizeof *res[0].canvas);
+    assert_memory_equal(res[0].confidence, res[1].confidence, n * sizeof(float));
+    assert_true(res[1].audit.refreshes > 10 && res[1].audit.audits == res[1].audit.refreshes && res[1].audit.largest > 0);
+    assert_true(memcmp(res[0].confidence, res[2].confidence, n * sizeof(float)) && res[2].audit.audits == 0);
+    for (size_t i = 0; i < ARRAY_LEN(profiles); i++) unmask_result_free(&res[i]);
     unmask_session_close(s);
     unmask_close(m);
 }
@@ -194,6 +358,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_computes_every_row_and_needs_the_masks), cmocka_unit_test(dual_computes_the_block), cmocka_unit_test(dkv_keeps_what_was_decoded_a_step_ago),
         cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run),
+        cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step), cmocka_unit_test(profiles_are_read_with_knobs),
+        cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
+        cmocka_unit_test(endless_doubts_are_the_full_recomputation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
