@@ -45,7 +45,7 @@ fi
 
 # ---- run --json
 run run "turn on the kitchen light" $short --json --seed 18446744073709551615
-shape='^{"text":"{\\"device\\":\\"kitchen light\\",\\"action\\":\\"on\\"}","ids":\[[0-9,]*,4081\],"finish_reason":"stop","usage":{"prompt_tokens":20,"completion_tokens":11,"total_tokens":31},"x_diffusion":{"steps":[0-9]*,"passes":[0-9]*,"blocks":1,"seed":18446744073709551615,"ms_total":[0-9.]*,"confidence_min":0\.[0-9]*,"isa":"[a-z0-9]*","peak_rss_bytes":[0-9]*}}$'
+shape='^{"text":"{\\"device\\":\\"kitchen light\\",\\"action\\":\\"on\\"}","ids":\[[0-9,]*,4081\],"finish_reason":"stop","usage":{"prompt_tokens":20,"completion_tokens":11,"total_tokens":31},"x_diffusion":{"steps":[0-9]*,"passes":[0-9]*,"blocks":1,"seed":18446744073709551615,"ms_total":[0-9.]*,"confidence_min":0\.[0-9]*,"rows":[0-9]*,"audit":{"audits":0,"disagreements":0,"refreshes":0,"largest_error":0,"kl":0},"isa":"[a-z0-9]*","peak_rss_bytes":[0-9]*}}$'
 check "json" "$status|$(grep -c "$shape" "$dir/out")|$(cat "$dir/err")" "0|1|"
 check "ids end with the first end token" "$(field ids)" "[337,336,285,1219,519,302,335,285,271,349,4081]"
 run run "turn on the kitchen light" $short --json --early-stop off
