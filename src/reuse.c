@@ -11,7 +11,7 @@ enum { ANY = 1 << 24, OLD = 1 << 28, SINKS = 4 };       /* SINKS: first position
 const struct reuse_profile reuse_profiles[] = {
     { .name = "none", .what = "every row, every layer, every logit: the yardstick", .every = 1, .all_logits = true },
     { .name = "exact", .what = "only what cannot change a token is left out", .every = 1 },
-    { .name = "faithful", .what = "the block and 16 rows on either side; all rows before a decision that the measured error could turn", .every = 8, .longest = 32,
+    { .name = "faithful", .what = "the block and 16 rows on either side; all rows before a decision that the measured error could turn", .every = 16, .longest = 64,
       .start = START_FULL, .settle = 4, .left = 16, .right = 16, .block_rows = 1, .whole = 60, .margin = 60, .spare = 512, .extra = 22, .audit = 1 },
     { .name = "balanced", .what = "12 candidates, 8 rows before the block; it and 16 more rows when it begins", .start = START_PART, .back = 16,
       .candidates = 12, .settle = 1, .left = 8, .margin = 60, .spare = 128 },
