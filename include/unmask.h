@@ -142,7 +142,8 @@ struct unmask_options {
     const char *reuse;          /* which rows a step computes: "none", "exact", "faithful", "balanced", "fast", or a published
                                    method: "prefix", "dual", "dkv", "vicinity", "window"; with changes behind the name, as in
                                    "balanced,candidates=16,left=24"; NULL = "exact"               */
-    const char *store;          /* how rows are kept: "kv_f32", "kv_f16", "kv_i8"; NULL = by the weights */
+    const char *store;          /* how rows are kept: "kv_f32", "kv_f16", "kv_i8", "kv_i4"; "hidden": no keys
+                                   and values but the rows they are made of; NULL = by the weights */
 };
 
 /* The defaults of this model: its diffusion.* metadata, else threshold 0.9 in blocks of 32. */

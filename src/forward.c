@@ -44,6 +44,7 @@ struct forward {
     int layer_index;
     const struct layer *layer;
     struct store_view view[MAX_BRANCHES];
+    int branch;                 /* whose keys and values are made of its rows                      */
     bool q_with_kv;             /* one chunk holds all rows: their norm serves K, V and Q          */
 
     struct stage_seconds *seconds;              /* NULL: nobody measures */
@@ -342,6 +343,34 @@ static void store_kv_row(struct forward *f, int r, int worker)
     row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), k, v);
 }
 
+/* Where the store keeps what enters a layer: a row of the chunk is kept; the row of position row0 + r gives key and value. */
+static void keep_row(struct forward *f, int r, int worker)
+{
+    (void)worker;
+    row_store_put_row(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), x_row(f, r));
+}
+
+static void kept_norm_row(struct forward *f, int r, int worker)
+{
+    (void)worker;
+    const int d = f->m->h.n_embd;
+    float *x = f->out + (size_t)r * (size_t)d, *y = f->normed.x + (size_t)r * (size_t)d;
+    row_store_get_row(f->p->store[f->branch], f->layer_index, f->row0 + r, x);
+    f->m->kernels.rms_norm(y, x, f->layer->attn_norm, d, f->m->h.norm_eps);
+    if (any_int8((const struct weight *[]){ &f->layer->k, &f->layer->v }, 2)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
+}
+
+static void show_kv_row(struct forward *f, int r, int worker)
+{
+    (void)worker;
+    const struct hparams *h = &f->m->h;
+    const size_t ld = padded(kv_width(h));
+    float *k = f->kv + (size_t)r * ld, *v = f->kv + ((size_t)f->chunk + (size_t)r) * ld;
+    rotate(f, k, f->layer->k_bias, h->n_head_kv, f->row0 + r);
+    if (f->layer->v_bias) f->m->kernels.add(v, f->layer->v_bias, kv_width(h));
+    row_store_show(f->p->store[f->branch], f->row0 + r, k, v);
+}
+
 /* Item: one head and ATTEND_ROWS rows of the chunk; their queries are rotated here, where they are used. */
 enum { ATTEND_ROWS = 16 };
 static void attend_item(void *arg, int item, int worker)
@@ -403,6 +432,18 @@ static void chunk_kv(struct forward *f)
     show_input(f, T_Q, &f->normed);
     run_products(f, STAGE_QKV, kvq, f->q_with_kv ? 3 : 2, f->n_rows);
     each_row(f, STAGE_STORE, store_kv_row, f->n_rows);
+}
+
+static void chunk_keep(struct forward *f) { each_row(f, STAGE_STORE, keep_row, f->n_rows); }
+
+static void chunk_show(struct forward *f)
+{
+    const struct layer *l = f->layer;
+    const size_t ld = padded(kv_width(&f->m->h));
+    const struct product kv[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + (size_t)f->chunk * ld, ld } };
+    each_row(f, STAGE_NORM, kept_norm_row, f->n_rows);
+    run_products(f, STAGE_QKV, kv, 2, f->n_rows);
+    each_row(f, STAGE_STORE, show_kv_row, f->n_rows);
 }
 
 static void chunk_rest(struct forward *f)
@@ -478,6 +519,7 @@ uint64_t forward_bytes_read(const struct forward *f) { return f->stream ? stream
 bool forward_pass(struct forward *f, const struct pass *p)
 {
     const int n = p->n_branches * p->n_rows;
+    const bool rows = row_store_keeps_rows(p->store[0]);
     f->p = p;
     f->x_in = p->x;
     if (!p->resume) each_chunk(f, embed_chunk, NULL, n);
@@ -485,8 +527,9 @@ bool forward_pass(struct forward *f, const struct pass *p)
         const bool trim = p->need && i == f->m->h.n_layer - 1;
         f->layer_index = i;
         f->layer = &f->m->layers[i];
-        f->q_with_kv = n <= f->chunk && !trim;
-        each_chunk(f, chunk_kv, NULL, n);
+        f->q_with_kv = n <= f->chunk && !trim && !rows;
+        each_chunk(f, rows ? chunk_keep : chunk_kv, NULL, n);
+        for (f->branch = 0; rows && f->branch < p->n_branches; f->branch++) each_chunk(f, chunk_show, NULL, p->n_keys);
         for (int b = 0; b < p->n_branches; b++) view_store(f, b);
         each_chunk(f, chunk_rest, trim ? p->need : NULL, trim ? p->n_need : n);
         if (f->stream && stream_failed(f->stream, NULL)) break;

@@ -5,7 +5,7 @@
 
 #include "mem.h"
 
-const struct store_kind *const store_kinds[] = { &store_kv_f32, &store_kv_f16, &store_kv_i8, NULL };
+const struct store_kind *const store_kinds[] = { &store_kv_f32, &store_kv_f16, &store_kv_i8, &store_kv_i4, &store_hidden, NULL };
 
 struct row_store {
     const struct store_kind *kind;
@@ -26,7 +26,7 @@ const struct store_kind *store_kind_by_name(const char *name)
 
 static struct store_shape shape_of(const struct hparams *h, int max_tokens)
 {
-    return (struct store_shape){ h->n_head_kv, h->head_dim, (max_tokens + LANES - 1) / LANES };
+    return (struct store_shape){ h->n_head_kv, h->head_dim, (max_tokens + LANES - 1) / LANES, h->n_embd };
 }
 
 static size_t half_floats(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES * (size_t)s->head_dim; }
@@ -36,7 +36,7 @@ static size_t lay_out(struct row_store *s, uint8_t *base)
     size_t used = 0;
     s->layer_bytes = (s->kind->layer_bytes(&s->shape) + 63) & ~(size_t)63;
     s->layers = mem_lay(base, &used, (size_t)s->n_layers * s->layer_bytes);
-    s->view = s->kind->get ? mem_lay(base, &used, 2 * half_floats(&s->shape) * sizeof(float)) : NULL;
+    s->view = s->kind->get || s->kind->put_row ? mem_lay(base, &used, 2 * half_floats(&s->shape) * sizeof(float)) : NULL;
     return used;
 }
 
@@ -79,6 +79,20 @@ void row_store_put(struct row_store *s, int layer, int position, const float *k,
     s->kind->put(&s->shape, layer_of(s, layer), position, k, v);
 }
 
+bool row_store_keeps_rows(const struct row_store *s) { return s->kind->put_row; }
+
+void row_store_put_row(struct row_store *s, int layer, int position, const float *x)
+{
+    s->kind->put_row(&s->shape, layer_of(s, layer), position, x);
+}
+
+void row_store_get_row(const struct row_store *s, int layer, int position, float *x)
+{
+    s->kind->get_row(&s->shape, layer_of(s, layer), position, x);
+}
+
+void row_store_show(struct row_store *s, int position, const float *k, const float *v) { store_kv_f32.put(&s->shape, s->view, position, k, v); }
+
 struct unpack { struct row_store *s; const uint8_t *layer; };
 
 static void unpack_head(void *arg, int item, int worker)
@@ -94,7 +108,7 @@ static void unpack_head(void *arg, int item, int worker)
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool)
 {
     const float *at = s->view;
-    if (s->view) pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
-    else at = (const float *)(const void *)layer_of(s, layer);
+    if (s->view && s->kind->get) pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
+    if (!s->view) at = (const float *)(const void *)layer_of(s, layer);
     return (struct store_view){ at, at + half_floats(&s->shape) };
 }

@@ -9,7 +9,7 @@
 #include "kernels.h"
 #include "pool.h"
 
-struct store_shape { int n_head_kv, head_dim, n_tiles; };      /* n_tiles: of LANES positions */
+struct store_shape { int n_head_kv, head_dim, n_tiles, n_embd; };      /* n_tiles: of LANES positions */
 
 /* Attention reads a layer as  k [n_head_kv][n_tiles][head_dim][LANES]  and  v [n_head_kv][n_tiles * LANES][head_dim]. */
 struct store_view { const float *k, *v; };
@@ -22,9 +22,12 @@ struct store_kind {
     void (*put)(const struct store_shape *s, void *layer, int position, const float *k, const float *v);
     /* One tile of a head in attention's layout: k [head_dim][LANES], v [LANES][head_dim].  NULL: the layer lies so already. */
     void (*get)(const struct store_shape *s, const void *layer, int head, int tile, float *k, float *v);
+    /* Instead of these two, in a kind that keeps what enters a layer: x [n_embd]. */
+    void (*put_row)(const struct store_shape *s, void *layer, int position, const float *x);
+    void (*get_row)(const struct store_shape *s, const void *layer, int position, float *x);
 };
 extern const struct store_kind *const store_kinds[];            /* NULL ends it */
-extern const struct store_kind store_kv_f32, store_kv_f16, store_kv_i8;
+extern const struct store_kind store_kv_f32, store_kv_f16, store_kv_i8, store_kv_i4, store_hidden;
 const struct store_kind *store_kind_by_name(const char *name); /* NULL: unknown */
 
 /* n_layers: the model's, or 1 where every pass computes every row and a layer's rows need not outlive it. */
@@ -36,6 +39,12 @@ size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, i
 int row_store_max_tokens(const struct row_store *s);            /* a multiple of LANES */
 
 void row_store_put(struct row_store *s, int layer, int position, const float *k, const float *v);
+/* Does it keep the rows that enter a layer?  Then those are put, and before a layer is viewed, keys and values made of them are
+ * shown for every position. */
+bool row_store_keeps_rows(const struct row_store *s);
+void row_store_put_row(struct row_store *s, int layer, int position, const float *x);
+void row_store_get_row(const struct row_store *s, int layer, int position, float *x);
+void row_store_show(struct row_store *s, int position, const float *k, const float *v);
 /* Positions 0 .. n_keys-1 of a layer as attention reads them, valid until the next call. */
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool);
 

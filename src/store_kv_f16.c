@@ -24,4 +24,4 @@ static void get(const struct store_shape *s, const void *layer, int head, int ti
     for (size_t i = 0; i < n; i++) v[i] = f16_to_f32(values[i]);
 }
 
-const struct store_kind store_kv_f16 = { "kv_f16", layer_bytes, put, get };
+const struct store_kind store_kv_f16 = { .name = "kv_f16", .layer_bytes = layer_bytes, .put = put, .get = get };

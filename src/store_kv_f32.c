@@ -20,4 +20,4 @@ static void put(const struct store_shape *s, void *layer, int position, const fl
     }
 }
 
-const struct store_kind store_kv_f32 = { "kv_f32", layer_bytes, put, NULL };
+const struct store_kind store_kv_f32 = { .name = "kv_f32", .layer_bytes = layer_bytes, .put = put };

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "audit.h"
+#include "row_store.h"
 #include "unmask.h"
 
 enum { N = 40, PROMPT = 8, MOST = 512 };
@@ -144,6 +145,54 @@ static void changed_rows_are_never_left_out(void **state)
     }
 }
 
+/* What 512 positions of the LLaDA-8B shape take, beside one layer in attention's layout. */
+static void stores_are_small(void **state)
+{
+    (void)state;
+    const struct hparams h = { .n_layer = 32, .n_head = 32, .n_head_kv = 32, .head_dim = 128, .n_embd = 4096 };
+    const struct { const char *kind; double most_mib; } want[] = { { "hidden", 72 }, { "kv_i4", 73 }, { "kv_i8", 134 }, { "kv_f16", 256.1 } };
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        const double mib = (double)row_store_bytes(store_kind_by_name(want[i].kind), &h, 512, 32) / 0x1p20 - 2 * 512 * 4096 * 4 / 0x1p20;
+        print_message("%s: %.1f MiB\n", want[i].kind, mib);
+        assert_true(mib <= want[i].most_mib);
+    }
+}
+
+/* A put row comes back within the format's rounding, whatever lies beside it. */
+static void stores_round(void **state)
+{
+    (void)state;
+    const struct hparams h = { .n_layer = 2, .n_head = 2, .n_head_kv = 2, .head_dim = 36, .n_embd = 200 };
+    enum { WIDTH = 72, EMBD = 200, POSITION = 21 };
+    const struct { const char *kind; float error; } want[] = { { "kv_f32", 0 }, { "kv_f16", 0.001f }, { "kv_i8", 0.004f }, { "kv_i4", 0.08f } };
+    float x[EMBD], back[EMBD];
+    struct unmask_err err;
+    struct pool *pool;
+    struct row_store *s;
+    OK(pool_open(&pool, 2, &err), err);
+    for (int i = 0; i < EMBD; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        OK(row_store_open(&s, store_kind_by_name(want[i].kind), &h, 40, 2, &err), err);
+        row_store_put(s, 1, POSITION, x, x + 8);
+        const struct store_view view = row_store_view(s, 1, 40, pool);
+        const int tiles = row_store_max_tokens(s) / LANES;
+        for (int head = 0; head < 2; head++)
+            for (int j = 0; j < 36; j++) {
+                const float k = view.k[((head * tiles + POSITION / LANES) * 36 + j) * LANES + POSITION % LANES];
+                const float v = view.v[(head * tiles * LANES + POSITION) * 36 + j];
+                assert_true(fabsf(k - x[head * 36 + j]) <= want[i].error && fabsf(v - x[8 + head * 36 + j]) <= want[i].error);
+            }
+        row_store_close(s);
+    }
+    OK(row_store_open(&s, store_kind_by_name("hidden"), &h, 40, 2, &err), err);
+    assert_true(row_store_keeps_rows(s));
+    row_store_put_row(s, 1, POSITION, x);
+    row_store_get_row(s, 1, POSITION, back);
+    for (int i = 0; i < EMBD; i++) assert_true(fabsf(back[i] - x[i]) <= 0.004f);
+    row_store_close(s);
+    pool_close(pool);
+}
+
 /* Every profile fills the canvas; those that compute every row agree to the bit, confidences included, whatever the kind
  * of store is that both use. */
 static void profiles_run(void **state)
@@ -151,11 +200,12 @@ static void profiles_run(void **state)
     (void)state;
     struct unmask_err err;
     struct unmask_model *m;
-    struct unmask_session *s;
+    struct unmask_session *s, *other;
     const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
     OK(unmask_open(&m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
     OK(unmask_session_open(&s, m, 2, &err), err);
-    const char *const kinds[] = { "kv_f32", "kv_f16", "kv_i8" };
+    OK(unmask_session_open(&other, m, 3, &err), err);
+    const char *const kinds[] = { "kv_f32", "kv_f16", "kv_i8", "kv_i4", "hidden" };
     for (size_t kind = 0; kind < ARRAY_LEN(kinds); kind++)
         for (int cfg = 0; cfg < 2; cfg++) {
             struct unmask_result yardstick = { 0 };
@@ -170,7 +220,7 @@ static void profiles_run(void **state)
                 o.cfg_scale = (float)cfg;
                 o.reuse = p->name;
                 o.store = kinds[kind];
-                OK(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res, &err), err);
+                OK(unmask_generate(p->every == 1 && p->all_logits ? other : s, prompt, 8, &o, NULL, NULL, &res, &err), err);
                 int32_t mask = 500;
                 for (int i = 0; i < res.n_canvas; i++) assert_int_not_equal(res.canvas[i], mask);
                 if (!strcmp(p->name, "none")) {
@@ -191,6 +241,7 @@ static void profiles_run(void **state)
     o.reuse = "nothing";
     assert_false(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res, &err));
     expect_err(&err, "E-GEN-001", "reuse", "nothing", "balanced", NULL);
+    unmask_session_close(other);
     unmask_session_close(s);
     unmask_close(m);
 }
@@ -357,7 +408,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_computes_every_row_and_needs_the_masks), cmocka_unit_test(dual_computes_the_block), cmocka_unit_test(dkv_keeps_what_was_decoded_a_step_ago),
-        cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run),
+        cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run), cmocka_unit_test(stores_are_small), cmocka_unit_test(stores_round),
         cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation),

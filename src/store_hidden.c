@@ -1,0 +1,38 @@
+/* store_hidden.c - no keys and values: the rows that enter a layer, in int8 with a scale for every GROUP values; keys and values
+ * are computed from them when they are attended.  Half the memory of kv_i8 on multi-head models, for two matrix products
+ * over all positions in every pass.  Layout of a layer: values [position][n_embd], then scales. */
+#include <math.h>
+
+#include "row_store.h"
+
+enum { GROUP = 128 };
+
+static size_t positions(const struct store_shape *s) { return (size_t)s->n_tiles * LANES; }
+static size_t groups_of(const struct store_shape *s) { return ((size_t)s->n_embd + GROUP - 1) / GROUP; }
+static size_t scales_at(const struct store_shape *s) { return (positions(s) * (size_t)s->n_embd + 63) & ~(size_t)63; }
+static size_t layer_bytes(const struct store_shape *s) { return scales_at(s) + positions(s) * groups_of(s) * sizeof(float); }
+
+static void put_row(const struct store_shape *s, void *layer, int position, const float *x)
+{
+    const size_t d = (size_t)s->n_embd;
+    int8_t *q = (int8_t *)layer + (size_t)position * d;
+    float *scale = (float *)(void *)((uint8_t *)layer + scales_at(s)) + (size_t)position * groups_of(s);
+    for (size_t at = 0; at < d; at += GROUP) {
+        const size_t end = d - at < GROUP ? d : at + GROUP;
+        float most = 0;
+        for (size_t i = at; i < end; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        const float inverse = most > 1e-30f ? 127.0f / most : 0, round = 12582912.0f;       /* 1.5 * 2^23: to even */
+        for (size_t i = at; i < end; i++) q[i] = (int8_t)((x[i] * inverse + round) - round);
+        *scale++ = inverse > 0 ? most / 127.0f : 0;
+    }
+}
+
+static void get_row(const struct store_shape *s, const void *layer, int position, float *x)
+{
+    const size_t d = (size_t)s->n_embd;
+    const int8_t *q = (const int8_t *)layer + (size_t)position * d;
+    const float *scale = (const float *)(const void *)((const uint8_t *)layer + scales_at(s)) + (size_t)position * groups_of(s);
+    for (size_t i = 0; i < d; i++) x[i] = (float)q[i] * scale[i / GROUP];
+}
+
+const struct store_kind store_hidden = { .name = "hidden", .layer_bytes = layer_bytes, .put_row = put_row, .get_row = get_row };
