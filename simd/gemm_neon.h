@@ -1,4 +1,4 @@
-/* gemm_neon.h - what the NEON matrix products over packed Q4_0 and Q8_0 share: the walk over tiles, rows and k.
+/* gemm_neon.h - what the NEON matrix products over packed blocks share: the walk over tiles, rows and k.
  * Each set gives its panel: 4 channels of a tile times 1 to 8 rows of a group, over a chunk of k. */
 #ifndef GEMM_NEON_H
 #define GEMM_NEON_H
@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "pack.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -18,21 +18,27 @@
 
 enum {
     QUAD = 4,                           /* channels of a panel: the lanes of a 128-bit register              */
-    Q4_BYTES = QBLOCK / 2 * TILE_N,     /* a block of a tile                                                 */
-    Q8_BYTES = QBLOCK * TILE_N,
     CHUNK = 32                          /* blocks of k at a time: activations (8 KiB) and weights (9 or 17 KiB)
                                            stay in the first-level cache until the four quads have used them */
 };
+
+/* Bytes of a block of a tile, of what a channel has for it behind all blocks, of a super-block. */
+struct layout { int block, scale, super; };
+static const struct layout layout_q4 = { Q4_BYTES, 2, 0 }, layout_q8 = { Q8_BYTES, 2, 0 };
+static const struct layout layout_q4k = { Q4_BYTES, 1, Q4K_SUPER_BYTES }, layout_q6k = { Q6K_BYTES, 2, Q6K_SUPER_BYTES };
 
 /* Between chunks the running sums lie in y. */
 struct panel {
     float *y; size_t ldy;               /* first row, first channel                                          */
     int live;                           /* rows to store; a panel may compute more of the group              */
     bool first;                         /* first chunk: sums start from 0 and not from y                     */
-    int n_blocks, block_bytes;
+    int n_blocks;
+    struct layout layout;
     const int8_t *q;                    /* first row: 32 bytes to the next row, 256 to the next block        */
     const float *scale;                 /* first row: 8 floats to the next block                             */
-    const uint8_t *w, *w_scale;         /* first channel: block_bytes and 32 bytes to the next block         */
+    const int32_t *offset;              /* the same                                                          */
+    const uint8_t *w, *w_scale, *super; /* first channel: layout.block and 32 bytes to the next block,
+                                           layout.super to the next super-block                              */
 };
 
 /* Weights of a block for 4 channels: byte 4c + i of v[j] is k = 4j + i of channel c. */
@@ -57,10 +63,88 @@ INLINE struct weights load_q4_high(const uint8_t *w)
     return q;
 }
 
-INLINE float32x4_t load_scales(const uint8_t *p)
+/* 0 to 15 */
+INLINE struct weights load_q4_unsigned(const uint8_t *w)
 {
-    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+    struct weights q;
+    UNROLL for (int j = 0; j < 4; j++) {
+        const uint8x16_t pair = vld1q_u8(w + j * TILE_N * 4);
+        q.v[j] = vreinterpretq_s8_u8(vandq_u8(pair, vdupq_n_u8(15)));
+        q.v[4 + j] = vreinterpretq_s8_u8(vshrq_n_u8(pair, 4));
+    }
+    return q;
 }
+
+/* 4 * (code - 32): the two high bits, the upper of them flipped, at the top of a byte, and the nibble inserted below. */
+INLINE struct weights load_q6k_high(const uint8_t *w)
+{
+    struct weights q;
+    UNROLL for (int j = 0; j < 2; j++) {
+        const uint8x16_t four = veorq_u8(vld1q_u8(w + Q4_BYTES + j * TILE_N * 4), vdupq_n_u8(0xAA));
+        const uint8x16_t high[4] = { vshlq_n_u8(four, 6), vshlq_n_u8(four, 4), vshlq_n_u8(four, 2), four };
+        UNROLL for (int t = 0; t < 2; t++) {
+            const uint8x16_t pair = vld1q_u8(w + (2 * t + j) * TILE_N * 4);
+            q.v[2 * t + j] = vreinterpretq_s8_u8(vsriq_n_u8(high[t], vshlq_n_u8(pair, 4), 2));
+            q.v[4 + 2 * t + j] = vreinterpretq_s8_u8(vsriq_n_u8(high[2 + t], vandq_u8(pair, vdupq_n_u8(0xF0)), 2));
+        }
+    }
+    return q;
+}
+
+/* code - 32 */
+INLINE struct weights load_q6k(const uint8_t *w)
+{
+    struct weights q = load_q6k_high(w);
+    UNROLL for (int j = 0; j < 8; j++) q.v[j] = vshrq_n_s8(q.v[j], 2);
+    return q;
+}
+
+/* What the sums of a block are multiplied by: all of them; of Q4_K, what the activations' offsets are; of Q6_K, what the sums
+ * of the halves are before. */
+struct scales { float32x4_t d, min, half[2]; };
+struct super { float32x4_t d, min; };           /* d and dmin / 8 */
+
+INLINE float32x4_t load_f16(const uint8_t *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+
+/* |v| < 2^22.  Not by scvtf, which the A76 runs at a quarter of the rate of others: the bits of 1.5 * 2^23 + v. */
+INLINE float32x4_t to_float(int32x4_t v)
+{
+    return vsubq_f32(vreinterpretq_f32_s32(vaddq_s32(v, vdupq_n_s32(0x4B400000))), vdupq_n_f32(0x1.8p23f));
+}
+
+INLINE float32x4_t load_u8(const uint8_t *p)
+{
+    uint32_t four;
+    memcpy(&four, p, 4);
+    return to_float(vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)))))));
+}
+
+typedef struct scales scales_fn(const uint8_t *w_scale, const struct super *s);
+typedef struct super super_fn(const uint8_t *super);
+
+INLINE struct super no_super(const uint8_t *super) { (void)super; return (struct super){ vdupq_n_f32(0), vdupq_n_f32(0) }; }
+INLINE struct super super_q4k(const uint8_t *super)
+{
+    return (struct super){ load_f16(super), vmulq_n_f32(load_f16(super + 2 * TILE_N), 0.125f) };
+}
+INLINE struct super super_q6k(const uint8_t *super) { return (struct super){ load_f16(super), vdupq_n_f32(0) }; }
+
+INLINE struct scales scales_f16(const uint8_t *w_scale, const struct super *s) { (void)s; return (struct scales){ .d = load_f16(w_scale) }; }
+INLINE struct scales scales_q4k(const uint8_t *w_scale, const struct super *s)
+{
+    return (struct scales){ .d = vmulq_f32(s->d, load_u8(w_scale)), .min = vmulq_f32(s->min, load_u8(w_scale + TILE_N)) };
+}
+INLINE struct scales scales_q6k(const uint8_t *w_scale, const struct super *s)
+{
+    const int32x4_t pairs = vreinterpretq_s32_s16(vmovl_s8(vreinterpret_s8_u8(vld1_u8(w_scale))));
+    return (struct scales){ .d = s->d, .half = { to_float(vshrq_n_s32(vshlq_n_s32(pairs, 16), 16)), to_float(vshrq_n_s32(pairs, 16)) } };
+}
+
+/* How a format's blocks are read, and whether the offsets take part. */
+#define READ_Q4(load)   load, scales_f16, no_super, false
+#define READ_Q8(load)   load, scales_f16, no_super, false
+#define READ_Q4K(load)  load, scales_q4k, super_q4k, true
+#define READ_Q6K(load)  load, scales_q6k, super_q6k, false
 
 /* A load at every use, where the compiler would keep the four in a register and copy it: the copy would take a slot
  * of the arithmetic pipes, the load does not. */
@@ -83,26 +167,38 @@ INLINE void store_sums(const float32x4_t *acc, const struct panel *p, int rows)
         if (r < p->live) vst1q_f32(p->y + (size_t)r * p->ldy, acc[r]);
 }
 
+/* offset * scale of the rows of a group. */
+INLINE void times_offsets(float t[ROW_GROUP], const int32_t *offset, const float *scale)
+{
+    UNROLL for (int r = 0; r < ROW_GROUP; r += 4) vst1q_f32(t + r, vmulq_f32(to_float(vld1q_s32(offset + r)), vld1q_f32(scale + r)));
+}
+
 /* One row of a block: sums over the 32 products of each channel, as floats. */
-typedef float32x4_t dot_fn(const struct weights *w, const int8_t *x);
+typedef float32x4_t dot_fn(const struct weights *w, const int8_t *x, const struct scales *s);
 typedef struct weights load_fn(const uint8_t *w);
 
-INLINE void panel_by_rows(const struct panel *p, int rows, load_fn *load, dot_fn *dot)
+INLINE void panel_by_rows(const struct panel *p, int rows, dot_fn *dot, load_fn *load, scales_fn *scales, super_fn *super, const bool min)
 {
     float32x4_t acc[ROW_GROUP];
     const int8_t *q = p->q;
     const float *scale = p->scale;
     const uint8_t *w = p->w, *w_scale = p->w_scale;
+    struct super now = no_super(p->super);
     load_sums(acc, p, rows);
     for (int b = 0; b < p->n_blocks; b++) {
         const struct weights weights = load(w);
-        const float32x4_t ws = load_scales(w_scale);
-        UNROLL for (int r = 0; r < rows; r++)
-            acc[r] = vfmaq_f32(acc[r], dot(&weights, q + r * QBLOCK), vmulq_n_f32(ws, scale[r]));
+        if (p->layout.super && b % SUPER == 0) now = super(p->super + b / SUPER * p->layout.super);
+        const struct scales s = scales(w_scale, &now);
+        float t[ROW_GROUP];
+        if (min) times_offsets(t, p->offset + b * ROW_GROUP, scale);
+        UNROLL for (int r = 0; r < rows; r++) {
+            acc[r] = vfmaq_f32(acc[r], dot(&weights, q + r * QBLOCK, &s), vmulq_n_f32(s.d, scale[r]));
+            if (min) acc[r] = vfmaq_n_f32(acc[r], s.min, t[r]);
+        }
         q += ROW_GROUP * QBLOCK;
         scale += ROW_GROUP;
-        w += p->block_bytes;
-        w_scale += 2 * TILE_N;
+        w += p->layout.block;
+        w_scale += SCALES_BYTES;
     }
     store_sums(acc, p, rows);
 }
@@ -119,36 +215,38 @@ INLINE void panel_of_rows(const struct panel *p, panel_fn *run, int least)
 }
 
 INLINE void gemm_group(float *y, size_t ldy, const struct q8rows *x, int row, int live, const uint8_t *tile,
-                       int block_bytes, panel_fn *run, int least)
+                       const struct layout l, panel_fn *run, int least)
 {
     const int nb = x->k / QBLOCK;
-    const uint8_t *scales = tile + (size_t)nb * (size_t)block_bytes;
+    const uint8_t *scales = tile + (size_t)nb * (size_t)l.block, *super = scales + (size_t)nb * SCALES_BYTES;
     for (int b = 0; b < nb || b == 0; b += CHUNK) {
         const size_t at = q8_index(x, row, b);
         for (int c = 0; c < TILE_N; c += QUAD)
             panel_of_rows(&(struct panel){
                 .y = y + (size_t)row * ldy + c, .ldy = ldy, .live = live, .first = b == 0,
-                .n_blocks = nb - b < CHUNK ? nb - b : CHUNK, .block_bytes = block_bytes,
-                .q = x->q + at * QBLOCK, .scale = x->scale + at,
-                .w = tile + (size_t)b * (size_t)block_bytes + c * 4, .w_scale = scales + (b * TILE_N + c) * 2 }, run, least);
+                .n_blocks = nb - b < CHUNK ? nb - b : CHUNK, .layout = l,
+                .q = x->q + at * QBLOCK, .scale = x->scale + at, .offset = x->offset + at,
+                .w = tile + (size_t)b * (size_t)l.block + c * 4, .w_scale = scales + b * SCALES_BYTES + c * l.scale,
+                .super = super + b / SUPER * l.super + c * 2 }, run, least);
     }
 }
 
 INLINE void gemm_tiles(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles,
-                       int block_bytes, panel_fn *run, int least)
+                       const struct layout l, panel_fn *run, int least)
 {
-    const size_t tile_bytes = ((size_t)(x->k / QBLOCK) * (size_t)(block_bytes + 2 * TILE_N) + 63) & ~(size_t)63;
+    const size_t nb = (size_t)(x->k / QBLOCK);
+    const size_t tile_bytes = (nb * (size_t)(l.block + SCALES_BYTES) + nb / SUPER * (size_t)l.super + 63) & ~(size_t)63;
     for (int t = 0; t < n_tiles; t++, w += tile_bytes, y += TILE_N)
         for (int row = row0; row < row1; row += ROW_GROUP)
-            gemm_group(y, ldy, x, row, row1 - row < ROW_GROUP ? row1 - row : ROW_GROUP, w, block_bytes, run, least);
+            gemm_group(y, ldy, x, row, row1 - row < ROW_GROUP ? row1 - row : ROW_GROUP, w, l, run, least);
 }
 
 /* The descriptor of a format out of a set's panel for it, which is given at least `least` rows (1 or 2). */
-#define GEMM_OF_PANEL(format, bytes, least)                                                                             \
+#define GEMM_OF_PANEL(format, least)                                                                                    \
     static void gemm_##format##_run(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w,   \
                                     int n_tiles)                                                                       \
     {                                                                                                                  \
-        gemm_tiles(y, ldy, x, row0, row1, w, n_tiles, bytes, panel_##format, least);                                   \
+        gemm_tiles(y, ldy, x, row0, row1, w, n_tiles, layout_##format, panel_##format, least);                         \
     }                                                                                                                  \
     static const struct gemm_int8 gemm_##format = { gemm_##format##_run };
 

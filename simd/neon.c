@@ -63,8 +63,9 @@ INLINE void next4(int16x8_t *lo, int16x8_t *hi, int8x16_t w, int8x16_t x)
     *hi = vmlal_high_s8(*hi, w, x);
 }
 
-INLINE float32x4_t dot_q4(const struct weights *w, const int8_t *x)
+INLINE float32x4_t dot_q4(const struct weights *w, const int8_t *x, const struct scales *s)
 {
+    (void)s;
     const int8x16_t x0 = vld1q_s8(x), x1 = vld1q_s8(x + 16);
     int16x8_t lo, hi, lo1, hi1;
     first4(&lo, &hi, w->v[0], SPREAD(x0, 0));
@@ -79,8 +80,9 @@ INLINE float32x4_t dot_q4(const struct weights *w, const int8_t *x)
 }
 
 /* Bytes of weights reach -128: 2 * 127 * 128 = 32512 fits 16 bits, a third product does not. */
-INLINE float32x4_t dot_q8(const struct weights *w, const int8_t *x)
+INLINE float32x4_t dot_q8(const struct weights *w, const int8_t *x, const struct scales *s)
 {
+    (void)s;
     const int8x16_t x0 = vld1q_s8(x), x1 = vld1q_s8(x + 16);
     int16x8_t lo[4], hi[4];
     first4(&lo[0], &hi[0], w->v[0], SPREAD(x0, 0));
@@ -96,11 +98,32 @@ INLINE float32x4_t dot_q8(const struct weights *w, const int8_t *x)
     return vcvtq_f32_s32(vpaddq_s32(vpadalq_s16(s0, lo[3]), vpadalq_s16(s1, hi[3])));
 }
 
-INLINE void panel_q4(const struct panel *p, int rows) { panel_by_rows(p, rows, load_q4, dot_q4); }
-INLINE void panel_q8(const struct panel *p, int rows) { panel_by_rows(p, rows, load_q8, dot_q8); }
+/* The sums of the halves times their codes: below 2^24 all along, so exact in float. */
+INLINE float32x4_t dot_q6k(const struct weights *w, const int8_t *x, const struct scales *s)
+{
+    float32x4_t sum[2];
+    UNROLL for (int h = 0; h < 2; h++) {
+        const int8x16_t xh = vld1q_s8(x + 16 * h);
+        const int8x16_t *v = w->v + 4 * h;
+        int16x8_t lo, hi;
+        first4(&lo, &hi, v[0], SPREAD(xh, 0));
+        next4(&lo, &hi, v[1], SPREAD(xh, 1));
+        next4(&lo, &hi, v[2], SPREAD(xh, 2));
+        next4(&lo, &hi, v[3], SPREAD(xh, 3));
+        sum[h] = vcvtq_f32_s32(vpaddq_s32(vpaddlq_s16(lo), vpaddlq_s16(hi)));
+    }
+    return vfmaq_f32(vmulq_f32(sum[0], s->half[0]), sum[1], s->half[1]);
+}
 
-GEMM_OF_PANEL(q4, Q4_BYTES, 1)
-GEMM_OF_PANEL(q8, Q8_BYTES, 1)
+INLINE void panel_q4(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q4, READ_Q4(load_q4)); }
+INLINE void panel_q8(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q8, READ_Q8(load_q8)); }
+INLINE void panel_q4k(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q4, READ_Q4K(load_q4_unsigned)); }
+INLINE void panel_q6k(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q6k, READ_Q6K(load_q6k)); }
+
+GEMM_OF_PANEL(q4, 1)
+GEMM_OF_PANEL(q8, 1)
+GEMM_OF_PANEL(q4k, 1)
+GEMM_OF_PANEL(q6k, 1)
 
 /* ---- matrix products, float: 4 rows x 16 channels at a time */
 
@@ -421,7 +444,8 @@ static float sum_exp_neon(const float *x, int n, float max, float *moment)
 
 extern const struct kernels kernels_neon;
 const struct kernels kernels_neon = {
-    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
+    .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .quantize_q8 = quantize_q8_neon, .rms_norm = rms_norm_neon, .rope = rope_neon, .swiglu = swiglu_neon,
     .add = add_neon, .attend = attend_neon, .argmax = argmax_neon, .sum_exp = sum_exp_neon,
 };

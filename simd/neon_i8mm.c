@@ -4,6 +4,7 @@
 /* 16 * (nibble - 8), and sums that become floats by subtraction: neon_dotprod.c. */
 static const int32_t start_q4[4] = { 0x49400000, 0x49400000, 0x49400000, 0x49400000 };
 static const int32_t start_q8[4] = { 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000 };
+static const int32_t start_q6k[4] = { 0x4A400000, 0x4A400000, 0x4A400000, 0x4A400000 };
 
 /* Runs of 4 bytes to runs of 8: v[2j] holds channels 0, 1 and v[2j + 1] channels 2, 3 of k = 8j .. 8j+7. */
 INLINE struct weights pair_up(struct weights q)
@@ -18,6 +19,8 @@ INLINE struct weights pair_up(struct weights q)
 }
 INLINE struct weights load_q4_pairs(const uint8_t *w) { return pair_up(load_q4_high(w)); }
 INLINE struct weights load_q8_pairs(const uint8_t *w) { return pair_up(load_q8(w)); }
+INLINE struct weights load_q4k_pairs(const uint8_t *w) { return pair_up(load_q4_unsigned(w)); }
+INLINE struct weights load_q6k_pairs(const uint8_t *w) { return pair_up(load_q6k_high(w)); }
 
 /* Two rows of a block: 8 numbers of the first, 8 of the second. */
 INLINE int8x16_t first_halves(int8x16_t a, int8x16_t b)
@@ -32,36 +35,64 @@ INLINE int8x16_t second_halves(int8x16_t a, int8x16_t b)
 /* The sums of two rows: lanes are row 0 channel 0, row 0 channel 1, row 1 channel 0, row 1 channel 1; then channels 2, 3. */
 struct pair { float32x4_t c01, c23; };
 
-INLINE void add_block(struct pair *acc, const struct weights *w, float32x4_t ws, const int8_t *x, const float *scale,
-                      const int32_t *start, float zero)
+/* Of channels 0, 1 and of 2, 3, for both rows. */
+INLINE struct pair pair_of_channels(float32x4_t v)
 {
-    const int8x16_t a0 = vld1q_s8(x), a1 = vld1q_s8(x + 16), b0 = vld1q_s8(x + QBLOCK), b1 = vld1q_s8(x + QBLOCK + 16);
-    const int8x16_t k0 = first_halves(a0, b0), k8 = second_halves(a0, b0);
-    const int8x16_t k16 = first_halves(a1, b1), k24 = second_halves(a1, b1);
-    const float32x2_t s = vld1_f32(scale);
-    const float32x4_t xs = vzip1q_f32(vcombine_f32(s, s), vcombine_f32(s, s));
-    int32x4_t lo = reload(start), hi = reload(start);
-    lo = vmmlaq_s32(lo, k0, w->v[0]);
-    hi = vmmlaq_s32(hi, k0, w->v[1]);
-    lo = vmmlaq_s32(lo, k8, w->v[2]);
-    hi = vmmlaq_s32(hi, k8, w->v[3]);
-    lo = vmmlaq_s32(lo, k16, w->v[4]);
-    hi = vmmlaq_s32(hi, k16, w->v[5]);
-    lo = vmmlaq_s32(lo, k24, w->v[6]);
-    hi = vmmlaq_s32(hi, k24, w->v[7]);
-    const float32x4_t w01 = vcombine_f32(vget_low_f32(ws), vget_low_f32(ws));
-    const float32x4_t w23 = vcombine_f32(vget_high_f32(ws), vget_high_f32(ws));
-    acc->c01 = vfmaq_f32(acc->c01, vsubq_f32(vreinterpretq_f32_s32(lo), vdupq_n_f32(zero)), vmulq_f32(w01, xs));
-    acc->c23 = vfmaq_f32(acc->c23, vsubq_f32(vreinterpretq_f32_s32(hi), vdupq_n_f32(zero)), vmulq_f32(w23, xs));
+    return (struct pair){ vcombine_f32(vget_low_f32(v), vget_low_f32(v)), vcombine_f32(vget_high_f32(v), vget_high_f32(v)) };
+}
+/* Of two rows, for both channels. */
+INLINE float32x4_t pair_of_rows(const float *two)
+{
+    const float32x2_t s = vld1_f32(two);
+    return vzip1q_f32(vcombine_f32(s, s), vcombine_f32(s, s));
 }
 
-INLINE void panel_by_pairs(const struct panel *p, int rows, load_fn *load, const int32_t *start, float zero)
+/* Sums that begin with those of the 16 products from k on; v: weights of k .. k+15. */
+struct sums { int32x4_t lo, hi; };
+INLINE struct sums add_half(struct sums s, const int8x16_t *v, int8x16_t k0, int8x16_t k8)
+{
+    s.lo = vmmlaq_s32(s.lo, k0, v[0]);
+    s.hi = vmmlaq_s32(s.hi, k0, v[1]);
+    s.lo = vmmlaq_s32(s.lo, k8, v[2]);
+    s.hi = vmmlaq_s32(s.hi, k8, v[3]);
+    return s;
+}
+INLINE struct pair floats_of(struct sums s, float zero)
+{
+    const float32x4_t z = vdupq_n_f32(zero);
+    return (struct pair){ vsubq_f32(vreinterpretq_f32_s32(s.lo), z), vsubq_f32(vreinterpretq_f32_s32(s.hi), z) };
+}
+
+/* The sums of a block for two rows as floats; of Q6_K, the sums of the halves times their codes, exact all along. */
+INLINE struct pair dot_pairs(const struct weights *w, const struct scales *s, const int8_t *x, const bool halves,
+                             const int32_t *start, float zero)
+{
+    const int8x16_t a0 = vld1q_s8(x), a1 = vld1q_s8(x + 16), b0 = vld1q_s8(x + QBLOCK), b1 = vld1q_s8(x + QBLOCK + 16);
+    struct sums sum = add_half((struct sums){ reload(start), reload(start) }, w->v, first_halves(a0, b0), second_halves(a0, b0));
+    if (!halves) return floats_of(add_half(sum, w->v + 4, first_halves(a1, b1), second_halves(a1, b1)), zero);
+    const struct pair first = floats_of(sum, zero), code = pair_of_channels(s->half[0]), code1 = pair_of_channels(s->half[1]);
+    sum = add_half((struct sums){ reload(start), reload(start) }, w->v + 4, first_halves(a1, b1), second_halves(a1, b1));
+    const struct pair second = floats_of(sum, zero);
+    return (struct pair){ vfmaq_f32(vmulq_f32(first.c01, code.c01), second.c01, code1.c01),
+                          vfmaq_f32(vmulq_f32(first.c23, code.c23), second.c23, code1.c23) };
+}
+
+INLINE void add_scaled(struct pair *acc, struct pair sums, float32x4_t weights, float32x4_t rows)
+{
+    const struct pair w = pair_of_channels(weights);
+    acc->c01 = vfmaq_f32(acc->c01, sums.c01, vmulq_f32(w.c01, rows));
+    acc->c23 = vfmaq_f32(acc->c23, sums.c23, vmulq_f32(w.c23, rows));
+}
+
+INLINE void panel_by_pairs(const struct panel *p, int rows, const bool halves, const int32_t *start, float zero,
+                           load_fn *load, scales_fn *scales, super_fn *super, const bool min)
 {
     float32x4_t sums[ROW_GROUP];
     struct pair acc[ROW_GROUP / 2];
     const int8_t *q = p->q;
     const float *scale = p->scale;
     const uint8_t *w = p->w, *w_scale = p->w_scale;
+    struct super now = no_super(p->super);
     load_sums(sums, p, rows);
     UNROLL for (int i = 0; i < rows / 2; i++) {
         acc[i].c01 = vcombine_f32(vget_low_f32(sums[2 * i]), vget_low_f32(sums[2 * i + 1]));
@@ -69,13 +100,23 @@ INLINE void panel_by_pairs(const struct panel *p, int rows, load_fn *load, const
     }
     for (int b = 0; b < p->n_blocks; b++) {
         const struct weights weights = load(w);
-        const float32x4_t ws = load_scales(w_scale);
-        UNROLL for (int i = 0; i < rows / 2; i++)
-            add_block(&acc[i], &weights, ws, q + 2 * i * QBLOCK, scale + 2 * i, start, zero);
+        if (p->layout.super && b % SUPER == 0) now = super(p->super + b / SUPER * p->layout.super);
+        const struct scales s = scales(w_scale, &now);
+        float t[ROW_GROUP];
+        if (min) times_offsets(t, p->offset + b * ROW_GROUP, scale);
+        UNROLL for (int i = 0; i < rows / 2; i++) {
+            add_scaled(&acc[i], dot_pairs(&weights, &s, q + 2 * i * QBLOCK, halves, start, zero), s.d, pair_of_rows(scale + 2 * i));
+            if (min) {
+                const struct pair m = pair_of_channels(s.min);
+                const float32x4_t ti = pair_of_rows(t + 2 * i);
+                acc[i].c01 = vfmaq_f32(acc[i].c01, ti, m.c01);
+                acc[i].c23 = vfmaq_f32(acc[i].c23, ti, m.c23);
+            }
+        }
         q += ROW_GROUP * QBLOCK;
         scale += ROW_GROUP;
-        w += p->block_bytes;
-        w_scale += 2 * TILE_N;
+        w += p->layout.block;
+        w_scale += SCALES_BYTES;
     }
     UNROLL for (int i = 0; i < rows / 2; i++) {
         sums[2 * i] = vcombine_f32(vget_low_f32(acc[i].c01), vget_low_f32(acc[i].c23));
@@ -84,12 +125,16 @@ INLINE void panel_by_pairs(const struct panel *p, int rows, load_fn *load, const
     store_sums(sums, p, rows);
 }
 
-INLINE void panel_q4(const struct panel *p, int rows) { panel_by_pairs(p, rows, load_q4_pairs, start_q4, 0x1.8p19f); }
-INLINE void panel_q8(const struct panel *p, int rows) { panel_by_pairs(p, rows, load_q8_pairs, start_q8, 0x1.8p23f); }
+INLINE void panel_q4(const struct panel *p, int rows) { panel_by_pairs(p, rows, false, start_q4, 0x1.8p19f, READ_Q4(load_q4_pairs)); }
+INLINE void panel_q8(const struct panel *p, int rows) { panel_by_pairs(p, rows, false, start_q8, 0x1.8p23f, READ_Q8(load_q8_pairs)); }
+INLINE void panel_q4k(const struct panel *p, int rows) { panel_by_pairs(p, rows, false, start_q8, 0x1.8p23f, READ_Q4K(load_q4k_pairs)); }
+INLINE void panel_q6k(const struct panel *p, int rows) { panel_by_pairs(p, rows, true, start_q6k, 0x1.8p21f, READ_Q6K(load_q6k_pairs)); }
 
 /* A single row takes its neighbour along. */
-GEMM_OF_PANEL(q4, Q4_BYTES, 2)
-GEMM_OF_PANEL(q8, Q8_BYTES, 2)
+GEMM_OF_PANEL(q4, 2)
+GEMM_OF_PANEL(q8, 2)
+GEMM_OF_PANEL(q4k, 2)
+GEMM_OF_PANEL(q6k, 2)
 
 extern const struct kernels kernels_neon_i8mm;
-const struct kernels kernels_neon_i8mm = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8 };
+const struct kernels kernels_neon_i8mm = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };

@@ -43,8 +43,10 @@ inner_loop() {      # OBJECT FUNCTION PATTERN
                 }
                 if (inner && count > best) { best = count; from = at[t]; to = i }
             }
-            for (j = from; j < to; j++) print op[j] "\t" arg[j]
-            print op[to] "\t0"
+            for (j = from; j <= to; j++) {
+                if (op[j] ~ /^(b|b\..*|cbn?z|tbn?z)$/) sub(/[0-9a-f]+$/, "0", arg[j])
+                print op[j] "\t" arg[j]
+            }
         }'
 }
 
@@ -52,7 +54,7 @@ printf '%-8s %-4s %14s %14s %10s %10s %8s  %s\n' set type 'instr./MAC' 'loop: in
 rows=32 k=1024 tiles=4
 echo "$kernels" | while read -r set cpu object model pattern products peak; do
     [ -n "$set" ] || continue
-    for type in q4 q8; do
+    for type in q4 q4k q6k q8; do
         executed=$(($(steps "$cpu" "$set" $type 2) - $(steps "$cpu" "$set" $type 1)))
         inner_loop "$build/simd/$object.o" gemm_${type}_run "$pattern" >"$build/loop-$set-$type.s"
         $mca -mtriple=aarch64 -mcpu="$model" -mattr=+dotprod,+i8mm -iterations=1000 "$build/loop-$set-$type.s" \
