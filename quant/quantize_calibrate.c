@@ -23,6 +23,19 @@ struct quantize_calibration {
 
 bool quantize_calibrates(const struct quantize_options *o) { return o->calibration || o->own_text; }
 
+bool quantize_needs_calibration(const struct quantize_job *j, const struct piece *p)
+{
+    return p->method == BY_FEEDBACK || p->method == BY_IMPORTANCE || (j->o->save_importance && p->matrix && p->role != T_EMBED);
+}
+
+/* Texts are not read for nothing: types whose numbers are rounded each alone need none. */
+static bool reads(const struct quantize_job *j)
+{
+    bool any = false;
+    for (size_t i = 0; i < j->n_pieces; i++) any = any || quantize_needs_calibration(j, &j->pieces[i]);
+    return any && quantize_calibrates(j->o);
+}
+
 static uint64_t layer_bytes(const struct quantize_job *j)
 {
     uint64_t most = 0, sum = 0;
@@ -36,13 +49,13 @@ static uint64_t layer_bytes(const struct quantize_job *j)
 
 uint64_t quantize_calibrate_work(const struct quantize_job *j)
 {
-    const uint64_t passes = !quantize_calibrates(j->o) ? 0 : j->o->own_text ? SELF_TEXT_STEPS + 1 : 1;
+    const uint64_t passes = !reads(j) ? 0 : j->o->own_text ? SELF_TEXT_STEPS + 1 : 1;
     return passes * (uint64_t)j->h.n_layer * layer_bytes(j);
 }
 
 uint64_t quantize_calibrate_memory(const struct quantize_job *j, int workers)
 {
-    if (!quantize_calibrates(j->o)) return 0;
+    if (!reads(j)) return 0;
     const struct hparams *h = &j->h;
     const uint64_t ids = j->o->own_text ? j->o->own_text + READING_LENGTH : j->o->calibration->n_ids;
     return reading_bytes(h, ids, layer_bytes(j), workers) + 2 * moments_bytes(h->n_embd, workers) + moments_bytes(h->n_head * h->head_dim, workers) + moments_bytes(h->n_ff, workers);
@@ -70,7 +83,7 @@ static bool write_own(struct quantize_calibration *c, struct unmask_err *err)
 
 bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err)
 {
-    if (!quantize_calibrates(j->o)) return true;
+    if (!reads(j)) return true;
     struct quantize_calibration *c = j->calibration = mem_zalloc(1, sizeof *c, err);
     if (!c) return false;
     *c = (struct quantize_calibration){ .j = j, .layer = -1, .set = j->o->calibration };

@@ -88,9 +88,10 @@ void quantize_shards_free(struct quantize_job *j);
 /* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
 bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);
 
-/* quantize_calibrate.c: read the texts up to the layer of a piece, whose method is by feedback or importance; both results stay
- * valid until the next piece.  moments: factored, NULL without feedback; importance: [k]. */
-bool quantize_calibrates(const struct quantize_options *o);
+/* quantize_calibrate.c: read the texts up to the layer of a piece that needs it; both results stay valid until the next piece.
+ * moments: factored, NULL without feedback; importance: [k]. */
+bool quantize_calibrates(const struct quantize_options *o);             /* there are texts, or there will be */
+bool quantize_needs_calibration(const struct quantize_job *j, const struct piece *p);   /* to be rounded, or to save its importance */
 bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err);
 bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments, const float **importance, struct unmask_err *err);
 const struct kernels *quantize_kernels(const struct quantize_job *j);   /* once it is open */

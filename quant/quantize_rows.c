@@ -248,7 +248,7 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
     struct outfile *out = &j->shards[p->shard].out;
     struct item sum = { 0 };
     sha256_init(&sha);
-    if ((p->method == BY_FEEDBACK || p->method == BY_IMPORTANCE) && !quantize_calibrate(j, p, &c->moments, &c->importance, err)) return false;
+    if (quantize_needs_calibration(j, p) && !quantize_calibrate(j, p, &c->moments, &c->importance, err)) return false;
     c->p = p;
     c->item_rows = item_rows(p);
     for (c->row0 = 0; c->row0 < p->n_rows; c->row0 += c->n_rows) {
@@ -315,7 +315,7 @@ static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmas
     const size_t workers = (size_t)pool_threads(j->pool);
     c->head_dim = j->h.head_dim;
     c->measure = j->o->measure;
-    c->kernels = quantize_calibrates(j->o) ? quantize_kernels(j) : NULL;
+    c->kernels = j->calibration ? quantize_kernels(j) : NULL;
     if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->tiles = mem_aligned((size_t)n.tiles, err)) || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
         || !(c->scratch = mem_zalloc(workers, sizeof *c->scratch, err))) return false;
     for (size_t w = 0; w < workers; w++) {

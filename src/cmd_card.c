@@ -94,6 +94,8 @@ static void put_body(struct card *card, const struct card_facts *f, const char *
     put(card, FMT("| `%s`", PLAIN(shown)));
     if (f->n_files > 1) put(card, FMT(" and %zu more", f->n_files - 1));
     put(card, FMT(" | %s | %s | %.2g |\n\n", format, SIZE(f->bytes), f->relative_error));
+    const struct str method = text_of(card, "unmask.quantize.method"), source = text_of(card, "unmask.calibration.source");
+    if (method.n) put(card, FMT("Rounding: by %s%s%s.\n\n", PLAIN(method), source.n ? " on " : "", PLAIN(source)));
     put(card, "The metadata hold a SHA-256 of every tensor; `unmask verify` checks them.\n\n```\n");
     put(card, FMT("unmask run -m %s \"...\"\nunmask verify %s\n```\n", PLAIN(shown), PLAIN(shown)));
 }

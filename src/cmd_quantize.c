@@ -29,6 +29,8 @@ struct run {
     double worst; char worst_name[64];          /* the tensor with the largest relative error */
 };
 
+static bool own_text(const struct settings *s) { return s->calibrate && !strcmp(s->calibrate, "self"); }
+
 /* Free bytes where the output goes; 0 if unknown. */
 static double free_space(const char *out)
 {
@@ -63,6 +65,7 @@ static void print_plan(const struct run *r, const struct quantize_report *q)
     print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(slash ? slash + 1 : r->out, q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
+    if (r->s->calibrate) fprintf(stderr, "calibrated on %s, at most %d tokens of it\n", own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
     if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
 }
 
@@ -224,8 +227,6 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static bool own_text(const struct settings *s) { return s->calibrate && !strcmp(s->calibrate, "self"); }
-
 static bool read_calibration(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
@@ -269,10 +270,11 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_quantize = {
-    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--layout standard|packed] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
+    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--calibrate FILE|self] [--layout standard|packed] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
     "make a GGUF file in a smaller number format",
     "  unmask quantize LLaDA-8B-Instruct/ LLaDA-8B-Instruct-v1.0-Q4_0.gguf q4_0\n"
     "  unmask quantize model-F32.gguf model-Q8_0.gguf q8_0 --set general.license=apache-2.0\n"
     "  unmask quantize LLaDA-8B-Instruct/ model-Q4_K_M.gguf q4_k_m --keep 'blk\\.0\\.=q8_0'\n"
+    "  unmask quantize LLaDA-8B-Instruct/ model-Q4_0.gguf q4_0 --calibrate self     about half the loss, no text needed; takes longer\n"
     "  unmask quantize model-Q4_0.gguf packed.gguf --layout packed      the same weights; loads at once, may be larger than memory\n"
 };

@@ -471,6 +471,14 @@ static void importance_can_be_saved(void **state)
     assert_memory_equal(q->squares, v->squares, q->k * sizeof(float));
     for (size_t i = 0; i < found.n; i++)
         for (size_t k = 0; k < found.entries[i].k; k++) assert_true(found.entries[i].squares[k] > 0);
+    struct imatrix again = { 0 };               /* whatever the file is made of */
+    struct quantize_options wide = o;
+    wide.format = &format_f16;
+    wide.save_importance = &again;
+    OK(quantize_file(DATA "llada-tiny", scratch("b.gguf"), &wide, &report, &err), err);
+    assert_int_equal(again.n, 22);
+    assert_memory_equal(imatrix_find(&again, "output.weight")->squares, imatrix_find(&found, "output.weight")->squares, 64 * sizeof(float));
+    imatrix_free(&again);
     imatrix_free(&found);
 }
 

@@ -72,6 +72,9 @@ for text in "$dir/text.txt" "$dir/lines.jsonl" self; do
     check "methods of ${text##*/}" "$(grep -c '"method": "feedback"' "$dir/k.json") $(grep -c '"method": "search"' "$dir/k.json")" "14 1"
     check "its name is in the metadata" "$(tr -d '\000' <"$dir/k.gguf" | LC_ALL=C grep -aoc "${text##*/}")" "1"
 done
+quantize "$from" "$dir/kc.gguf" --calibrate self --calibrate-tokens 256 --card
+expect "calibration in the plan" 0 "^calibrated on text that the model writes itself, at most 256 tokens of it$"
+check "calibration on the card" "$(grep -c '^Rounding: by feedback on self.$' "$dir/kc.md")" "1"
 quantize "$from" "$dir/m3.gguf" --imatrix "$dir/i.gguf" --report "$dir/m3.json"
 check "methods by importance" "$status $(grep -c '"method": "importance"' "$dir/m3.json") $(grep -c '"method": "search"' "$dir/m3.json")" "0 14 1"
 quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --calibrate self; expect "two kinds of importance" 2 "E-CLI-010"
