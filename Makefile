@@ -27,10 +27,11 @@ PKG_LIBS     = $(eval PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)))$(PKG_LI
 PKG_LIB_LIBS = $(eval PKG_LIB_LIBS := $(shell $(PKG_CONFIG) --libs $(LIB_PKGS)))$(PKG_LIB_LIBS)
 # As many compilers as cores, unless -j was given.
 JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
-# One instruction set per file; nothing else in the program may use those instructions.
-FLAGS_avx2         := -mavx2 -mfma -mf16c
-FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni
-FLAGS_avx512vnni   := -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512
+# One instruction set per file; nothing else in the program may use those instructions.  Where variables live in unrolled
+# kernels takes the compiler half of its time to find out, and nobody asks: lines are enough (-g1).
+FLAGS_avx2         := -mavx2 -mfma -mf16c -g1
+FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni -g1
+FLAGS_avx512vnni   := -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512 -g1
 # gcc moves loads up before it hands out registers, and then spills sums; the CPUs find the loads by themselves.
 NEON_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
 FLAGS_neon         := -march=armv8-a $(NEON_ORDER)

@@ -208,10 +208,15 @@ UNROLL
         for (int v = 0; v < NV; v++) store_f(y + (size_t)i * ldy + v * LANES_V, load_f(acc[i] + v * LANES_V));
 }
 
-/* The same for any number of rows up to MAX_ROWS. */
+/* The same for any number of rows up to MAX_ROWS.  A last tile alone (NV == 1) is rare: its rows go one by one, for the sake of
+ * what compiles. */
 INLINE void some_rows_by_blocks(int rows, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
                                 const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, int b0, int b1)
 {
+    if (NV == 1) {
+        for (int i = 0; i < rows; i++) rows_by_blocks(1, 1, f, unpacked, y + (size_t)i * ldy, ldy, x, r + i, packed, panel, b0, b1);
+        return;
+    }
 #define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, f, unpacked, y, ldy, x, r, packed, panel, b0, b1); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
 #undef CASE
@@ -241,7 +246,7 @@ INLINE void rows_by_tiles(const int NV, const enum format f, float *y, size_t ld
     struct panel panel;
     for (int b0 = 0; b0 < nb; b0 += CHUNK) {
         const int b1 = b0 + CHUNK < nb ? b0 + CHUNK : nb;
-        const bool unpacked = f != Q8 && row1 - row0 >= panel_rows(f);
+        const bool unpacked = NV == 2 && f != Q8 && row1 - row0 >= panel_rows(f);
         if (unpacked) unpack(&panel, NV, f, packed, b0, b1);
         for (int r = row0; r < row1; r += MAX_ROWS) {
             const int rows = row1 - r < MAX_ROWS ? row1 - r : MAX_ROWS;
