@@ -502,6 +502,8 @@ static void tensor_shapes(void **state)
     refused("E-GGUF-011", "does not fit in 64 bits", "");
     one_tensor("w", Q4_0, 0, 1, 48, 1, 1, 1);
     refused("E-GGUF-011", "found rows of 48", "a multiple of 32 for q4_0");
+    one_tensor("w", format_q4_k.gguf_type, 0, 1, 288, 1, 1, 1);
+    refused("E-GGUF-011", "found rows of 288", "a multiple of 256 for q4_k");
     static const uint32_t formats[] = { UINT32_MAX, 4, 5, 10, 1000000 };
     for (size_t i = 0; i < ARRAY_LEN(formats); i++) {
         one_tensor("w", formats[i], 0, 1, 256, 1, 1, 1);
