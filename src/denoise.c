@@ -26,6 +26,7 @@ struct denoise_work {
     float *confidence, *margin, *entropy;       /* [max_tokens]: of the tokens committed            */
     int32_t *unprompted;        /* [max_tokens]: the canvas with its prompt masked, for guidance    */
     bool *was_mask, *is_mask;   /* [max_tokens]: masks of the start canvas, and now                 */
+    uint8_t *keys;              /* [max_tokens]: positions that a pass attends to                   */
     uint8_t *memory;
 };
 
@@ -64,6 +65,7 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     w->unprompted = mem_lay(base, &used, n * sizeof *w->unprompted);
     w->was_mask = mem_lay(base, &used, n * sizeof *w->was_mask);
     w->is_mask = mem_lay(base, &used, n * sizeof *w->is_mask);
+    w->keys = mem_lay(base, &used, n);
     return used;
 }
 
@@ -233,8 +235,10 @@ static void pass_over_rows(struct denoise *d)
     for (int b = 0; b < branches; b++)
         for (int i = 0; i < w->plan.n_need; i++) w->need[b * w->plan.n_need + i] = b * w->plan.n_rows + w->plan.need[i];
     for (int i = 0; w->cfg && i < d->n_canvas; i++) w->unprompted[i] = w->was_mask[i] ? d->canvas[i] : d->m->h.mask_id;
+    reuse_keys(&w->reuse, w->is_mask, &w->plan, w->keys);
+    for (int i = 0; d->key_mask && i < d->n_canvas; i++) w->keys[i] &= d->key_mask[i] != 0;
     forward_pass(d->f, &(struct pass){
-        .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] }, .n_keys = d->n_canvas, .key_mask = d->key_mask,
+        .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] }, .n_keys = d->n_canvas, .key_mask = d->key_mask || d->reuse->far ? w->keys : NULL,
         .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x });
     reuse_passed(&w->reuse, &w->plan);
     d->passes += branches;

@@ -19,9 +19,10 @@ const struct reuse_profile reuse_profiles[] = {
     { .name = "prefix", .what = "Fast-dLLM: keys and values before the block are kept", .start = START_FULL, .right = ANY, .block_rows = 1, .least_steps = 2 },
     { .name = "dual", .what = "Fast-dLLM: keys and values on both sides of the block are kept", .start = START_FULL, .block_rows = 1, .least_steps = 2 },
     { .name = "dkv", .what = "dKV-Cache-Decode: positions decoded a step ago are kept; all rows every 8 steps", .every = 8, .start = START_FULL,
-      .settle = 1, .mask_rows = 1 },
-    { .name = "vicinity", .what = "dInfer: the block and 16 rows on either side", .start = START_FULL, .left = 16, .right = 16, .block_rows = 1 },
-    { .name = "window", .what = "Window-Diffusion: 16 candidates, all rows every 32 steps", .every = 32, .start = START_NOTHING, .candidates = 16, .settle = 32 },
+      .first = 2, .settle = 1, .mask_rows = 1 },
+    { .name = "vicinity", .what = "dInfer: the block and 16 rows on either side, after 4 steps over all", .start = START_FULL, .warm = 4, .left = 16, .right = 16, .block_rows = 1 },
+    { .name = "window", .what = "Window-Diffusion: the 16 leftmost masks and what was decoded since all rows were, every 32 steps; 64 masks are seen", .every = 32,
+      .start = START_NOTHING, .candidates = 16, .leftmost = 1, .far = 64, .settle = 32 },
     { .name = NULL },
 };
 
@@ -31,8 +32,11 @@ const struct reuse_knob reuse_knobs[] = {
     KNOB("start", start, 2, "a block begins with: 0 a step like others, 1 its rows and `back` before it, 2 all rows"),
     KNOB("back", back, ANY, "positions before the block where start is 1"),
     KNOB("first", first, ANY, "all rows in the first N steps of a block"),
+    KNOB("warm", warm, ANY, "all rows in the first N steps of a run"),
     KNOB("whole", whole, 100, "all rows where a step would compute more than N % of them; 0: never"),
     KNOB("candidates", candidates, ANY, "at most N masks of the block in a step, surest first; 0: all"),
+    KNOB("leftmost", leftmost, 1, "1: the leftmost masks instead of the surest"),
+    KNOB("far", far, ANY, "steps over some rows attend to the N leftmost masks only; 0: to all"),
     KNOB("settle", settle, ANY, "positions committed within the last N steps"),
     KNOB("left", left, ANY, "N positions before the block"),
     KNOB("right", right, ANY, "N positions after the block"),
@@ -156,7 +160,7 @@ static void mark_candidates(struct reuse_state *r, const bool *is_mask, struct r
     int n = 0;
     memset(r->order, 0, (size_t)r->n * sizeof *r->order);
     for (int i = 0; i < b.end; i++)
-        if (is_mask[i]) r->rank[n++] = (struct reuse_rank){ r->confidence[i], i };
+        if (is_mask[i]) r->rank[n++] = (struct reuse_rank){ r->p->leftmost ? 0 : r->confidence[i], i };
     const int most = all || !r->p->candidates || r->p->candidates > n ? n : r->p->candidates;
     if (most < n) qsort(r->rank + 1, (size_t)n - 1, sizeof *r->rank, by_key);          /* behind the leftmost */
     for (int i = 0; i < most; i++) r->order[r->rank[i].position] = 1;
@@ -170,7 +174,7 @@ enum why { DUE, FULL, LEAN };
 static bool is_full(const struct reuse_state *r, struct reuse_block b, enum why why)
 {
     const struct reuse_profile *p = r->p;
-    return why == FULL || (why == DUE && (p->every == 1 || r->steps == 0 || (b.step == 0 && p->start == START_FULL) || b.step < p->first));
+    return why == FULL || (why == DUE && (p->every == 1 || r->steps == 0 || (b.step == 0 && p->start == START_FULL) || b.step < p->first || r->steps < p->warm));
 }
 
 static bool period_ends(const struct reuse_state *r, struct reuse_block b)
@@ -203,7 +207,7 @@ static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block 
         const bool need = r->order[i] || p->all_logits;
         bool row = out->full || need || r->changed[i];
         if (part) row |= i < SINKS || in_range(i, b.start - p->back, b.end);
-        else row |= r->age[i] < p->settle || (p->block_rows && in_range(i, b.start, b.end)) || (p->mask_rows && is_mask[i])
+        else row |= (r->age[i] < p->settle && r->age[i] < r->since_full) || (p->block_rows && in_range(i, b.start, b.end)) || (p->mask_rows && is_mask[i])
                     || in_range(i, b.start - p->left, b.start) || in_range(i, b.end, p->right < ANY ? b.end + p->right : r->n);
         r->order[i] = need ? ROW | NEED : row ? ROW : 0;
     }
@@ -224,6 +228,14 @@ void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b
 
 void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, FULL, out); }
 void reuse_plan_lean(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, LEAN, out); }
+
+void reuse_keys(const struct reuse_state *r, const bool *is_mask, const struct reuse_rows *rows, uint8_t *keys)
+{
+    for (int i = 0, masks = 0; i < r->n; i++) {
+        keys[i] = !r->p->far || rows->full || !is_mask[i] || masks < r->p->far;
+        masks += is_mask[i];
+    }
+}
 
 void reuse_passed(struct reuse_state *r, const struct reuse_rows *rows)
 {

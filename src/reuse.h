@@ -11,7 +11,7 @@
 /* What a step does besides computing every row.  A step's rows are
  *     changed    positions whose token changed since their keys were computed           (always)
  *     candidates masks of the block, the leftmost and the surest of the last step; their logits are computed
- *     settle     positions committed within the last `settle` steps
+ *     settle     positions committed within the last `settle` steps, and since every row was computed
  *     near       `left` positions before the block and `right` after it
  *     fill       the positions whose keys are oldest
  * or every row: at the first step, where `start` says so, and every `every` steps of a block.  Numbers are whole so that each
@@ -22,7 +22,9 @@ struct reuse_profile {
     int every;                          /* 1: every step computes every row; 0: only where `start` says so        */
     int start, back;                    /* enum reuse_start: what begins a block                                  */
     int candidates;                     /* most masks whose rows are computed in a step; 0 = all of the block     */
-    int first;                          /* steps at the beginning of a block that compute every row              */
+    int leftmost;                       /* 1: the candidates are the leftmost masks, not the surest               */
+    int far;                            /* a step over some rows attends only to so many masks, the leftmost; 0: all */
+    int first, warm;                    /* steps at the beginning of a block, and of a run, that compute every row */
     int whole;                          /* percent: a step that would compute more rows computes all              */
     int settle, left, right, fill;
     int block_rows;                     /* 1: every row of the block, committed or not                            */
@@ -72,6 +74,9 @@ void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b
 /* The same, but every row, or as if none of the reasons for every row held. */
 void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
 void reuse_plan_lean(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
+
+/* Which positions a pass over these rows attends to, keys[n] of 0 or 1: all of them, but for the masks that are too far. */
+void reuse_keys(const struct reuse_state *r, const bool *is_mask, const struct reuse_rows *rows, uint8_t *keys);
 
 /* After the pass over `rows`: rows are fresh.  Once a step: it is over.  For each commit: its position. */
 void reuse_passed(struct reuse_state *r, const struct reuse_rows *rows);

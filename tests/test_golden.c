@@ -453,6 +453,7 @@ static void trajectories_meet_goldens(const char *file, int least)
 }
 
 static void llada_trajectories(void **state) { (void)state; trajectories_meet_goldens("llada.txt", 108); }
+static void reuse_trajectories(void **state) { (void)state; trajectories_meet_goldens("reuse.txt", 30); }
 static void fast_trajectories(void **state) { (void)state; trajectories_meet_goldens("fast.txt", 100); }
 
 /* ---- likelihood ---- */
@@ -522,7 +523,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(forward_meets_goldens), cmocka_unit_test(attention_is_bidirectional), cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(quantized_forward_meets_the_oracle), cmocka_unit_test(k_quants_meet_their_numbers),
         cmocka_unit_test(files_change_no_bit), cmocka_unit_test(logits_hash),
-        cmocka_unit_test(llada_trajectories), cmocka_unit_test(fast_trajectories), cmocka_unit_test(likelihood_meets_goldens),
+        cmocka_unit_test(llada_trajectories), cmocka_unit_test(fast_trajectories), cmocka_unit_test(reuse_trajectories), cmocka_unit_test(likelihood_meets_goldens),
         cmocka_unit_test(likelihood_estimator),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

@@ -77,8 +77,11 @@ static void dual_computes_the_block(void **state)
     assert_int_equal(out.n_rows, 32);
     assert_true(!has_row(7) && has_row(39));
     begin("vicinity");
-    step(8, 24, 0);
-    step(8, 24, 1);
+    for (int k = 0; k < 4; k++) {
+        step(8, 24, k);
+        assert_true(out.full);
+    }
+    step(8, 24, 4);
     assert_int_equal(out.n_rows, 40);           /* 16 rows on either side, as far as there are */
 }
 
@@ -87,15 +90,17 @@ static void dkv_keeps_what_was_decoded_a_step_ago(void **state)
     (void)state;
     begin("dkv");
     step(8, 24, 0);
+    step(8, 24, 1);
+    assert_true(out.full);                      /* the first two steps */
     commit(10);
     commit(12);
-    step(8, 24, 1);
+    step(8, 24, 2);
     assert_int_equal(out.n_rows, 32);           /* all masks, and the two just decoded */
     assert_true(has_row(10) && has_row(12) && !has_row(0));
     commit(11);
-    step(8, 24, 2);
+    step(8, 24, 3);
     assert_true(has_row(11) && !has_row(10) && !has_row(12));
-    for (int k = 3; k < 8; k++) step(8, 24, k);
+    for (int k = 4; k < 8; k++) step(8, 24, k);
     step(8, 24, 8);
     assert_int_equal(out.n_rows, N);
 }
@@ -230,7 +235,7 @@ static void profiles_run(void **state)
                 if (p->every == 1) {
                     assert_memory_equal(res.canvas, yardstick.canvas, (size_t)res.n_canvas * sizeof *res.canvas);
                     assert_memory_equal(res.confidence, yardstick.confidence, (size_t)res.n_canvas * sizeof *res.confidence);
-                } else if (strcmp(p->name, "faithful")) assert_true(res.rows < (uint64_t)res.passes * (uint64_t)res.n_canvas);
+                } else assert_true(res.rows < (uint64_t)res.passes * (uint64_t)res.n_canvas || (res.rows == (uint64_t)res.passes * (uint64_t)res.n_canvas && !p->candidates));
                 unmask_result_free(&res);
             }
             unmask_result_free(&yardstick);
