@@ -16,6 +16,7 @@ static const struct command *const commands[] = {
     &cmd_quantize,
     &cmd_inspect,
     &cmd_verify,
+    &cmd_plan,
     &cmd_forward,
     &cmd_eval,
     &cmd_tokenize,

@@ -9,7 +9,7 @@
 #include "mem.h"
 #include "reader.h"
 
-enum { READ_BYTES = 1 << 20, MAX_FORMATS = 32 };       /* what a worker reads at a time; rows of pack_formats[] */
+enum { READ_BYTES = 256 << 10, MAX_FORMATS = 32 };       /* what a worker reads at a time; rows of pack_formats[] */
 
 /* A tensor to be packed (matrix) or converted to float32 (vector) to its place in the model's memory. */
 struct part {
@@ -161,6 +161,20 @@ struct model_share model_divide(struct unmask_model *m, uint64_t limit)
     return s;
 }
 
+static struct weight shape_of(const struct loader *l, enum tensor_role role)
+{
+    const struct part *p = part_of(l, role, 0);
+    return (struct weight){ p->pack, NULL, p->n, p->k, 0 };
+}
+
+struct layer model_shape(const struct unmask_model *m, struct weight *head)
+{
+    const struct loader *l = m->loader;
+    *head = shape_of(l, m->h.tied_head ? T_EMBED : T_HEAD);
+    return (struct layer){ .q = shape_of(l, T_Q), .k = shape_of(l, T_K), .v = shape_of(l, T_V), .o = shape_of(l, T_O), .gate = shape_of(l, T_GATE),
+                           .up = shape_of(l, T_UP), .down = shape_of(l, T_DOWN) };
+}
+
 uint64_t model_least(const struct unmask_model *m)
 {
     const struct loader *l = m->loader;
@@ -257,7 +271,9 @@ static bool copy_part(const struct loader *l, struct stream *s, int number, cons
 /* Packed matrices that stay, past the system's cache, which may not hold them besides us: by the readers of a stream. */
 static bool copy_packed(struct loader *l, struct unmask_err *err)
 {
-    enum { RING = 8 << 20 };
+    enum { SHARE = 64, LEAST = 64 << 10, MOST = 8 << 20 };      /* less than a session will take, since it comes on top */
+    const uint64_t share = l->memory_bytes / SHARE;
+    const size_t ring = share < LEAST ? LEAST : share > MOST ? MOST : (size_t)share;
     const int most = (l->m->h.n_layer + 1) * TENSOR_ROLES;
     struct stream_part *list = mem_zalloc((size_t)most, sizeof *list, err);
     struct part **part = mem_zalloc((size_t)most, sizeof *part, err);
@@ -270,7 +286,7 @@ static bool copy_packed(struct loader *l, struct unmask_err *err)
         part[n] = p;
         list[n++] = (struct stream_part){ p->t->file, p->t->offset, p->pack->tile_bytes(p->k), tiles_of(p->n) };
     }
-    ok = ok && (n == 0 || stream_open(&s, list, n, RING, err));
+    ok = ok && (n == 0 || stream_open(&s, list, n, ring, err));
     for (int i = 0; ok && i < n; i++) ok = copy_part(l, s, i, part[i], err);
     stream_close(s);
     mem_free(part);
@@ -289,7 +305,6 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
         if (p->pack && row_bytes(p->t) * TILE_N > most) most = row_bytes(p->t) * TILE_N;
     }
     l->scratch_each = most > READ_BYTES ? most : READ_BYTES;
-    if (!(l->scratch = mem_aligned((size_t)pool_threads(pool) * l->scratch_each, err))) return false;
     for (int i = 0; i < n_parts; i++) {
         const struct part *p = &l->parts[i];
         if (!p->t || p->away || (copied && p->t->packed)) continue;
@@ -297,6 +312,7 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
             if (!(p->matrix ? checkpoint_read_rows(p->t, 0, (uint64_t)p->n, l->m->memory + p->at, err) : load_vector(l, p, err))) return false;
             continue;
         }
+        if (!l->scratch && !(l->scratch = mem_aligned((size_t)pool_threads(pool) * l->scratch_each, err))) return false;
         l->now = p;
         l->tiles_at_once = (int)(l->scratch_each / (row_bytes(p->t) * TILE_N));
         pool_run(pool, load_tiles, l, (tiles_of(p->n) + l->tiles_at_once - 1) / l->tiles_at_once);

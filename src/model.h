@@ -55,6 +55,8 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
  * but never less than the norms, the head, and what is not packed.  model_load() does what the last call decided. */
 struct model_share { uint64_t resident, streamed, in_file; };           /* bytes: in memory; read by every pass; looked up in the file */
 struct model_share model_divide(struct unmask_model *m, uint64_t limit);
+/* The matrices of a layer, and the head, of a model that is prepared; without tiles and vectors. */
+struct layer model_shape(const struct unmask_model *m, struct weight *head);
 uint64_t model_least(const struct unmask_model *m);             /* what stays at least, if the file is packed, or were it */
 bool model_packed(const struct unmask_model *m);
 bool model_load(struct unmask_model *m, size_t ring_bytes, int threads, struct unmask_err *err);

@@ -466,6 +466,14 @@ static bool check_conflicts(struct settings *s, struct unmask_err *err)
     return true;
 }
 
+/* --fill N is one of the knobs of --reuse. */
+static bool fill_reuse(struct settings *s, struct unmask_err *err)
+{
+    if (!s->fill) return true;
+    const char *text = FMT("%.150s,fill=%d", s->reuse ? s->reuse : "exact", s->fill);
+    return (s->reuse = arena_strndup(s->arena, text, strlen(text), err)) != NULL;
+}
+
 bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command, int argc, char **argv, struct unmask_err *err)
 {
     *s = defaults;
@@ -474,7 +482,7 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
     for (int i = 0; i < argc && strcmp(argv[i], "--"); i++)         /* help is given whatever else is wrong */
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) return (s->help = true);
     if (!read_flags(s, command_bit, argc, argv, err)) return false;
-    return s->help || s->version || (read_files(s, err) && read_environment(s, err) && check_conflicts(s, err));
+    return s->help || s->version || (read_files(s, err) && read_environment(s, err) && check_conflicts(s, err) && fill_reuse(s, err));
 }
 
 void options_notes(const struct settings *s, FILE *out)

@@ -52,7 +52,7 @@ struct settings {
     bool logits_eos_inf, confidence_eos_eot_inf, early_stop;
     const char *reuse, *store;
     uint64_t memory;                            /* bytes; up to 100: per cent of what is available; 0: the default */
-    int context;
+    int context, fill;
     uint64_t seed;                              /* after settings_open: never "random" */
 
     const char *ids, *logits, *hidden;          /* forward */

@@ -29,12 +29,14 @@ static bool check_names(const char *reuse, const char *store, struct unmask_err 
     return !store || store_kind_by_name(store) || unknown_name("store", store, store_names, err);
 }
 
+bool session_check_open(const struct unmask_open_options *o, struct unmask_err *err) { return check_names(o->reuse, o->store, err); }
+
 bool unmask_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
 {
     static const struct unmask_open_options none;
     struct unmask_model *m;
     if (!opts) opts = &none;
-    if (!check_names(opts->reuse, opts->store, err) || !model_prepare(&m, path, opts, err)) return false;
+    if (!session_check_open(opts, err) || !model_prepare(&m, path, opts, err)) return false;
     const struct plan_need need = plan_need_of(m, opts);
     const struct memory_plan plan = plan_memory(m, &need, opts->memory_budget);
     m->budget = plan.budget;

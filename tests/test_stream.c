@@ -164,7 +164,7 @@ static void streamed_models_compute_the_same(void **state)
     }
 }
 
-static void generate(const struct unmask_model *m, const char *reuse, float cfg, float temperature, struct unmask_result *r)
+static void generate(const struct unmask_model *m, const char *reuse, const char *store, float cfg, float temperature, struct unmask_result *r)
 {
     static const int32_t prompt[] = { 480, 17, 33, 99, 250, 3, 77 };
     struct unmask_err err;
@@ -179,6 +179,7 @@ static void generate(const struct unmask_model *m, const char *reuse, float cfg,
     o.cfg_scale = cfg;
     o.temperature = temperature;
     o.reuse = reuse;
+    o.store = store;
     OK(unmask_generate(s, prompt, ARRAY_LEN(prompt), &o, NULL, NULL, r, &err), err);
     unmask_session_close(s);
 }
@@ -189,10 +190,12 @@ static void streamed_models_write_the_same(void **state)
     const char *path = pack("llada-gqa", &format_q8_0);
     struct unmask_model *whole = open_part(path, UINT64_MAX), *m = open_part(path, whole->weight_bytes / 3);
     for (const struct reuse_profile *p = reuse_profiles; p->name; p++)
-        for (int cfg = 0; cfg < 2; cfg++) {
+        for (int how = 0; how < 3; how++) {
+            const int cfg = how == 1;
+            const char *store = how == 2 ? "hidden" : NULL;
             struct unmask_result a, b;
-            generate(whole, p->name, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &a);
-            generate(m, p->name, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &b);
+            generate(whole, p->name, store, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &a);
+            generate(m, p->name, store, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &b);
             assert_int_equal(a.passes, b.passes);
             assert_memory_equal(a.canvas, b.canvas, (size_t)a.n_canvas * sizeof *a.canvas);
             assert_memory_equal(a.confidence + a.n_prompt, b.confidence + b.n_prompt, (size_t)(a.n_canvas - a.n_prompt) * sizeof *a.confidence);

@@ -1,0 +1,72 @@
+#!/bin/sh
+# unmask plan, and budgets that are kept: what a plan says is what a run takes, and a packed file larger than its budget gives
+# the same answers.
+unmask="$RUNNER ${UNMASK:-build/unmask}"
+passed=0; failed=0
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); echo "$1"; }
+same() { if [ "$2" = "$3" ]; then ok; else bad "$1: \"$2\", need \"$3\""; fi; }
+number() { sed 's/.*"'"$1"'": *\([0-9.]*\).*/\1/' "$2"; }
+plan() { $unmask plan --no-config "$@" --json >"$dir/plan" 2>"$dir/err"; status=$?; }
+
+demo=models/unmask-demo-6M-v1.0-Q8_0.gguf
+$unmask quantize $demo "$dir/packed.gguf" --layout packed -q || exit 1
+ids=17,33,99,250,3,77,400,41
+
+plan
+same "the embedded model fits" "$status $(grep -c '"fits":true' "$dir/plan")" "0 1"
+for key in budget_bytes weights_bytes resident_bytes streamed_bytes ring_bytes store_bytes work_bytes total_bytes; do
+    if grep -q "\"$key\":[0-9]" "$dir/plan"; then ok; else bad "no $key"; fi
+done
+if grep -q '"seconds_per_step":{"full":[0-9.e-]*,"block":[0-9.e-]*,"lean":[0-9.e-]*}' "$dir/plan"; then ok; else bad "no seconds"; fi
+if $unmask plan --no-config >"$dir/text" && grep -q '^Memory .* fits in ' "$dir/text" && grep -q '^Answer .* about ' "$dir/text"; then ok; else bad "text: $(cat "$dir/text")"; fi
+
+plan -m "$dir/packed.gguf" --memory 1M
+same "too small a budget: status" "$status $(grep -c '"fits":false' "$dir/plan")" "5 1"
+if grep -q 'does not fit in memory.*--memory.*E-MEM-002' "$dir/err"; then ok; else bad "$(cat "$dir/err")"; fi
+least=$(number smallest_budget_bytes "$dir/plan")
+plan -m $demo --memory 1M
+if [ "$status" = 5 ] && grep -q "unmask quantize $demo packed.gguf --layout packed" "$dir/err"; then ok; else bad "standard file: $(cat "$dir/err")"; fi
+for size in 3 1.5.5M 0% 101% 12X 1TB2 -5M ""; do
+    $unmask plan --no-config --memory "$size" >"$dir/out" 2>"$dir/err"
+    if [ $? = 2 ] && grep -q 'a size such as 900M' "$dir/err"; then ok; else bad "--memory $size: $(cat "$dir/err")"; fi
+done
+plan --memory 50%; same "a share" "$status" 0
+
+# with the smallest budget, and a little more: the same answers; the peak is what was planned (not under a sanitizer or emulator)
+$unmask run --no-config -n 64 --early-stop off "turn on the kitchen light" --json >"$dir/whole" || bad "whole"
+$unmask forward --no-config --ids $ids --logits "$dir/whole.npy" || bad "whole pass"
+for more in 400000 1500000 3000000; do
+    $unmask run --no-config -m "$dir/packed.gguf" --memory $((least + more)) -n 64 --early-stop off "turn on the kitchen light" --json >"$dir/part" 2>"$dir/err" || bad "run: $(cat "$dir/err")"
+    same "answer" "$(sed 's/.*"ids":\[\([^]]*\).*/\1/' "$dir/part")" "$(sed 's/.*"ids":\[\([^]]*\).*/\1/' "$dir/whole")"
+    $unmask forward --no-config -m "$dir/packed.gguf" --memory $((least + more)) --ids $ids --logits "$dir/part.npy" --force 2>"$dir/err" || bad "forward: $(cat "$dir/err")"
+    if cmp -s "$dir/whole.npy" "$dir/part.npy"; then ok; else bad "other logits with $more bytes more than the least"; fi
+    case $UNMASK in *san*) continue ;; esac
+    if [ -z "$RUNNER" ]; then
+        peak=$(number peak_rss_bytes "$dir/part")
+        if [ "$peak" -le $((least + more)) ]; then ok; else bad "peak $peak over the budget $((least + more))"; fi
+    fi
+done
+for command in "run hello" "infill --gen-length 8 a[[4]]b" "eval --exact-match $dir/q.jsonl"; do
+    echo '{"q":"turn on the kitchen light","a":"x"}' >"$dir/q.jsonl"
+    $unmask ${command%% *} --no-config -m "$dir/packed.gguf" --memory $((least + 1200000)) ${command#* } >"$dir/out" 2>"$dir/err" && ok || bad "$command: $(cat "$dir/err")"
+    $unmask ${command%% *} --no-config -m "$dir/packed.gguf" --memory 1M ${command#* } >"$dir/out" 2>"$dir/err"; same "$command in 1M" "$?" 5
+done
+echo hello | $unmask chat --no-config -m "$dir/packed.gguf" --memory $((least + 1200000)) >"$dir/out" 2>"$dir/err" && ok || bad "chat: $(cat "$dir/err")"
+$unmask run --no-config -m "$dir/packed.gguf" --memory $((least + 2500000)) --reuse fast --fill 8 hello >"$dir/out" 2>"$dir/err" && ok || bad "fill: $(cat "$dir/err")"
+for profile in raspberry-pi-4 raspberry-pi-4-2gb raspberry-pi-5 raspberry-pi-5-4gb raspberry-pi-5-16gb laptop tiny-ram; do
+    $unmask plan -c $profile --json >"$dir/plan" 2>"$dir/err"; same "profile $profile" "$? $(grep -c '"fits":true' "$dir/plan")" "0 1"
+done
+
+plan --context 200 -n 72
+if [ -z "$RUNNER" ]; then
+    case $UNMASK in *san*) ;; *)
+        $unmask run --no-config --context 200 -n 200 --early-stop off x --json >"$dir/part" 2>/dev/null
+        planned=$(number total_bytes "$dir/plan"); peak=$(number peak_rss_bytes "$dir/part")
+        if [ $((planned * 100)) -le $((peak * 110)) ] && [ $((planned * 110)) -ge $((peak * 100)) ]; then ok; else bad "planned $planned, peak $peak"; fi ;;
+    esac
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
