@@ -37,7 +37,7 @@ enum format { Q4, Q8, Q4K, Q6K };
 
 INLINE size_t block_bytes(const enum format f) { return f == Q8 ? Q8_BYTES : f == Q6K ? Q6K_BYTES : Q4_BYTES; }
 INLINE size_t super_bytes(const enum format f) { return f == Q4K ? Q4K_SUPER_BYTES : f == Q6K ? Q6K_SUPER_BYTES : 0; }
-INLINE int panel_rows(const enum format f) { return f == Q4 ? 48 : f == Q4K ? 40 : f == Q6K ? 8 : INT_MAX; }    /* from which on unpacking beforehand pays */
+INLINE int panel_rows(const enum format f) { return f == Q4 ? 48 : f == Q4K ? 40 : f == Q6K ? 12 : INT_MAX; }    /* from which on unpacking beforehand pays */
 
 /* The weights of one step: where each of the two registers finds its channels, in blocks, in what each block has behind
  * them, and in what each super-block has. */
