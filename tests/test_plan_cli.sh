@@ -12,6 +12,7 @@ number() { sed 's/.*"'"$1"'": *\([0-9.]*\).*/\1/' "$2"; }
 plan() { $unmask plan --no-config "$@" --json >"$dir/plan" 2>"$dir/err"; status=$?; }
 
 demo=models/unmask-demo-6M-v1.0-Q8_0.gguf
+export UNMASK_MODEL=$demo
 $unmask quantize $demo "$dir/packed.gguf" --layout packed -q || exit 1
 ids=17,33,99,250,3,77,400,41
 
