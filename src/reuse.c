@@ -207,7 +207,7 @@ static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block 
         const bool need = r->order[i] || p->all_logits;
         bool row = out->full || need || r->changed[i];
         if (part) row |= i < SINKS || in_range(i, b.start - p->back, b.end);
-        else row |= (r->age[i] < p->settle && r->age[i] < r->since_full) || (p->block_rows && in_range(i, b.start, b.end)) || (p->mask_rows && is_mask[i])
+        else row |= (r->age[i] < p->settle && (p->start != START_NOTHING || r->age[i] < r->since_full)) || (p->block_rows && in_range(i, b.start, b.end)) || (p->mask_rows && is_mask[i])
                     || in_range(i, b.start - p->left, b.start) || in_range(i, b.end, p->right < ANY ? b.end + p->right : r->n);
         r->order[i] = need ? ROW | NEED : row ? ROW : 0;
     }

@@ -11,7 +11,8 @@
 /* What a step does besides computing every row.  A step's rows are
  *     changed    positions whose token changed since their keys were computed           (always)
  *     candidates masks of the block, the leftmost and the surest of the last step; their logits are computed
- *     settle     positions committed within the last `settle` steps, and since every row was computed
+ *     settle     positions committed within the last `settle` steps; where blocks begin like other steps, and periods are
+ *                phases, only those of the phase
  *     near       `left` positions before the block and `right` after it
  *     fill       the positions whose keys are oldest
  * or every row: at the first step, where `start` says so, and every `every` steps of a block.  Numbers are whole so that each
