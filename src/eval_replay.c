@@ -12,6 +12,8 @@ struct forced {
     float *logits;                              /* [block][n_vocab]                      */
     int32_t *token;                             /* [block]; -1: no candidate              */
     struct replay_sum sum;
+    const struct eval_run *run; int number;     /* of the step                            */
+    double right;                               /* of the positions that it commits       */
 };
 
 static void keep(void *user, int position, int32_t token, const float *logits)
@@ -28,12 +30,18 @@ static void compare(void *user, int position, int32_t token, const float *logits
     struct forced *s = user;
     const int at = position - s->start;
     if (at < 0 || at >= s->block || s->token[at] < 0) return;
+    s->right += s->run->step_of[position] == s->number && token == s->run->r.canvas[position];
     s->sum.rows++;
     s->sum.equal += token == s->token[at];
     s->sum.kl += eval_kl(s->logits + (size_t)at * (size_t)s->n_vocab, logits, s->n_vocab);
 }
 
-static void again(void *user) { ((struct forced *)user)->sum = (struct replay_sum){ 0 }; }
+static void again(void *user)
+{
+    struct forced *s = user;
+    s->sum = (struct replay_sum){ 0 };
+    s->right = 0;
+}
 
 static int age_bin(int age)
 {
@@ -56,7 +64,9 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
                  struct unmask_err *err)
 {
     forced->start = block.start;
-    forced->sum = (struct replay_sum){ 0 };
+    forced->run = run;
+    forced->number = number;
+    again(forced);
     memset(forced->token, -1, (size_t)forced->block * sizeof *forced->token);
     const uint64_t before = d[1].rows;
     int commits = 0;
@@ -69,6 +79,8 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
     *age = d[1].rows - before >= (uint64_t)(branches * d[1].n_canvas) ? 0 : *age + 1;
     struct replay_sum *at = &r->age[age_bin(*age)];
     *at = (struct replay_sum){ at->rows + forced->sum.rows, at->equal + forced->sum.equal, at->kl + forced->sum.kl };
+    r->committed += commits;
+    r->right += forced->right;
     for (int p = 0; p < run->r.n_canvas; p++)
         for (int i = 0; i < 2 && run->step_of[p] == number; i++) denoise_commit(&d[i], p, run->r.canvas[p]);
     return true;

@@ -17,7 +17,8 @@ struct side {
     struct unmask_session *session;
     struct unmask_options o;
     struct eval_run run;                        /* of the line in work */
-    double seconds, rows, positions, passes, steps, right;
+    double seconds, rows, positions, passes, steps, right, bytes_read;
+    double audits, disagreements, refreshes, largest;
     double *nats, *tokens;                      /* [lines]: likelihood bound of each text */
     double distinct, pairs;
 };
@@ -37,6 +38,7 @@ struct eval_reuse {
 
 static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_line *l, const int32_t *ids, size_t n, bool counts, struct unmask_err *err)
 {
+    const uint64_t before = side->session->f ? forward_bytes_read(side->session->f) : 0;
     eval_run_free(&side->run);
     if (!eval_run(&side->run, side->session, ids, n, &side->o, &e->clock, err)) return eval_set_at(&e->set, l, err);
     if (!counts) return true;
@@ -46,6 +48,11 @@ static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_
     side->positions += r->n_canvas - r->n_prompt;
     side->passes += r->passes;
     side->steps += r->steps;
+    side->bytes_read += (double)(forward_bytes_read(side->session->f) - before);
+    side->audits += r->audit.audits;
+    side->disagreements += r->audit.disagreements;
+    side->refreshes += r->audit.refreshes;
+    side->largest = fmax(side->largest, (double)r->audit.largest);
     return true;
 }
 
@@ -151,6 +158,10 @@ static void put_cost(json_t *o, const struct eval_reuse *e)
     put(o, "rows_per_place_exact", ratio(b->rows, b->positions));
     put(o, "passes", a->passes);
     put(o, "passes_exact", b->passes);
+    put(o, "bytes_read", a->bytes_read);
+    put(o, "bytes_read_exact", b->bytes_read);
+    json_object_set_new(o, "audit", json_pack("{s:f,s:f,s:f,s:f}", "audits", a->audits, "disagreements", a->disagreements, "refreshes", a->refreshes,
+                                              "largest_error", a->largest));
     put(o, "seconds", a->seconds);
     put(o, "seconds_exact", b->seconds);
     put(o, "seconds_none", none->seconds);
@@ -216,6 +227,7 @@ static void put_texts(json_t *o, const struct eval_reuse *e, size_t n, double *d
     double mean;
     put_agreement(o, e, n);
     put(o, "agreement_teacher", ratio(t.equal, t.rows));
+    put(o, "agreement_committed", ratio(e->replay.right, e->replay.committed));
     put(o, "kl", ratio(t.kl, t.rows));
     json_object_set_new(o, "by_age", ages(&e->replay));
     put(o, "nll", nll(a, n));
@@ -293,13 +305,18 @@ static void print_report(const struct eval_reuse *e, const json_t *report)
             printf("  exact match   %.1f %%, %s %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * get(o, "score"), b, 100 * get(o, "score_exact"),
                    100 * json_number_value(json_array_get(difference, 0)), 100 * json_number_value(json_array_get(difference, 1)));
         } else {
-            printf("  on the states of %s: best token equal %.4f, KL %.5f nats\n", b, get(o, "agreement_teacher"), get(o, "kl"));
+            printf("  on the states of %s: best token equal %.4f (%.4f where it commits), KL %.5f nats\n", b, get(o, "agreement_teacher"),
+                   get(o, "agreement_committed"), get(o, "kl"));
             json_array_foreach(json_object_get(o, "by_age"), i, age)
                 printf("    %3.0f steps and more since every row was computed: %.4f, %.5f (%.0f rows)\n", get(age, "age"), get(age, "agreement"), get(age, "kl"), get(age, "rows"));
             printf("  likelihood    %.4f nats per token, %s %.4f, %s in %.0f steps %.4f\n", get(o, "nll"), b, get(o, "nll_exact"), b, get(o, "steps_fewer_steps"), get(o, "nll_fewer_steps"));
             printf("  word pairs    %.3f distinct, %s %.3f\n", get(o, "distinct"), b, get(o, "distinct_exact"));
         }
         printf("  rows          %.2f per answer position, %s %.2f; passes %.0f and %.0f\n", get(o, "rows_per_place"), b, get(o, "rows_per_place_exact"), get(o, "passes"), get(o, "passes_exact"));
+        const json_t *audit = json_object_get(o, "audit");
+        if (get(audit, "audits") > 0)
+            printf("  audits        %.0f, another best token in %.0f, largest error of a lead %.3f; %.0f decisions taken again\n", get(audit, "audits"),
+                   get(audit, "disagreements"), get(audit, "largest_error"), get(audit, "refreshes"));
         printf("  seconds       %s %.2f, %s %.2f, none %.2f: %.2f times as fast as none\n", a, get(o, "seconds"), b, get(o, "seconds_exact"), get(o, "seconds_none"), get(o, "speedup"));
     }
     printf("peak memory %.1f MiB\n", get(report, "peak_rss_bytes") / 0x1p20);
