@@ -635,7 +635,7 @@ static void too_much_metadata(void **state)
     FILE *f = fopen(path, "r+b");
     uint64_t at = g.n;
     for (int i = 1; i < 5; i++) {
-        char name[8];
+        char name[16];
         at += 64 << 20;
         snprintf(name, sizeof name, "k%d", i);
         g.n = 0;
