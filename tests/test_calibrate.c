@@ -273,29 +273,6 @@ static void on_tensor(void *user, const struct quantize_tensor *t)
     s->better += t->output_error < t->output_error_plain;       /* false where they are not measured */
 }
 
-static char *slurp(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    char *b = test_malloc(*n + 1);
-    assert_int_equal(fread(b, 1, *n, f), *n);
-    fclose(f);
-    return b;
-}
-
-static void same_file(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = slurp(a, &n), *y = slurp(b, &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(x, y, n);
-    test_free(x);
-    test_free(y);
-}
-
 static void calibrated_files(void **state)
 {
     (void)state;

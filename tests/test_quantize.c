@@ -42,29 +42,6 @@ static void refused(const char *in, const struct quant_format *f, const char *id
     assert_int_equal(access(out, F_OK), -1);
 }
 
-static char *slurp(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    if (!f) fail_msg("%s is missing", path);
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    char *b = test_malloc(*n + 1);
-    assert_int_equal(fread(b, 1, *n, f), *n);
-    fclose(f);
-    return b;
-}
-
-static void same_file(const char *a, const char *b)
-{
-    size_t n, m;
-    char *x = slurp(a, &n), *y = slurp(b, &m);
-    assert_int_equal(n, m);
-    assert_memory_equal(x, y, n);
-    test_free(x);
-    test_free(y);
-}
-
 static size_t parts_left(void)                  /* temporary files in the scratch folder */
 {
     size_t n = 0;
@@ -743,7 +720,7 @@ static void bad_inputs_leave_nothing(void **state)
     refused(scratch("nothing"), &format_q8_0, "E-FILE-001", "nothing", NULL);
     make(DATA "llada-tiny", scratch("whole.gguf"), &format_f32);
     size_t n;
-    char *bytes = slurp(scratch("whole.gguf"), &n);
+    char *bytes = whole_file(scratch("whole.gguf"), &n);
     scratch_write("half.gguf", bytes, n / 2);
     test_free(bytes);
     struct unmask_err err;
@@ -762,7 +739,7 @@ static void the_target_is_never_harmed(void **state)
     make_folder("bad", &plain, 9, NAN, NULL);
     assert_false(run(scratch("bad"), scratch("old.gguf"), &format_q8_0, 2, true, &err));
     size_t n;
-    char *bytes = slurp(scratch("old.gguf"), &n);
+    char *bytes = whole_file(scratch("old.gguf"), &n);
     assert_true(n == 8 && !memcmp(bytes, "precious", 8));
     test_free(bytes);
     OK(run(DATA "llada-tiny", scratch("old.gguf"), &format_q8_0, 2, true, &err), err);
@@ -846,7 +823,7 @@ static void a_stop_at_any_step_keeps_the_old_file(void **state)
         }
         int status;
         assert_true(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
-        char *bytes = slurp(scratch("out.gguf"), &n);
+        char *bytes = whole_file(scratch("out.gguf"), &n);
         assert_true(n == 8 && !memcmp(bytes, "precious", 8));
         test_free(bytes);
     }

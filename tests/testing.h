@@ -63,4 +63,29 @@ static inline const char *scratch_write(const char *name, const void *bytes, siz
     return path;
 }
 
+/* A whole file, NUL-terminated; test_free. */
+static inline char *whole_file(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f) fail_msg("%s is missing", path);
+    fseek(f, 0, SEEK_END);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    char *b = test_malloc(*n + 1);
+    assert_int_equal(fread(b, 1, *n, f), *n);
+    b[*n] = 0;
+    fclose(f);
+    return b;
+}
+
+static inline void same_file(const char *a, const char *b)
+{
+    size_t n, m;
+    char *x = whole_file(a, &n), *y = whole_file(b, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n);
+    test_free(x);
+    test_free(y);
+}
+
 #endif
