@@ -5,7 +5,7 @@
 
 /* vpdpbusd adds four products of an unsigned and a signed byte to each lane: w without its sign bit's meaning, 128 higher. */
 INLINE vint q8_weights(vint w) { return flip_signs(w); }
-INLINE vint dot_start(const bool bytes, int32_t offset) { return all_4(bytes ? offset * 16 : offset); }
+INLINE vint dot_start(const bool bytes, int32_t offset) { return bytes ? _mm512_slli_epi32(all_4(offset), 4) : all_4(offset); }
 INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 {
     (void)bytes;
@@ -13,6 +13,8 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
     return sum;
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
+INLINE vfloat sum_to_float(vint sum) { return to_float(sum); }
+enum { Q4_PANEL = 24, Q8_PANEL = 24, Q4K_PANEL = 24, Q6K_PANEL = 12 };
 
 /* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^24. */
 enum { QUADS_6 = 4 };

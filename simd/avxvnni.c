@@ -5,7 +5,13 @@
 
 /* vpdpbusd adds four products of an unsigned and a signed byte to each lane: w without its sign bit's meaning, 128 higher. */
 INLINE vint q8_weights(vint w) { return flip_signs(w); }
-INLINE vint dot_start(const bool bytes, int32_t offset) { return all_4(bytes ? offset * 16 : offset); }
+/* The bits of 1.5 * 2^23: an integer below 2^22 added to them is added to that number, and a subtraction leaves its float.
+ * Dot products and conversions have the same two ports on Intel's cores, additions another one. */
+enum { FLOAT_ZERO = 0x4B400000 };
+INLINE vint dot_start(const bool bytes, int32_t offset)
+{
+    return _mm256_add_epi32(bytes ? _mm256_slli_epi32(all_4(offset), 4) : all_4(offset), all_4(FLOAT_ZERO));
+}
 INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 {
     (void)bytes;
@@ -13,6 +19,8 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
     return sum;
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
+INLINE vfloat sum_to_float(vint sum) { return sub_f(_mm256_castsi256_ps(sum), broadcast_f(12582912.0f)); }
+enum { Q4_PANEL = 24, Q8_PANEL = 24, Q4K_PANEL = 24, Q6K_PANEL = 12 };
 
 /* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^24. */
 enum { QUADS_6 = 4 };

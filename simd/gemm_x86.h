@@ -6,6 +6,8 @@
  *     vint dot_start(const bool bytes, int32_t offset)     the sum of a block before its eight dot() calls
  *     vint dot(const bool bytes, vint sum, vint w, vint x) + w * x;  w: nibbles, 0 to 15, or what q8_weights() gave
  *     vint dot_end(const bool bytes, vint sum, int32_t offset)
+ *     vfloat sum_to_float(vint sum)                        what dot_end() gave
+ *     Q4_PANEL, Q4K_PANEL, Q6K_PANEL, Q8_PANEL             rows from which on unpacking a chunk beforehand pays
  * Unsigned weights are 8 or 128 too high; the offset, -8 times the sum of the activations, takes that back once.  And for
  * Q6_K, whose codes, 0 to 63, are 32 too high, which the sums of the halves take back:
  *     QUADS_6                                              fours of k that dot_6() takes, 2 or 4
@@ -19,7 +21,6 @@
 #ifndef GEMM_X86_H
 #define GEMM_X86_H
 
-#include <limits.h>
 #include <stdbool.h>
 
 #include "pack.h"
@@ -28,16 +29,16 @@
 enum {
     MAX_ROWS = LANES_V == 16 ? 8 : 4,           /* rows of a step                                   */
     TILES_V = 2 * LANES_V / TILE_N,             /* tiles that two registers span: 1 or 2            */
-    CHUNK = 64 / TILES_V,                       /* blocks of a panel, whose codes are 32 KiB         */
-    QUADS = QBLOCK / 4,
-    AHEAD = 2048                                /* bytes to prefetch before the place that is read  */
+    CHUNK = 32 / TILES_V,                       /* blocks of a panel, whose codes are 16 KiB         */
+    NEAR = 8,                                   /* blocks ahead that a single pass fetches           */
+    QUADS = QBLOCK / 4
 };
 
 enum format { Q4, Q8, Q4K, Q6K };
 
 INLINE size_t block_bytes(const enum format f) { return f == Q8 ? Q8_BYTES : f == Q6K ? Q6K_BYTES : Q4_BYTES; }
 INLINE size_t super_bytes(const enum format f) { return f == Q4K ? Q4K_SUPER_BYTES : f == Q6K ? Q6K_SUPER_BYTES : 0; }
-INLINE int panel_rows(const enum format f) { return f == Q4 ? 48 : f == Q4K ? 40 : f == Q6K ? 12 : INT_MAX; }    /* from which on unpacking beforehand pays */
+INLINE int panel_rows(const enum format f) { return f == Q4 ? Q4_PANEL : f == Q8 ? Q8_PANEL : f == Q4K ? Q4K_PANEL : Q6K_PANEL; }
 
 /* The weights of one step: where each of the two registers finds its channels, in blocks, in what each block has behind
  * them, and in what each super-block has. */
@@ -62,9 +63,31 @@ INLINE struct weights weights_of(const enum format f, const uint8_t *w, int nb, 
     return (struct weights){ { w, w + sizeof(vint) }, { w + scales, w + scales + half }, { w + super, w + super + 2 * LANES_V } };
 }
 
-INLINE void prefetch(const uint8_t *block, size_t bytes)
+/* What is fetched into the cache beforehand: a block for every `every` steps, some blocks on; after the last one of these tiles
+ * the first ones of those that follow. */
+struct ahead { const uint8_t *q[TILES_V], *scales[TILES_V]; const struct weights *next; int blocks, nb, every, left; };
+
+INLINE void ahead_at(const enum format f, struct ahead *a, const struct weights *packed, int b)
 {
-    for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(block + AHEAD + line);
+    a->blocks = a->nb - b;
+    for (int t = 0; t < TILES_V; t++) {
+        a->q[t] = packed->q[t] + (size_t)b * block_bytes(f);
+        a->scales[t] = packed->scales[t] + (size_t)b * SCALES_BYTES;
+    }
+}
+
+INLINE void fetch_ahead(const enum format f, struct ahead *a)
+{
+    if (--a->left) return;
+    a->left = a->every;
+    if (a->blocks == 0) ahead_at(f, a, a->next, 0);
+    a->blocks--;
+    for (int t = 0; t < TILES_V; t++) {
+        for (size_t line = 0; line < block_bytes(f); line += 64) __builtin_prefetch(a->q[t] + line);
+        __builtin_prefetch(a->scales[t]);
+        a->q[t] += block_bytes(f);
+        a->scales[t] += SCALES_BYTES;
+    }
 }
 
 /* Quad j of a register of packed weights at q. */
@@ -108,10 +131,11 @@ UNROLL
 /* The activations of a step: of the first row; rows follow each other. */
 struct rows { const int8_t *q; const float *scale; const int32_t *offset; const int16_t *halves; };
 
-/* offset * scale of MAX_ROWS rows: a group has them. */
-INLINE void times_offsets(float t[MAX_ROWS], const struct rows *x)
+/* offset * scale of ROWS rows, fours at a time: a group has as many behind the first one. */
+INLINE void times_offsets(const int ROWS, float t[MAX_ROWS], const struct rows *x)
 {
-    for (int r = 0; r < MAX_ROWS; r += 4) {
+    if (ROWS == 1) t[0] = (float)x->offset[0] * x->scale[0];
+    else for (int r = 0; r < ROWS; r += 4) {
         const __m128 offset = _mm_cvtepi32_ps(_mm_loadu_si128((const __m128i *)(x->offset + r)));
         _mm_storeu_ps(t + r, _mm_mul_ps(offset, _mm_loadu_ps(x->scale + r)));
     }
@@ -161,19 +185,16 @@ UNROLL
                 for (int v = 0; v < NV; v++) sum[r][v] = dot(f == Q8, sum[r][v], wj[v], xj);
             }
         }
-UNROLL
-        for (int r = 0; r < ROWS; r++)
-UNROLL
-            for (int v = 0; v < NV; v++) sum[r][v] = dot_end(f == Q8, sum[r][v], f == Q4K ? 0 : x->offset[r]);
     }
     float t[MAX_ROWS];
-    if (f == Q4K) times_offsets(t, x);
+    if (f == Q4K) times_offsets(ROWS, t, x);
 UNROLL
     for (int r = 0; r < ROWS; r++)
 UNROLL
         for (int v = 0; v < NV; v++) {
             float *at = acc[r] + v * LANES_V;
-            vfloat a = fma_f(to_float(sum[r][v]), mul_f(s->d[v], broadcast_f(x->scale[r])), load_f(at));
+            const vfloat isum = f == Q6K ? to_float(sum[r][v]) : sum_to_float(dot_end(f == Q8, sum[r][v], f == Q4K ? 0 : x->offset[r]));
+            vfloat a = fma_f(isum, mul_f(s->d[v], broadcast_f(x->scale[r])), load_f(at));
             if (f == Q4K) a = fma_f(broadcast_f(t[r]), s->min[v], a);
             store_f(at, a);
         }
@@ -181,7 +202,7 @@ UNROLL
 
 /* Blocks b0 .. b1-1 of ROWS rows from row r on, all in one group; acc goes on from what y holds when b0 > 0. */
 INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
-                           const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, int b0, int b1)
+                           const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, struct ahead *ahead, int b0, int b1)
 {
     float acc[MAX_ROWS][2 * LANES_V] __attribute__((aligned(64)));
     struct super super = { { zero_f() }, { zero_f() } };
@@ -193,10 +214,8 @@ INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, co
     for (int b = b0; b < b1; b++, at += ROW_GROUP) {
         const uint8_t *w[2] = { 0 };
 UNROLL
-        for (int v = 0; v < NV; v++) {
-            w[v] = unpacked ? panel->q[b - b0][0][v] : packed->q[v] + (size_t)b * block_bytes(f);
-            if (!unpacked && (TILES_V == 2 || v == 0)) prefetch(w[v], block_bytes(f));
-        }
+        for (int v = 0; v < NV; v++) w[v] = unpacked ? panel->q[b - b0][0][v] : packed->q[v] + (size_t)b * block_bytes(f);
+        fetch_ahead(f, ahead);
         if (!unpacked) {
             if (super_bytes(f) && b % SUPER == 0) load_super(f, NV, &super, packed, b);
             load_scales(f, NV, &own, &super, packed, b);
@@ -211,13 +230,13 @@ UNROLL
 /* The same for any number of rows up to MAX_ROWS.  A last tile alone (NV == 1) is rare: its rows go one by one, for the sake of
  * what compiles. */
 INLINE void some_rows_by_blocks(int rows, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
-                                const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, int b0, int b1)
+                                const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, struct ahead *ahead, int b0, int b1)
 {
     if (NV == 1) {
-        for (int i = 0; i < rows; i++) rows_by_blocks(1, 1, f, unpacked, y + (size_t)i * ldy, ldy, x, r + i, packed, panel, b0, b1);
+        for (int i = 0; i < rows; i++) rows_by_blocks(1, 1, f, unpacked, y + (size_t)i * ldy, ldy, x, r + i, packed, panel, ahead, b0, b1);
         return;
     }
-#define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, f, unpacked, y, ldy, x, r, packed, panel, b0, b1); break;
+#define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, f, unpacked, y, ldy, x, r, packed, panel, ahead, b0, b1); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
 #undef CASE
 }
@@ -229,7 +248,6 @@ INLINE void unpack(struct panel *panel, const int NV, const enum format f, const
 UNROLL
         for (int v = 0; v < NV; v++) {
             const uint8_t *w = packed->q[v] + (size_t)b * block_bytes(f);
-            if (TILES_V == 2 || v == 0) prefetch(w, block_bytes(f));
 UNROLL
             for (int j = 0; j < QUADS; j++) store_v(panel->q[b - b0][j][v], weight(f, w, j));
         }
@@ -240,19 +258,22 @@ UNROLL
 
 /* All rows times the tiles of one step. */
 INLINE void rows_by_tiles(const int NV, const enum format f, float *y, size_t ldy, const struct q8rows *x,
-                          int row0, int row1, const struct weights *packed)
+                          int row0, int row1, const struct weights *packed, const struct weights *next)
 {
     const int nb = x->k / QBLOCK;
     struct panel panel;
+    const int passes = (row1 - row0 + MAX_ROWS - 1) / MAX_ROWS, distance = passes > 1 ? CHUNK : NEAR;
+    struct ahead ahead = { .next = next, .nb = nb, .every = passes, .left = passes };
+    ahead_at(f, &ahead, distance < nb ? packed : next, distance < nb ? distance : 0);
     for (int b0 = 0; b0 < nb; b0 += CHUNK) {
         const int b1 = b0 + CHUNK < nb ? b0 + CHUNK : nb;
-        const bool unpacked = NV == 2 && f != Q8 && row1 - row0 >= panel_rows(f);
+        const bool unpacked = NV == 2 && row1 - row0 >= panel_rows(f);
         if (unpacked) unpack(&panel, NV, f, packed, b0, b1);
         for (int r = row0; r < row1; r += MAX_ROWS) {
             const int rows = row1 - r < MAX_ROWS ? row1 - r : MAX_ROWS;
             float *yr = y + (size_t)r * ldy;
-            if (unpacked) some_rows_by_blocks(rows, NV, f, true, yr, ldy, x, r, packed, &panel, b0, b1);
-            else some_rows_by_blocks(rows, NV, f, false, yr, ldy, x, r, packed, NULL, b0, b1);
+            if (unpacked) some_rows_by_blocks(rows, NV, f, true, yr, ldy, x, r, packed, &panel, &ahead, b0, b1);
+            else some_rows_by_blocks(rows, NV, f, false, yr, ldy, x, r, packed, NULL, &ahead, b0, b1);
         }
     }
 }
@@ -263,12 +284,12 @@ INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct 
     const int nb = x->k / QBLOCK;
     const size_t tile_bytes = ((size_t)nb * (block_bytes(f) + SCALES_BYTES) + (size_t)(nb / SUPER) * super_bytes(f) + 63) & ~(size_t)63;
     for (; n_tiles >= TILES_V; n_tiles -= TILES_V, w += TILES_V * tile_bytes, y += 2 * LANES_V) {
-        const struct weights packed = weights_of(f, w, nb, tile_bytes);
-        rows_by_tiles(2, f, y, ldy, x, row0, row1, &packed);
+        const struct weights packed = weights_of(f, w, nb, tile_bytes), next = weights_of(f, w + TILES_V * tile_bytes, nb, tile_bytes);
+        rows_by_tiles(2, f, y, ldy, x, row0, row1, &packed, &next);
     }
     if (n_tiles > 0) {
         const struct weights packed = weights_of(f, w, nb, tile_bytes);
-        rows_by_tiles(1, f, y, ldy, x, row0, row1, &packed);
+        rows_by_tiles(1, f, y, ldy, x, row0, row1, &packed, &packed);
     }
 }
 
