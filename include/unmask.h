@@ -182,7 +182,8 @@ struct unmask_result {
     float *confidence;          /* per canvas position when it was committed; NAN elsewhere      */
     enum unmask_finish finish;
     int steps, passes, n_blocks;/* steps of the schedule, evaluations run, blocks                */
-    uint64_t rows;              /* rows that went through the layers, all passes                 */
+    uint64_t rows;              /* rows that went through the layers, all passes; one that went
+                                   through some of them counts as that share                  */
     double seconds;
     /* What comparisons of passes over some rows with passes over all rows of the same state found (reuse "faithful"). */
     struct unmask_audit {

@@ -41,7 +41,7 @@ void reading_close(struct reading *r) { mem_free(r->x); }
 uint64_t reading_bytes(const struct hparams *h, uint64_t n_rows, uint64_t layer_bytes, int workers)
 {
     const uint64_t chunk = FORWARD_CHUNK * sizeof(float) * (uint64_t)(6 * h->n_embd + 4 * h->n_ff), read = (uint64_t)workers << 20;
-    return n_rows * (uint64_t)h->n_embd * sizeof(float) + layer_bytes + chunk + read + row_store_bytes(&store_kv_f32, h, READING_LENGTH, 1);
+    return n_rows * (uint64_t)h->n_embd * sizeof(float) + layer_bytes + chunk + read + row_store_bytes(&store_kv_f32, h, READING_LENGTH, (struct store_layers){ .n = 0 });
 }
 
 bool reading_embed(struct reading *r, const int32_t *ids, struct unmask_err *err)
@@ -72,7 +72,7 @@ bool reading_layer(struct reading *r, int layer, void (*on_input)(void *user, en
     struct forward *f = NULL;
     struct row_store *store = NULL;
     bool ok = model_open_layer(&m, r->arch, r->c, r->h, layer, pool_threads(r->pool), err) && forward_open(&f, m, longest(r), 1, r->pool, err)
-        && row_store_open(&store, &store_kv_f32, &m->h, longest(r), 1, err);
+        && row_store_open(&store, &store_kv_f32, &m->h, longest(r), (struct store_layers){ .n = 0 }, err);
     for (size_t i = 0; ok && i < r->set->n_texts; i++) {
         const struct reading_text *t = &r->set->texts[i];
         forward_pass(f, &(struct pass){ .n_branches = 1, .ids = { r->set->ids + t->at }, .store = { store }, .n_keys = t->n, .n_rows = t->n,

@@ -62,7 +62,7 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
 {
     const size_t n = (size_t)p->n_tokens;
     if (!forward_open(&p->f, b->m, p->n_tokens, 1, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
-        || !row_store_open(&p->store, forward_store_kind(b->m), &b->m->h, p->n_tokens, 1, err) || !(p->need = mem_zalloc(n, sizeof *p->need, err))
+        || !row_store_open(&p->store, forward_store_kind(b->m), &b->m->h, p->n_tokens, (struct store_layers){ .n = 0 }, err) || !(p->need = mem_zalloc(n, sizeof *p->need, err))
         || !(p->x = mem_aligned(n * (size_t)b->m->h.n_embd * sizeof(float), err))
         || !(p->logits = mem_aligned(LOGIT_ROWS * logits_stride(b->m) * sizeof(float), err))) return false;
     for (int i = 0; i < p->n_tokens; i++) p->ids[i] = (int32_t)((i * 7919LL + 13) % b->m->h.n_vocab);

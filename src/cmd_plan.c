@@ -34,7 +34,7 @@ struct planning {
 static void plan_step(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *rows, struct step *out)
 {
     reuse_plan(r, is_mask, b, rows);
-    out->rows = rows->n_rows;
+    out->rows = (int)((rows->row_layers + r->n_layer - 1) / r->n_layer);
     out->logits = rows->n_need;
     reuse_passed(r, rows);
     reuse_stepped(r);
@@ -55,14 +55,15 @@ static bool plan_steps(struct planning *p, struct unmask_err *err)
     int *ints = mem_zalloc((size_t)n, 5 * sizeof *ints, err);
     bool *flags = mem_zalloc((size_t)n, 2 * sizeof *flags, err);
     float *confidence = mem_zalloc((size_t)n, sizeof *confidence, err);
+    struct span *span = mem_zalloc((size_t)n, sizeof *span, err);
     struct reuse_rank *rank = mem_zalloc((size_t)n, sizeof *rank, err);
-    const bool ok = ints && flags && confidence && rank;
+    const bool ok = ints && flags && confidence && span && rank;
     if (ok) {
         bool *is_mask = flags + n;
         struct reuse_state r = { .changed = flags, .age = ints, .confidence = confidence, .order = ints + n, .computed = ints + 4 * n, .rank = rank };
-        struct reuse_rows rows = { .rows = ints + 2 * n, .need = ints + 3 * n };
+        struct reuse_rows rows = { .rows = ints + 2 * n, .need = ints + 3 * n, .span = span };
         for (int i = start; i < n; i++) is_mask[i] = true;
-        reuse_begin(&r, &p->reuse, n);
+        reuse_begin(&r, &p->reuse, n, p->m->h.n_layer);
         plan_step(&r, is_mask, (struct reuse_block){ start, end, 0 }, &rows, &p->steps[FULL]);
         commit(&r, is_mask, start, start + (int)commits_a_step < end ? start + (int)commits_a_step : end);
         plan_step(&r, is_mask, (struct reuse_block){ start, end, 1 }, &rows, &p->steps[LEAN]);
@@ -73,6 +74,7 @@ static bool plan_steps(struct planning *p, struct unmask_err *err)
     mem_free(ints);
     mem_free(flags);
     mem_free(confidence);
+    mem_free(span);
     mem_free(rank);
     return ok;
 }
@@ -141,8 +143,8 @@ static void print_text(const struct planning *p)
     printf("Answer   %d positions in %d steps%s under --reuse %s: about %.1f s\n", p->gen_length, p->n_steps, p->s->steps ? "" : " (three commits a step)",
            p->s->reuse ? p->s->reuse : "exact", p->answer_seconds);
     if (m->streamed) printf("Smallest a budget of %s works\n", SIZE(m->least));
-    if (p->fill > 0 && p->need.history) printf("Advice   --fill %d: so many more rows are computed while a step waits for the disk\n", p->fill);
-    else if (m->streamed && !p->need.history) printf("Advice   --reuse balanced computes fewer rows in a step\n");
+    if (p->fill > 0 && p->need.layers.n) printf("Advice   --fill %d: so many more rows are computed while a step waits for the disk\n", p->fill);
+    else if (m->streamed && !p->need.layers.n) printf("Advice   --reuse balanced computes fewer rows in a step\n");
 }
 
 static bool choose_steps(struct planning *p, struct unmask_err *err)

@@ -50,6 +50,7 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     w->stale = mem_lay(base, &used, n * sizeof *w->stale);
     w->head_rows = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->head_rows);
     w->plan.rows = mem_lay(base, &used, n * sizeof *w->plan.rows);
+    w->plan.span = mem_lay(base, &used, n * sizeof *w->plan.span);
     w->plan.need = mem_lay(base, &used, n * sizeof *w->plan.need);
     w->need = mem_lay(base, &used, branches * n * sizeof *w->need);
     w->reuse.changed = mem_lay(base, &used, n * sizeof *w->reuse.changed);
@@ -239,10 +240,10 @@ static void pass_over_rows(struct denoise *d)
     for (int i = 0; d->key_mask && i < d->n_canvas; i++) w->keys[i] &= d->key_mask[i] != 0;
     forward_pass(d->f, &(struct pass){
         .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] }, .n_keys = d->n_canvas, .key_mask = d->key_mask || d->reuse->far ? w->keys : NULL,
-        .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x });
+        .span = reuse_in_parts(&w->reuse, &w->plan) ? w->plan.span : NULL, .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x });
     reuse_passed(&w->reuse, &w->plan);
     d->passes += branches;
-    d->rows += (uint64_t)(branches * w->plan.n_rows);
+    d->row_layers += (uint64_t)(branches * w->plan.row_layers);
 }
 
 /* A pass over the planned rows; then its candidates, the masks before the block's end among them, each with token and confidence. */
@@ -325,9 +326,9 @@ static bool report(const struct denoise *d, int block, int n_committed)
 void denoise_begin(struct denoise *d)
 {
     d->steps = d->passes = 0;
-    d->rows = 0;
+    d->row_layers = 0;
     d->work->apart = apart_of(&d->m->h, d->o);
-    reuse_begin(&d->work->reuse, d->reuse, d->n_canvas);
+    reuse_begin(&d->work->reuse, d->reuse, d->n_canvas, d->m->h.n_layer);
     audit_begin(&d->audit, d->reuse, d->n_canvas);
     for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
 }

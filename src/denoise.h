@@ -20,8 +20,7 @@ struct denoise {
     int row;                                    /* number of this sequence in a batch: keys the noise      */
     const uint8_t *key_mask;                    /* n_canvas bytes or NULL                                  */
     const struct reuse_profile *reuse;
-    struct row_store *store[MAX_BRANCHES];      /* as many as there are branches; all layers where the
-                                                   profile has history                                     */
+    struct row_store *store[MAX_BRANCHES];      /* as many as there are branches; of reuse_layers()       */
     struct denoise_work *work;                  /* denoise_work_open()                                     */
     float *confidence;                          /* per position, when committed; or NULL                   */
     unmask_step_fn *on_step; void *user;
@@ -34,7 +33,7 @@ struct denoise {
 
     struct audit audit;                         /* out: what shadow passes measured                        */
     int steps, passes;                          /* out */
-    uint64_t rows;                              /* out: rows through the layers, both branches counted     */
+    uint64_t row_layers;                        /* out: layers that rows went through, both branches counted */
 };
 
 /* Buffers for canvases of up to max_tokens positions. */

@@ -68,7 +68,7 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
     forced->number = number;
     again(forced);
     memset(forced->token, -1, (size_t)forced->block * sizeof *forced->token);
-    const uint64_t before = d[1].rows;
+    const uint64_t before = d[1].row_layers;
     int commits = 0;
     for (int p = 0; p < run->r.n_canvas; p++) commits += run->step_of[p] == number;
     for (int i = 0; i < 2; i++) {
@@ -76,7 +76,7 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
         if (!denoise_evaluate(&d[i], block, commits, err)) return false;
     }
     const int branches = d[1].o->cfg_scale > 0 ? 2 : 1;
-    *age = d[1].rows - before >= (uint64_t)(branches * d[1].n_canvas) ? 0 : *age + 1;
+    *age = d[1].row_layers - before >= (uint64_t)branches * (uint64_t)d[1].n_canvas * (uint64_t)d[1].m->h.n_layer ? 0 : *age + 1;
     struct replay_sum *at = &r->age[age_bin(*age)];
     *at = (struct replay_sum){ at->rows + forced->sum.rows, at->equal + forced->sum.equal, at->kl + forced->sum.kl };
     r->committed += commits;

@@ -33,6 +33,7 @@ struct forward {
     float *head_scratch;        /* [workers][LOGIT_ROWS][LOGIT_PART]                               */
     struct logit_stats *head_parts;             /* [parts of the vocabulary][LOGIT_ROWS]           */
     struct stream *stream;      /* weights that do not stay in memory; NULL: all do                */
+    int *active;                /* [max_branches * max_tokens]: rows of x in a layer, where spans differ */
     int32_t *kept_ids; uint8_t *kept;           /* [KEPT_ROWS] of an embedding in the file: id + 1, row */
     bool failed; struct unmask_err err;         /* of reading                                      */
 
@@ -79,6 +80,7 @@ static size_t lay_out(struct forward *f, uint8_t *base, bool streamed)
     f->head_parts = mem_lay(base, &used, (size_t)head_parts(h) * LOGIT_ROWS * sizeof *f->head_parts);
     f->head_scratch = mem_lay(base, &used, workers * LOGIT_ROWS * LOGIT_PART * F);
     f->embed_scratch = mem_lay(base, &used, workers * f->embed_scratch_each);
+    f->active = mem_lay(base, &used, (size_t)f->max_branches * n * sizeof *f->active);
     f->kept_ids = mem_lay(base, &used, streamed ? KEPT_ROWS * sizeof *f->kept_ids : 0);
     f->kept = mem_lay(base, &used, streamed ? KEPT_ROWS * f->embed_scratch_each : 0);
     other = used;                               /* what attention needs is used up before the rest of the layer begins */
@@ -343,12 +345,19 @@ static void store_kv_row(struct forward *f, int r, int worker)
     row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), k, v);
 }
 
-/* Where the store keeps what enters a layer: a row of the chunk is kept; the row of position row0 + r gives key and value. */
+/* Does this row start at this layer, with what was kept there? */
+static bool resumes(const struct forward *f, int row) { return f->p->span && f->layer_index > 0 && f->p->span[row % f->p->n_rows].from == f->layer_index; }
+
+/* Where the store keeps what enters a layer: a row of the chunk is kept, or taken from there. */
 static void keep_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    row_store_put_row(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), x_row(f, r));
+    struct row_store *s = f->p->store[branch_of(f, r)];
+    if (resumes(f, row_of(f, r))) row_store_get_row(s, f->layer_index, position_of(f, r), x_row(f, r));
+    else row_store_put_row(s, f->layer_index, position_of(f, r), x_row(f, r));
 }
+
+/* The kept row of position row0 + r gives key and value. */
 
 static void kept_norm_row(struct forward *f, int r, int worker)
 {
@@ -516,22 +525,38 @@ bool forward_failed(const struct forward *f, struct unmask_err *err)
 bool forward_read_only(struct forward *f) { return !f->stream || stream_drain(f->stream); }
 uint64_t forward_bytes_read(const struct forward *f) { return f->stream ? stream_bytes_read(f->stream) : 0; }
 
+/* Rows of x that go through a layer, *n of them; NULL: all. */
+static const int *rows_of_layer(struct forward *f, int layer, int *n)
+{
+    const int all = *n = f->p->n_branches * f->p->n_rows;
+    if (!f->p->span) return NULL;
+    *n = 0;
+    for (int row = 0; row < all; row++) {
+        const struct span s = f->p->span[row % f->p->n_rows];
+        if (s.from <= layer && layer < s.to) f->active[(*n)++] = row;
+    }
+    return f->active;
+}
+
 bool forward_pass(struct forward *f, const struct pass *p)
 {
-    const int n = p->n_branches * p->n_rows;
     const bool rows = row_store_keeps_rows(p->store[0]);
     f->p = p;
     f->x_in = p->x;
-    if (!p->resume) each_chunk(f, embed_chunk, NULL, n);
+    int n;
+    const int *list = rows_of_layer(f, 0, &n);
+    if (!p->resume) each_chunk(f, embed_chunk, list, n);
     for (int i = 0; i < f->m->h.n_layer && !f->failed; i++) {
         const bool trim = p->need && i == f->m->h.n_layer - 1;
+        list = rows_of_layer(f, i, &n);
         f->layer_index = i;
         f->layer = &f->m->layers[i];
         f->q_with_kv = n <= f->chunk && !trim && !rows;
-        each_chunk(f, rows ? chunk_keep : chunk_kv, NULL, n);
+        if (row_store_keeps_state(p->store[0], i)) each_chunk(f, chunk_keep, list, n);
+        if (!rows) each_chunk(f, chunk_kv, list, n);
         for (f->branch = 0; rows && f->branch < p->n_branches; f->branch++) each_chunk(f, chunk_show, NULL, p->n_keys);
         for (int b = 0; b < p->n_branches; b++) view_store(f, b);
-        each_chunk(f, chunk_rest, trim ? p->need : NULL, trim ? p->n_need : n);
+        each_chunk(f, chunk_rest, trim ? p->need : list, trim ? p->n_need : n);
         if (f->stream && stream_failed(f->stream, NULL)) break;
         if (p->on_layer && !p->on_layer(p->user, i, p->x)) return false;
     }

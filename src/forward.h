@@ -20,6 +20,10 @@ int forward_max_branches(const struct forward *f);
 
 enum { MAX_BRANCHES = 2 };      /* canvases of one length that go through the layers together: guidance needs two */
 
+/* Layers that a row goes through: from .. to-1.  One that starts later than layer 0 starts with what the store kept there; one that
+ * leaves before the end keeps its older keys and values behind. */
+struct span { int from, to; };
+
 /* One bidirectional pass: some rows of one or two canvases through all layers, on top of what the stores hold of the
  * other rows.  Row r of branch b is row b * n_rows + r of x. */
 struct pass {
@@ -29,6 +33,7 @@ struct pass {
     int n_keys;                                 /* positions of the canvas, at most max_tokens                     */
     const uint8_t *key_mask;                    /* n_keys bytes, 0 = padding that no row attends to; NULL = none   */
     const int *rows; int n_rows;                /* positions to compute, ascending; rows NULL: 0 .. n_keys - 1     */
+    const struct span *span;                    /* [n_rows]: layers of each row; NULL: all of them.  Needed rows go to the end */
     const int *need; int n_need;                /* rows (indexes into rows, ascending) whose output is wanted: the
                                                    last layer computes only keys and values of the others; NULL: all */
     float *x;                                   /* [n_branches * n_rows][n_embd]: output of the last block, before

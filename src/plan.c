@@ -14,13 +14,13 @@ struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_
     const struct reuse_profile *reuse = o->reuse && reuse_profile_read(o->reuse, &profile, NULL) ? &profile : NULL;
     const struct store_kind *kind = o->store ? store_kind_by_name(o->store) : NULL;
     return (struct plan_need){ .n_tokens = context < m->h.n_ctx ? context : m->h.n_ctx, .guidance = o->guidance, .logits = o->logits || o->guidance,
-                               .history = reuse && reuse_has_history(reuse), .kind = kind ? kind : forward_store_kind(m),
+                               .layers = reuse ? reuse_layers(reuse, m->h.n_layer) : (struct store_layers){ .n = 0 }, .kind = kind ? kind : forward_store_kind(m),
                                .threads = o->threads > 0 ? o->threads : pool_cores() };
 }
 
 uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *n)
 {
-    return (n->guidance ? 2 : 1) * (uint64_t)row_store_bytes(n->kind, &m->h, n->n_tokens, n->history ? m->h.n_layer : 1);
+    return (n->guidance ? 2 : 1) * (uint64_t)row_store_bytes(n->kind, &m->h, n->n_tokens, n->layers);
 }
 
 uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n, bool streamed)

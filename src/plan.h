@@ -6,8 +6,9 @@
 
 /* What shall run. */
 struct plan_need {
-    int n_tokens;                               /* positions of the canvas                */
-    bool guidance, logits, history;             /* as in struct session_need, denoise_need */
+    int n_tokens;                               /* positions of the canvas    */
+    bool guidance, logits;                      /* as in struct denoise_need  */
+    struct store_layers layers;                 /* as in struct session_need  */
     const struct store_kind *kind;
     int threads;
 };

@@ -79,7 +79,7 @@ bool probe_open(struct probe **out, const struct unmask_model *m, const struct p
     bool ok = (p->ones = mem_zalloc(wide, sizeof *p->ones, err)) != NULL;
     for (size_t i = 0; ok && i < wide; i++) p->ones[i] = 1;
     ok = ok && shape(p, most_bytes, err) && pool_open(&p->pool, need->threads, err) && forward_open(&p->f, &p->m, need->n_tokens, 1, p->pool, err)
-        && row_store_open(&p->store, need->kind, &p->m.h, need->n_tokens, 1, err) && (p->rows = mem_zalloc(n, sizeof *p->rows, err))
+        && row_store_open(&p->store, need->kind, &p->m.h, need->n_tokens, (struct store_layers){ .n = 0 }, err) && (p->rows = mem_zalloc(n, sizeof *p->rows, err))
         && (p->need = mem_zalloc(n, sizeof *p->need, err)) && (p->ids = mem_zalloc(n, sizeof *p->ids, err))
         && (p->x = mem_aligned(n * (size_t)m->h.n_embd * sizeof *p->x, err))
         && (p->logits = mem_aligned(LOGIT_ROWS * logits_stride(&p->m) * sizeof *p->logits, err));

@@ -41,6 +41,9 @@ const struct reuse_knob reuse_knobs[] = {
     KNOB("left", left, ANY, "N positions before the block"),
     KNOB("right", right, ANY, "N positions after the block"),
     KNOB("fill", fill, ANY, "the N positions that were computed longest ago"),
+    KNOB("depth", depth, 99, "percent of the layers: deep rows start there, and rows that thin leaves out end there; 0: half"),
+    KNOB("deep", deep, ANY, "every N steps of a block the other rows too, from `depth` on; 0: never"),
+    KNOB("thin", thin, 100, "N percent of the rows of a step go on beyond `depth`, the surest masks; 0: all"),
     KNOB("block", block_rows, 1, "1: every position of the block"),
     KNOB("masks", mask_rows, 1, "1: every mask of the canvas"),
     KNOB("margin", margin, 10000, "all rows again where a decision is within N % of the measured error"),
@@ -133,10 +136,24 @@ bool reuse_profile_read(const char *text, struct reuse_profile *p, struct unmask
 
 /* ---- plans ---- */
 
-void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n)
+/* The layer at `depth`; not the first, which nothing is kept for. */
+static int layer_at_depth(const struct reuse_profile *p, int n_layer)
+{
+    const int layer = (int)(((int64_t)n_layer * (p->depth ? p->depth : 50) + 50) / 100), most = layer < n_layer ? layer : n_layer - 1;
+    return most > 1 ? most : 1;
+}
+
+struct store_layers reuse_layers(const struct reuse_profile *p, int n_layer)
+{
+    if (p->every == 1) return (struct store_layers){ .n = 0 };
+    return (struct store_layers){ .n = n_layer, .n_states = p->deep > 0, .state = { p->deep ? layer_at_depth(p, n_layer) : 0 } };
+}
+
+void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n, int n_layer)
 {
     r->p = p;
     r->n = n;
+    r->n_layer = n_layer;
     r->steps = r->since_full = 0;
     r->period = p->every;
     for (int i = 0; i < n; i++) {
@@ -194,14 +211,45 @@ static void mark_fill(struct reuse_state *r)
     for (int i = 0; i < n && i < r->p->fill; i++) r->order[r->rank[i].position] = 1;
 }
 
+/* What order[] says of a position: its row is computed, its logits are needed, it starts or ends at `depth`. */
+enum { ROW = 1, NEED = 2, DEEP = 4, ENDS = 8 };
+
+/* Of the rows marked in order[], all but the changed ones, the leftmost mask and the surest of the rest end at `depth`.  Two more stay
+ * than were committed last, so that as many can be again. */
+static void mark_thin(struct reuse_state *r, const bool *is_mask)
+{
+    int n = 0, committed = 0, leftmost = 0;
+    while (leftmost < r->n && !(r->order[leftmost] && is_mask[leftmost])) leftmost++;
+    for (int i = 0; i < r->n; i++) {
+        committed += r->age[i] == 0;
+        if (r->order[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ is_mask[i] ? r->confidence[i] : 0, i };
+    }
+    const int share = (n * r->p->thin + 99) / 100, keep = share > committed + 1 ? share : committed + 1;      /* and the leftmost */
+    qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);
+    for (int i = keep; i < n; i++) r->order[r->rank[i].position] = ROW | ENDS;
+}
+
+static void list_rows(const struct reuse_state *r, struct reuse_rows *out)
+{
+    const int depth = layer_at_depth(r->p, r->n_layer);
+    out->n_rows = out->n_need = 0;
+    out->row_layers = 0;
+    for (int i = 0; i < r->n; i++) {
+        if (!r->order[i]) continue;
+        if (r->order[i] & NEED) out->need[out->n_need++] = out->n_rows;
+        out->rows[out->n_rows] = i;
+        const struct span s = out->span[out->n_rows++] = (struct span){ r->order[i] & DEEP ? depth : 0, r->order[i] & ENDS ? depth : r->n_layer };
+        out->row_layers += s.to - s.from;
+    }
+}
+
 static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, enum why why, struct reuse_rows *out)
 {
-    enum { ROW = 1, NEED = 2 };
     const struct reuse_profile *p = r->p;
     const bool full = is_full(r, b, why);
     out->period = why == DUE && !full && period_ends(r, b);
     out->full = full || out->period;
-    const bool part = !out->full && b.step == 0 && p->start == START_PART;
+    const bool part = !out->full && b.step == 0 && p->start == START_PART, deep = !out->full && why != LEAN && p->deep && b.step % p->deep == 0;
     mark_candidates(r, is_mask, b, out->full || part);
     for (int i = 0; i < r->n; i++) {
         const bool need = r->order[i] || p->all_logits;
@@ -212,18 +260,16 @@ static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block 
         r->order[i] = need ? ROW | NEED : row ? ROW : 0;
     }
     if (p->fill && !out->full) mark_fill(r);
-    out->n_rows = out->n_need = 0;
-    for (int i = 0; i < r->n; i++) {
-        if (!r->order[i]) continue;
-        if (r->order[i] & NEED) out->need[out->n_need++] = out->n_rows;
-        out->rows[out->n_rows++] = i;
-    }
+    if (p->thin && !out->full && !part) mark_thin(r, is_mask);
+    for (int i = 0; deep && i < r->n; i++)
+        if (!r->order[i]) r->order[i] = ROW | DEEP;
+    list_rows(r, out);
 }
 
 void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out)
 {
     plan(r, is_mask, b, DUE, out);
-    if (!out->full && r->p->whole && out->n_rows * 100 > r->n * r->p->whole) plan(r, is_mask, b, FULL, out);
+    if (!out->full && r->p->whole && out->row_layers * 100 > (int64_t)r->n * r->n_layer * r->p->whole) plan(r, is_mask, b, FULL, out);
 }
 
 void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, FULL, out); }
@@ -241,7 +287,7 @@ void reuse_passed(struct reuse_state *r, const struct reuse_rows *rows)
 {
     for (int i = 0; i < rows->n_rows; i++) {
         r->changed[rows->rows[i]] = false;
-        r->computed[rows->rows[i]] = r->steps;
+        if (rows->span[i].to == r->n_layer) r->computed[rows->rows[i]] = r->steps;
     }
     if (rows->full) r->since_full = 0;
 }

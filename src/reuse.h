@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "err.h"
+#include "forward.h"
 
 /* What a step does besides computing every row.  A step's rows are
  *     changed    positions whose token changed since their keys were computed           (always)
@@ -15,8 +15,13 @@
  *                phases, only those of the phase
  *     near       `left` positions before the block and `right` after it
  *     fill       the positions whose keys are oldest
- * or every row: at the first step, where `start` says so, and every `every` steps of a block.  Numbers are whole so that each
- * can be set by name, "fast,candidates=6": reuse_knobs. */
+ * or every row: at the first step, where `start` says so, and every `every` steps of a block.  A row may go through a part of the
+ * layers:
+ *     deep       every `deep` steps of a block the other rows too, from `depth` percent of the layers on, where they start with
+ *                what their last pass through all layers kept there
+ *     thin       in steps over some rows, of those that are neither changed nor the leftmost mask, only `thin` percent go on from
+ *                `depth` percent of the layers on: the surest masks (ES-dLLM)
+ * Numbers are whole so that each can be set by name, "fast,candidates=6": reuse_knobs. */
 enum reuse_start { START_NOTHING, START_PART, START_FULL };     /* PART: the block, `back` positions before it, the first ones */
 struct reuse_profile {
     const char *name, *what;            /* "dual"; one line for the help text                                     */
@@ -28,6 +33,7 @@ struct reuse_profile {
     int first, warm;                    /* steps at the beginning of a block, and of a run, that compute every row */
     int whole;                          /* percent: a step that would compute more rows computes all              */
     int settle, left, right, fill;
+    int depth, deep, thin;              /* percent of the layers, 0: half of them; steps, 0: none; percent, 0: all go on */
     int block_rows;                     /* 1: every row of the block, committed or not                            */
     int mask_rows;                      /* 1: every mask of the canvas                                            */
     int margin;                         /* percent of the measured error that a decision must be clear of, or all
@@ -49,14 +55,14 @@ extern const struct reuse_knob reuse_knobs[];           /* a NULL name ends it *
 /* A profile by its name, with or without changes behind it: "fast", "balanced,candidates=16,left=24". */
 bool reuse_profile_read(const char *text, struct reuse_profile *p, struct unmask_err *err);
 
-/* Does any step build on what an earlier one stored? */
-static inline bool reuse_has_history(const struct reuse_profile *p) { return p->every != 1; }
+/* What steps build on that an earlier one stored. */
+struct store_layers reuse_layers(const struct reuse_profile *p, int n_layer);
 
 /* What is remembered of every position; [n] entries each, the caller's. */
 struct reuse_rank { float key; int position; };
 struct reuse_state {
     const struct reuse_profile *p;
-    int n, steps;
+    int n, n_layer, steps;
     int period, since_full;             /* steps between passes over all rows (0: none are due); since the last   */
     bool *changed;
     int *age;                           /* steps since its commit; large before                                   */
@@ -64,13 +70,20 @@ struct reuse_state {
     float *confidence;                  /* of its candidate when last computed                                    */
     int *order; struct reuse_rank *rank;        /* work space                                                     */
 };
-void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n);
+void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n, int n_layer);
 
 struct reuse_block { int start, end, step; };            /* positions; number of the step within the block, from 0 */
 
-/* Positions to compute, ascending, into rows[n]; those of them whose logits are needed as indexes into rows, ascending, into
- * need[n].  Eligible: is_mask[i] and i < block.end. */
-struct reuse_rows { int *rows, *need; int n_rows, n_need; bool full, period; };     /* period: full, since one ended */
+/* Positions to compute, ascending, into rows[n], and the layers of each into span[n]; those of them whose logits are needed as
+ * indexes into rows, ascending, into need[n].  Eligible: is_mask[i] and i < block.end. */
+struct reuse_rows {
+    int *rows, *need;
+    struct span *span;
+    int n_rows, n_need;
+    int64_t row_layers;                 /* what the rows cost: layers of each, added up */
+    bool full, period;                  /* every row through every layer; since a period ended */
+};
+static inline bool reuse_in_parts(const struct reuse_state *r, const struct reuse_rows *rows) { return rows->row_layers < (int64_t)rows->n_rows * r->n_layer; }
 void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
 /* The same, but every row, or as if none of the reasons for every row held. */
 void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);

@@ -10,9 +10,10 @@ const struct store_kind *const store_kinds[] = { &store_kv_f32, &store_kv_f16, &
 struct row_store {
     const struct store_kind *kind;
     struct store_shape shape;
-    int n_layers;
-    size_t layer_bytes;
-    uint8_t *layers;
+    struct store_layers keep;
+    int n_layers;               /* keep.n, or 1: every layer's rows replace those of the one before */
+    size_t layer_bytes, state_bytes;
+    uint8_t *layers, *states;   /* [n_layers], [keep.n_states]; no states in a kind that keeps rows of every layer */
     float *view;                /* one layer in attention's layout; NULL where the layers lie so already */
     uint8_t *memory;
 };
@@ -35,23 +36,26 @@ static size_t lay_out(struct row_store *s, uint8_t *base)
 {
     size_t used = 0;
     s->layer_bytes = (s->kind->layer_bytes(&s->shape) + 63) & ~(size_t)63;
+    s->n_layers = s->keep.n ? s->keep.n : 1;
     s->layers = mem_lay(base, &used, (size_t)s->n_layers * s->layer_bytes);
+    s->state_bytes = (store_hidden.layer_bytes(&s->shape) + 63) & ~(size_t)63;
+    s->states = mem_lay(base, &used, s->kind->put_row ? 0 : (size_t)s->keep.n_states * s->state_bytes);
     s->view = s->kind->get || s->kind->put_row ? mem_lay(base, &used, 2 * half_floats(&s->shape) * sizeof(float)) : NULL;
     return used;
 }
 
-size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers)
+size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers)
 {
-    struct row_store s = { .kind = kind, .shape = shape_of(h, max_tokens), .n_layers = n_layers };
+    struct row_store s = { .kind = kind, .shape = shape_of(h, max_tokens), .keep = layers };
     return lay_out(&s, NULL);
 }
 
-bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers,
+bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers,
                     struct unmask_err *err)
 {
     struct row_store *s = mem_zalloc(1, sizeof *s, err);
     if (!s) return false;
-    *s = (struct row_store){ .kind = kind, .shape = shape_of(h, max_tokens), .n_layers = n_layers };
+    *s = (struct row_store){ .kind = kind, .shape = shape_of(h, max_tokens), .keep = layers };
     const size_t bytes = lay_out(s, NULL);
     if (!(s->memory = mem_aligned(bytes, err))) {
         mem_free(s);
@@ -81,14 +85,27 @@ void row_store_put(struct row_store *s, int layer, int position, const float *k,
 
 bool row_store_keeps_rows(const struct row_store *s) { return s->kind->put_row; }
 
+/* The rows that entered a layer; NULL: they are not kept. */
+static uint8_t *state_of(const struct row_store *s, int layer)
+{
+    if (s->kind->put_row) return layer_of(s, layer);
+    for (int i = 0; i < s->keep.n_states; i++)
+        if (s->keep.state[i] == layer) return s->states + (size_t)i * s->state_bytes;
+    return NULL;
+}
+
+static const struct store_kind *state_kind(const struct row_store *s) { return s->kind->put_row ? s->kind : &store_hidden; }
+
+bool row_store_keeps_state(const struct row_store *s, int layer) { return state_of(s, layer); }
+
 void row_store_put_row(struct row_store *s, int layer, int position, const float *x)
 {
-    s->kind->put_row(&s->shape, layer_of(s, layer), position, x);
+    state_kind(s)->put_row(&s->shape, state_of(s, layer), position, x);
 }
 
 void row_store_get_row(const struct row_store *s, int layer, int position, float *x)
 {
-    s->kind->get_row(&s->shape, layer_of(s, layer), position, x);
+    state_kind(s)->get_row(&s->shape, state_of(s, layer), position, x);
 }
 
 void row_store_show(struct row_store *s, int position, const float *k, const float *v) { store_kv_f32.put(&s->shape, s->view, position, k, v); }

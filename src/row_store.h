@@ -30,18 +30,24 @@ extern const struct store_kind *const store_kinds[];            /* NULL ends it 
 extern const struct store_kind store_kv_f32, store_kv_f16, store_kv_i8, store_kv_i4, store_hidden;
 const struct store_kind *store_kind_by_name(const char *name); /* NULL: unknown */
 
-/* n_layers: the model's, or 1 where every pass computes every row and a layer's rows need not outlive it. */
+/* What outlives a pass: the rows of all n layers of the model, or 0 where every pass computes every row; and what entered the layers
+ * state[0 .. n_states-1], in the numbers of store_hidden, so that rows of a later pass may begin there. */
+enum { STORE_STATES = 2 };
+struct store_layers { int n, n_states, state[STORE_STATES]; };
+
 struct row_store;
-bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers,
+bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers,
                     struct unmask_err *err);
 void row_store_close(struct row_store *s);      /* NULL is fine */
-size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, int n_layers);
+size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers);
 int row_store_max_tokens(const struct row_store *s);            /* a multiple of LANES */
 
 void row_store_put(struct row_store *s, int layer, int position, const float *k, const float *v);
-/* Does it keep the rows that enter a layer?  Then those are put, and before a layer is viewed, keys and values made of them are
- * shown for every position. */
+/* Is it of a kind that keeps the rows that enter a layer?  Then those are put, and before a layer is viewed, keys and values made of
+ * them are shown for every position. */
 bool row_store_keeps_rows(const struct row_store *s);
+/* Does it keep the rows that enter this layer, be it of such a kind or beside keys and values? */
+bool row_store_keeps_state(const struct row_store *s, int layer);
 void row_store_put_row(struct row_store *s, int layer, int position, const float *x);
 void row_store_get_row(const struct row_store *s, int layer, int position, float *x);
 void row_store_show(struct row_store *s, int position, const float *k, const float *v);

@@ -10,7 +10,7 @@ struct unmask_session {
     struct pool *pool;
     struct forward *f;                          /* NULL until the first pass */
     struct row_store *store[MAX_BRANCHES];
-    const struct store_kind *store_kind; int store_layers;      /* of the stores that are open */
+    const struct store_kind *store_kind; struct store_layers store_layers;      /* of the stores that are open */
     struct denoise_work *work; int work_tokens; struct denoise_need work_need;
 };
 
@@ -19,7 +19,7 @@ struct session_need {
     int n_tokens;                               /* checked against the model's context                */
     int n_branches;
     const struct store_kind *kind;              /* NULL: kv_i8 for int8 weights, kv_f32 for others    */
-    bool history;                               /* rows of all layers outlive a pass                  */
+    struct store_layers layers;                 /* what outlives a pass                               */
 };
 /* Work space in s->f and s->store[0 .. n_branches-1]. */
 bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err);

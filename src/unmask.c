@@ -143,7 +143,7 @@ void unmask_session_close(struct unmask_session *s)
 static bool within_budget(const struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
 {
     const struct unmask_model *m = s->m;
-    const struct plan_need n = { .n_tokens = need->n_tokens, .guidance = need->n_branches > 1, .logits = s->work_need.logits, .history = need->history,
+    const struct plan_need n = { .n_tokens = need->n_tokens, .guidance = need->n_branches > 1, .logits = s->work_need.logits, .layers = need->layers,
                                  .kind = need->kind ? need->kind : forward_store_kind(m), .threads = pool_threads(s->pool) };
     const uint64_t bytes = m->taken + plan_store_bytes(m, &n) + plan_work_bytes(m, &n, m->n_stream > 0) + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
     return !m->budget || bytes <= m->budget
@@ -155,19 +155,18 @@ static bool within_budget(const struct unmask_session *s, const struct session_n
 static bool store_room(struct unmask_session *s, int branch, const struct session_need *need, struct unmask_err *err)
 {
     const struct store_kind *kind = need->kind ? need->kind : forward_store_kind(s->m);
-    const int n_layers = need->history ? s->m->h.n_layer : 1;
-    if (kind != s->store_kind || n_layers != s->store_layers) {
+    if (kind != s->store_kind || memcmp(&need->layers, &s->store_layers, sizeof need->layers)) {
         for (int b = 0; b < MAX_BRANCHES; b++) {
             row_store_close(s->store[b]);
             s->store[b] = NULL;
         }
         s->store_kind = kind;
-        s->store_layers = n_layers;
+        s->store_layers = need->layers;
     }
     if (s->store[branch] && row_store_max_tokens(s->store[branch]) >= need->n_tokens) return true;
     row_store_close(s->store[branch]);
     s->store[branch] = NULL;
-    return row_store_open(&s->store[branch], kind, &s->m->h, need->n_tokens, n_layers, err);
+    return row_store_open(&s->store[branch], kind, &s->m->h, need->n_tokens, need->layers, err);
 }
 
 bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
@@ -247,7 +246,7 @@ bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_
     const bool cfg = d->o->cfg_scale > 0;
     if (!reuse_profile_read(d->o->reuse ? d->o->reuse : "exact", &s->reuse, err)) return false;
     d->reuse = &s->reuse;
-    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_has_history(d->reuse) };
+    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_layers(d->reuse, s->m->h.n_layer) };
     if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, denoise_need_of(d), err)) return false;
     d->m = s->m;
     d->f = s->f;
@@ -281,7 +280,7 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
     r->n_ids = (end < 0 ? r->n_canvas - 1 : end) + 1 - r->n_prompt;
     r->steps = d->steps;
     r->passes = d->passes;
-    r->rows = d->rows;
+    r->rows = (d->row_layers + (uint64_t)s->m->h.n_layer / 2) / (uint64_t)s->m->h.n_layer;
     r->n_blocks = d->n_blocks;
     r->audit = (struct unmask_audit){ d->audit.audits, d->audit.disagreements, d->audit.refreshes, d->audit.largest,
                                       d->audit.audits ? d->audit.kl / d->audit.audits : 0 };

@@ -7,25 +7,41 @@
 #include "row_store.h"
 #include "unmask.h"
 
-enum { N = 40, PROMPT = 8, MOST = 512 };
+enum { N = 40, PROMPT = 8, MOST = 512, LAYERS = 6 };
 static bool changed[MOST], is_mask[MOST];
 static int age[MOST], computed[MOST], order[MOST], rows[MOST], need[MOST];
 static struct reuse_rank rank[MOST];
 static float confidence[MOST];
 static struct reuse_state r = { .changed = changed, .age = age, .computed = computed, .confidence = confidence, .order = order, .rank = rank };
-static struct reuse_rows out = { .rows = rows, .need = need };
+static struct span span[MOST];
+static struct reuse_rows out = { .rows = rows, .need = need, .span = span };
 
-static void begin(const char *name)
+static struct reuse_profile profile;
+
+static void begin(const char *text)
 {
-    reuse_begin(&r, reuse_profile_by_name(name), N);
+    struct unmask_err err;
+    OK(reuse_profile_read(text, &profile, &err), err);
+    reuse_begin(&r, &profile, N, LAYERS);
     for (int i = 0; i < N; i++) is_mask[i] = i >= PROMPT;
 }
+
+/* Layers that a position's row goes through; none where it is not computed. */
+static struct span span_of(int position)
+{
+    for (int i = 0; i < out.n_rows; i++)
+        if (rows[i] == position) return span[i];
+    return (struct span){ 0, 0 };
+}
+
+static bool has_row(int position) { return span_of(position).to > 0; }
+static bool has_whole_row(int position) { return span_of(position).from == 0 && span_of(position).to == LAYERS; }
 
 static void step(int start, int end, int in_block)
 {
     reuse_plan(&r, is_mask, (struct reuse_block){ start, end, in_block }, &out);
     for (int i = 1; i < out.n_rows; i++) assert_true(rows[i] > rows[i - 1]);
-    for (int i = 0; i < out.n_need; i++) assert_true(need[i] < out.n_rows && (i == 0 || need[i] > need[i - 1]));
+    for (int i = 0; i < out.n_need; i++) assert_true(need[i] < out.n_rows && (i == 0 || need[i] > need[i - 1]) && has_whole_row(rows[need[i]]));
     reuse_passed(&r, &out);
     reuse_stepped(&r);
 }
@@ -34,13 +50,6 @@ static void commit(int position)
 {
     is_mask[position] = false;
     reuse_committed(&r, position);
-}
-
-static bool has_row(int position)
-{
-    for (int i = 0; i < out.n_rows; i++)
-        if (rows[i] == position) return true;
-    return false;
 }
 
 static void exact_computes_every_row_and_needs_the_masks(void **state)
@@ -129,8 +138,11 @@ static void fast_takes_the_surest_and_the_leftmost(void **state)
 static void changed_rows_are_never_left_out(void **state)
 {
     (void)state;
-    for (const struct reuse_profile *p = reuse_profiles; p->name; p++) {
-        begin(p->name);
+    size_t n_profiles = 0;
+    const char *const parts[] = { "fast,deep=3,thin=1", "balanced,thin=50,depth=90", "dual,deep=1,thin=30,depth=1" };
+    while (reuse_profiles[n_profiles].name) n_profiles++;
+    for (size_t p = 0; p < n_profiles + ARRAY_LEN(parts); p++) {
+        begin(p < n_profiles ? reuse_profiles[p].name : parts[p - n_profiles]);
         unsigned random = 12345;
         for (int block = 0; block < 2; block++)
             for (int k = 0, left = 16; left > 0; k++) {
@@ -138,7 +150,7 @@ static void changed_rows_are_never_left_out(void **state)
                 memcpy(was_changed, changed, sizeof changed);
                 step(8 + 16 * block, 24 + 16 * block, k);
                 for (int i = 0; i < N; i++)
-                    if (was_changed[i]) assert_true(has_row(i));
+                    if (was_changed[i]) assert_true(has_whole_row(i));
                 assert_true(out.n_need > 0);
                 random = random * 1664525u + 1013904223u;
                 const int position = rows[need[random / 65536 % (unsigned)out.n_need]];
@@ -150,6 +162,55 @@ static void changed_rows_are_never_left_out(void **state)
     }
 }
 
+static void deep_rows_start_at_depth(void **state)
+{
+    (void)state;
+    begin("fast,deep=2,depth=33");
+    step(8, 24, 0);
+    assert_true(out.full && out.row_layers == N * LAYERS);
+    commit(23);
+    step(8, 24, 1);
+    assert_int_equal(out.n_rows, 8);            /* the candidates, and the changed one */
+    assert_true(out.row_layers == 8 * LAYERS && !reuse_in_parts(&r, &out));
+    commit(8);
+    step(8, 24, 2);
+    assert_int_equal(out.n_rows, N);
+    assert_int_equal(out.n_need, 7);
+    assert_true(has_whole_row(8) && span_of(0).from == 2 && span_of(39).from == 2 && span_of(0).to == LAYERS && !out.full);
+    assert_true(out.row_layers == 8 * LAYERS + (N - 8) * (LAYERS - 2) && reuse_in_parts(&r, &out));
+    step(24, 40, 0);                            /* a block begins: its rows, the first ones, the masks left; and the others */
+    assert_true(has_whole_row(20) && has_whole_row(39) && has_whole_row(0) && span_of(7).from == 2);
+    const struct { const char *text; int layers, states, state; } want[] = {
+        { "exact,deep=2", 0, 0, 0 }, { "fast", LAYERS, 0, 0 }, { "fast,thin=50", LAYERS, 0, 0 }, { "fast,deep=2", LAYERS, 1, 3 }, { "fast,deep=2,depth=1", LAYERS, 1, 1 },
+        { "fast,deep=2,depth=99", LAYERS, 1, LAYERS - 1 },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        begin(want[i].text);
+        const struct store_layers l = reuse_layers(&profile, LAYERS);
+        assert_true(l.n == want[i].layers && l.n_states == want[i].states && l.state[0] == want[i].state);
+    }
+}
+
+static void thin_rows_end_at_depth(void **state)
+{
+    (void)state;
+    begin("fast,candidates=9,thin=50,depth=33,left=2");
+    step(8, 24, 0);
+    for (int i = 8; i < 24; i++) confidence[i] = (float)i / 24;
+    commit(23);
+    step(8, 24, 1);                             /* 8, 15 .. 22, changed 23, near 6 and 7: 10 rows may end, 5 do */
+    assert_int_equal(out.n_rows, 12);
+    assert_int_equal(out.n_need, 1 + 5);
+    for (int i = 18; i < 24; i++) assert_true(has_whole_row(i));
+    assert_true(has_whole_row(8) && span_of(17).to == 2 && span_of(15).to == 2 && span_of(6).to == 2 && span_of(17).from == 0);
+    assert_true(out.row_layers == 7 * LAYERS + 5 * 2);
+    for (int i = 18; i < 23; i++) commit(i);
+    step(8, 24, 2);                             /* six go on at least, where five were committed */
+    assert_true(out.n_need >= 7);
+    step(24, 40, 0);
+    assert_false(reuse_in_parts(&r, &out));     /* the beginning of a block is whole */
+}
+
 /* What 512 positions of the LLaDA-8B shape take, beside one layer in attention's layout. */
 static void stores_are_small(void **state)
 {
@@ -157,7 +218,7 @@ static void stores_are_small(void **state)
     const struct hparams h = { .n_layer = 32, .n_head = 32, .n_head_kv = 32, .head_dim = 128, .n_embd = 4096 };
     const struct { const char *kind; double most_mib; } want[] = { { "hidden", 72 }, { "kv_i4", 73 }, { "kv_i8", 134 }, { "kv_f16", 256.1 } };
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
-        const double mib = (double)row_store_bytes(store_kind_by_name(want[i].kind), &h, 512, 32) / 0x1p20 - 2 * 512 * 4096 * 4 / 0x1p20;
+        const double mib = (double)row_store_bytes(store_kind_by_name(want[i].kind), &h, 512, (struct store_layers){ .n = 32 }) / 0x1p20 - 2 * 512 * 4096 * 4 / 0x1p20;
         print_message("%s: %.1f MiB\n", want[i].kind, mib);
         assert_true(mib <= want[i].most_mib);
     }
@@ -177,7 +238,7 @@ static void stores_round(void **state)
     OK(pool_open(&pool, 2, &err), err);
     for (int i = 0; i < EMBD; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
-        OK(row_store_open(&s, store_kind_by_name(want[i].kind), &h, 40, 2, &err), err);
+        OK(row_store_open(&s, store_kind_by_name(want[i].kind), &h, 40, (struct store_layers){ .n = 2 }, &err), err);
         row_store_put(s, 1, POSITION, x, x + 8);
         const struct store_view view = row_store_view(s, 1, 40, pool);
         const int tiles = row_store_max_tokens(s) / LANES;
@@ -189,7 +250,7 @@ static void stores_round(void **state)
             }
         row_store_close(s);
     }
-    OK(row_store_open(&s, store_kind_by_name("hidden"), &h, 40, 2, &err), err);
+    OK(row_store_open(&s, store_kind_by_name("hidden"), &h, 40, (struct store_layers){ .n = 2 }, &err), err);
     assert_true(row_store_keeps_rows(s));
     row_store_put_row(s, 1, POSITION, x);
     row_store_get_row(s, 1, POSITION, back);
@@ -251,13 +312,46 @@ static void profiles_run(void **state)
     unmask_close(m);
 }
 
+/* A row that goes through one layer of three counts as a third, in every kind of store and with guidance; and the canvas is filled. */
+static void parts_count_as_shares(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *m;
+    struct unmask_session *s;
+    const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
+    OK(unmask_open(&m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    for (size_t kind = 0; store_kinds[kind]; kind++)
+        for (int cfg = 0; cfg < 2; cfg++) {
+            struct unmask_options o;
+            struct unmask_result res;
+            unmask_options_default(m, &o);
+            o.gen_length = 48;
+            o.block_length = 16;
+            o.steps = 24;
+            o.threshold = o.factor = 0;
+            o.early_stop = false;
+            o.cfg_scale = (float)cfg;
+            o.reuse = "dual,deep=1,depth=67";
+            o.store = store_kinds[kind]->name;
+            OK(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res, &err), err);
+            for (int i = 0; i < res.n_canvas; i++) assert_int_not_equal(res.canvas[i], 500);
+            const int full = 3 * 56 * 3, others = (24 - 3) * (16 * 3 + 40 * 1);     /* layers: three steps over all rows, and the others */
+            assert_int_equal(res.rows, ((full + others) * (1 + cfg) + 1) / 3);
+            unmask_result_free(&res);
+        }
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
 /* Rows per position of an answer of 128 behind a prompt of 384, blocks of 32, `commits` a step, the first pass over all rows
  * included: whatever the weights, since doubts may cost no pass of this length. */
 static double rows_per_position(const char *name, int prompt, int commits)
 {
     const int n = prompt + 128;
     int all = 0;
-    reuse_begin(&r, reuse_profile_by_name(name), n);
+    reuse_begin(&r, reuse_profile_by_name(name), n, LAYERS);
     for (int i = 0; i < n; i++) is_mask[i] = i >= prompt;
     assert_true(r.p->spare < n && r.p->extra == 0);
     for (int start = prompt; start < n; start += 32)
@@ -291,11 +385,7 @@ static void few_rows_are_computed(void **state)
 static void the_oldest_rows_fill_a_step(void **state)
 {
     (void)state;
-    struct reuse_profile p;
-    struct unmask_err err;
-    begin("fast");
-    OK(reuse_profile_read("fast,fill=5", &p, &err), err);
-    reuse_begin(&r, &p, N);
+    begin("fast,fill=5");
     step(8, 24, 0);
     step(8, 24, 1);
     assert_int_equal(out.n_rows, 7 + 5);        /* all equally old: the first positions */
@@ -414,7 +504,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_computes_every_row_and_needs_the_masks), cmocka_unit_test(dual_computes_the_block), cmocka_unit_test(dkv_keeps_what_was_decoded_a_step_ago),
         cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run), cmocka_unit_test(stores_are_small), cmocka_unit_test(stores_round),
-        cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step), cmocka_unit_test(profiles_are_read_with_knobs),
+        cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step), cmocka_unit_test(deep_rows_start_at_depth), cmocka_unit_test(thin_rows_end_at_depth), cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation),
     };

@@ -224,7 +224,7 @@ static void each_byte_is_read_once_a_pass(void **state)
     for (int i = 0; i < N; i++) ids[i] = (i * 31) % 480;
     for (int i = 0; i < 40; i++) need[i] = i * 7;
     OK(pool_open(&pool, 2, &err) && forward_open(&f, m, N, 2, pool, &err), err);
-    for (int b = 0; b < 2; b++) OK(row_store_open(&store[b], forward_store_kind(m), &m->h, N, 1, &err), err);
+    for (int b = 0; b < 2; b++) OK(row_store_open(&store[b], forward_store_kind(m), &m->h, N, (struct store_layers){ .n = 0 }, &err), err);
     const uint64_t ahead = stream_bytes(m->stream, m->n_stream, m->ring_bytes);
     for (int i = 0; i < PASSES; i++)
         assert_true(forward_pass(f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { store[0], store[1] }, .n_keys = N, .n_rows = N, .need = i % 2 ? need : NULL, .n_need = 40, .x = x }));
