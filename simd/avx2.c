@@ -37,17 +37,23 @@ enum { Q4_PANEL = 48, Q8_PANEL = INT_MAX, Q4K_PANEL = 40, Q6K_PANEL = 12 };
 /* Codes of Q6_K: four products (at most 63 * 127), in two pairs, stay below 2^15; pairs times their scale are one widening
  * multiplication. */
 enum { QUADS_6 = 2 };
-INLINE vint scale_6(vint pairs, const int half)
+typedef vint sum_6;
+struct scales_6 { vint half[2], both; };        /* both: 4 times, as pairs */
+INLINE struct scales_6 scales_6_of(vint pairs)
 {
-    return half ? _mm256_blend_epi16(pairs, _mm256_srli_epi32(pairs, 16), 0x55) : _mm256_blend_epi16(pairs, _mm256_slli_epi32(pairs, 16), 0xAA);
+    return (struct scales_6){ { _mm256_blend_epi16(pairs, _mm256_slli_epi32(pairs, 16), 0xAA), _mm256_blend_epi16(pairs, _mm256_srli_epi32(pairs, 16), 0x55) },
+                              _mm256_slli_epi16(pairs, 2) };
 }
-INLINE vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)
+INLINE sum_6 start_6(const int16_t *offsets, const struct scales_6 *s) { return _mm256_madd_epi16(broadcast_4(offsets), s->both); }
+INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6], const int16_t *offsets, const struct scales_6 *s)
 {
+    (void)offsets;
     const vint pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scale));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, s->half[half]));
     __asm__("" : "+x"(sum));
     return sum;
 }
+INLINE vfloat end_6(sum_6 sum) { return to_float(sum); }
 
 #include "attend_x86.h"
 #include "gemm_x86.h"

@@ -16,16 +16,23 @@ INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (
 INLINE vfloat sum_to_float(vint sum) { return to_float(sum); }
 enum { Q4_PANEL = 24, Q8_PANEL = 24, Q4K_PANEL = 24, Q6K_PANEL = 12 };
 
-/* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^24. */
+/* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^23: floats hold both halves and their sum exactly. */
 enum { QUADS_6 = 4 };
-INLINE vint scale_6(vint pairs, const int half) { return _mm512_srai_epi32(half ? pairs : _mm512_slli_epi32(pairs, 16), 16); }
-INLINE vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)
+typedef vfloat sum_6;
+struct scales_6 { vfloat half[2]; };
+INLINE struct scales_6 scales_6_of(vint pairs)
 {
-    vint part = all_4(0);
+    return (struct scales_6){ { to_float(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16)), to_float(_mm512_srai_epi32(pairs, 16)) } };
+}
+INLINE sum_6 start_6(const int16_t *offsets, const struct scales_6 *s) { (void)offsets, (void)s; return zero_f(); }
+INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6], const int16_t *offsets, const struct scales_6 *s)
+{
+    vint part = madd_16(broadcast_4(offsets), all_4(half ? 4 << 16 : 4));
 UNROLL
     for (int i = 0; i < QUADS_6; i++) part = dot(false, part, w[i], x[i]);
-    return _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale));
+    return fma_f(sum_to_float(part), s->half[half], sum);
 }
+INLINE vfloat end_6(sum_6 sum) { return sum; }
 
 #include "attend_x86.h"
 #include "gemm_x86.h"

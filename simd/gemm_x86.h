@@ -10,9 +10,12 @@
  *     Q4_PANEL, Q4K_PANEL, Q6K_PANEL, Q8_PANEL             rows from which on unpacking a chunk beforehand pays
  * Unsigned weights are 8 or 128 too high; the offset, -8 times the sum of the activations, takes that back once.  And for
  * Q6_K, whose codes, 0 to 63, are 32 too high, which the sums of the halves take back:
- *     QUADS_6                                              fours of k that dot_6() takes, 2 or 4
- *     vint scale_6(vint pairs, const int half)             the scale codes of a half, out of 16-bit pairs of both
- *     vint dot_6(vint sum, const vint w[QUADS_6], const vint x[QUADS_6], vint scale)       + scale * (w * x)
+ *     struct scales_6, scales_6_of(vint pairs)             the scale codes of both halves, out of 16-bit pairs
+ *     sum_6, QUADS_6                                       what a block sums up in; fours of k that dot_6() takes, 2 or 4
+ *     sum_6 start_6(const int16_t *offsets, const struct scales_6 *s)
+ *     sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6], const int16_t *offsets,
+ *                 const struct scales_6 *s)                + scale code of the half * (w * x)
+ *     vfloat end_6(sum_6 sum)
  *
  * A step takes ROWS rows x NV registers of channels over one block: ROWS * NV integer sums in registers, the float sums
  * in memory that stays in L1.  Each activation broadcast serves NV dot products, each register of weights ROWS of them.
@@ -44,8 +47,8 @@ INLINE int panel_rows(const enum format f) { return f == Q4 ? Q4_PANEL : f == Q8
  * them, and in what each super-block has. */
 struct weights { const uint8_t *q[2], *scales[2], *super[2]; };
 
-/* What a block's sums are multiplied by; Q6K's: of each half, and 4 times both as pairs. */
-struct scales { vfloat d[2], min[2]; vint half[2][2], both[2]; };
+/* What a block's sums are multiplied by. */
+struct scales { vfloat d[2], min[2]; struct scales_6 codes[2]; };
 struct super { vfloat d[2], min[2]; };          /* d, dmin / 8 */
 
 struct panel {
@@ -119,11 +122,8 @@ UNROLL
             s->min[v] = mul_f(super->min[v], from_u8(at + TILE_N));
         }
         if (f == Q6K) {
-            const vint pairs = from_i8(at);
             s->d[v] = super->d[v];
-            s->half[0][v] = scale_6(pairs, 0);
-            s->half[1][v] = scale_6(pairs, 1);
-            s->both[v] = times_4(pairs);
+            s->codes[v] = scales_6_of(from_i8(at));
         }
     }
 }
@@ -146,12 +146,13 @@ INLINE void step(const int ROWS, const int NV, const enum format f, const bool p
                  const uint8_t *const w[2], const struct scales *s, const struct rows *x)
 {
     vint sum[MAX_ROWS][2];
+    sum_6 sum6[MAX_ROWS][2];
     const size_t quad = 2 * sizeof(vint);
     if (f == Q6K) {
 UNROLL
         for (int r = 0; r < ROWS; r++)
 UNROLL
-            for (int v = 0; v < NV; v++) sum[r][v] = madd_16(broadcast_4(x->halves + 2 * r), s->both[v]);
+            for (int v = 0; v < NV; v++) sum6[r][v] = start_6(x->halves + 2 * r, &s->codes[v]);
 UNROLL
         for (int j = 0; j < QUADS; j += QUADS_6) {
             vint wj[2][QUADS_6], xj[QUADS_6];
@@ -164,7 +165,7 @@ UNROLL
 UNROLL
                 for (int i = 0; i < QUADS_6; i++) xj[i] = broadcast_4(x->q + r * QBLOCK + 4 * (j + i));
 UNROLL
-                for (int v = 0; v < NV; v++) sum[r][v] = dot_6(sum[r][v], wj[v], xj, s->half[j / (QUADS / 2)][v]);
+                for (int v = 0; v < NV; v++) sum6[r][v] = dot_6(j / (QUADS / 2), sum6[r][v], wj[v], xj, x->halves + 2 * r, &s->codes[v]);
             }
         }
     } else {
@@ -193,7 +194,7 @@ UNROLL
 UNROLL
         for (int v = 0; v < NV; v++) {
             float *at = acc[r] + v * LANES_V;
-            const vfloat isum = f == Q6K ? to_float(sum[r][v]) : sum_to_float(dot_end(f == Q8, sum[r][v], f == Q4K ? 0 : x->offset[r]));
+            const vfloat isum = f == Q6K ? end_6(sum6[r][v]) : sum_to_float(dot_end(f == Q8, sum[r][v], f == Q4K ? 0 : x->offset[r]));
             vfloat a = fma_f(isum, mul_f(s->d[v], broadcast_f(x->scale[r])), load_f(at));
             if (f == Q4K) a = fma_f(broadcast_f(t[r]), s->min[v], a);
             store_f(at, a);

@@ -58,7 +58,6 @@ INLINE vint bits_5_4(vint v, const int t)
     return _mm512_and_si512(t < 2 ? _mm512_slli_epi16(v, 4 - 2 * t) : _mm512_srli_epi16(v, 2 * t - 4), _mm512_set1_epi8(0x30));
 }
 INLINE vint madd_16(vint a, vint b) { return _mm512_madd_epi16(a, b); }
-INLINE vint times_4(vint v) { return _mm512_slli_epi16(v, 2); }                                 /* 16-bit numbers */
 INLINE vint from_i8(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }     /* to 16 bits */
 INLINE vint flip_signs(vint v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
 INLINE vfloat to_float(vint v) { return _mm512_cvtepi32_ps(v); }
@@ -109,7 +108,6 @@ INLINE vint bits_5_4(vint v, const int t)
     return _mm256_and_si256(t < 2 ? _mm256_slli_epi16(v, 4 - 2 * t) : _mm256_srli_epi16(v, 2 * t - 4), _mm256_set1_epi8(0x30));
 }
 INLINE vint madd_16(vint a, vint b) { return _mm256_madd_epi16(a, b); }
-INLINE vint times_4(vint v) { return _mm256_slli_epi16(v, 2); }                                 /* 16-bit numbers */
 INLINE vint from_i8(const void *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }        /* to 16 bits */
 INLINE vint flip_signs(vint v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
 INLINE vfloat to_float(vint v) { return _mm256_cvtepi32_ps(v); }
