@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "readers.h"
 #include "self_text.h"
 
 static const double DAMPING = 0.05;             /* of the mean of H's diagonal: for inputs that the texts hold too rarely */
@@ -17,6 +18,7 @@ struct quantize_calibration {
     struct calibration *calibration;
     int layer;                                  /* that was read last; n_layer: the head */
     bool factored[TENSOR_ROLES];
+    struct moments *readers;                    /* of the embedding, while it is in hand */
     const char *what;                           /* for progress */
     struct unmask_err *err;
 };
@@ -100,6 +102,7 @@ void quantize_calibrate_close(struct quantize_job *j)
 {
     struct quantize_calibration *c = j->calibration;
     if (!c) return;
+    moments_close(c->readers);
     calibration_close(c->calibration);
     reading_close(&c->reading);
     reading_set_free(&c->own);
@@ -114,6 +117,8 @@ const struct kernels *quantize_kernels(const struct quantize_job *j) { return &j
 static bool reach(struct quantize_calibration *c, const struct piece *p, struct unmask_err *err)
 {
     const int n_layer = c->j->h.n_layer, layer = p->layer < 0 ? n_layer : p->layer;
+    moments_close(c->readers);
+    c->readers = NULL;
     for (; c->layer < layer; c->layer++) {
         memset(c->factored, 0, sizeof c->factored);
         if (!(c->layer + 1 < n_layer ? calibration_layer(c->calibration, c->layer + 1, err) : calibration_head(c->calibration, err))) return false;
@@ -124,6 +129,16 @@ static bool reach(struct quantize_calibration *c, const struct piece *p, struct 
 /* Of the matrices that multiply the same, the first one that is due has the moments factored. */
 static enum tensor_role first_of(enum tensor_role role) { return role == T_K || role == T_V ? T_Q : role == T_UP ? T_GATE : role; }
 
+/* No input: what an error costs is up to the matrices that read it. */
+static bool embedding(struct quantize_calibration *c, const struct moments **moments, struct unmask_err *err)
+{
+    const struct reading *r = &c->reading;
+    *moments = NULL;
+    if (!readers_moments(&c->readers, r->arch, r->c, r->h, &r->kernels, r->pool, err) || !moments_factor(c->readers, &r->kernels, r->pool, DAMPING, err)) return false;
+    *moments = c->readers;
+    return true;
+}
+
 bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments, const float **importance, struct unmask_err *err)
 {
     struct quantize_calibration *c = j->calibration;
@@ -131,6 +146,7 @@ bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const str
     *moments = NULL;
     *importance = given ? given->squares : NULL;
     if (!c || given) return true;
+    if (p->role == T_EMBED) return embedding(c, moments, err);
     if (!reach(c, p, err)) return false;
     struct moments *m = calibration_moments(c->calibration, p->role);
     *importance = calibration_squares(c->calibration, p->role);

@@ -65,15 +65,14 @@ static bool choose_format(struct quantize_job *j, struct piece *p, int layer, st
     return check_twice(j, p, err);
 }
 
-static bool multiplies(enum tensor_role role) { return role != T_EMBED; }
-
 /* How a matrix is rounded.  What is copied, or is of a format that rounds each value alone, is rounded plainly. */
 static enum quantize_method method_of(const struct quantize_job *j, const struct piece *p)
 {
     const struct quantize_options *o = j->o;
     if (!p->matrix || p->from->format == p->to || !p->to->search_row) return BY_PLAIN;
     if (o->importance && imatrix_find(o->importance, p->name)) return BY_IMPORTANCE;
-    if (quantize_calibrates(o) && multiplies(p->role)) return p->to->fit_block ? BY_FEEDBACK : BY_IMPORTANCE;
+    if (quantize_calibrates(o) && p->role != T_EMBED) return p->to->fit_block ? BY_FEEDBACK : BY_IMPORTANCE;
+    if (quantize_calibrates(o) && !j->h.tied_head && p->to->fit_block) return BY_FEEDBACK;      /* by what reads the embedding: a tied one is read by the head, too */
     return o->search || o->importance || quantize_calibrates(o) ? BY_SEARCH : BY_PLAIN;
 }
 

@@ -9,6 +9,7 @@
 #include "imatrix.h"
 #include "mem.h"
 #include "quantize.h"
+#include "readers.h"
 #include "rng.h"
 #include "self_text.h"
 
@@ -202,6 +203,46 @@ static void machines_and_threads_give_the_same_bytes(void **state)
     }
 }
 
+/* ---- what reads the embedding -------------------------------------------------------------------------- */
+
+/* h += a^T a, a: the rows of a matrix of the first layer times the norm before it. */
+static void add_rows(double *h, const struct arch *a, const struct checkpoint *c, const struct hparams *hp, enum tensor_role norm, enum tensor_role role)
+{
+    enum { K = 64, ROWS = 256 };
+    struct unmask_err err;
+    static float g[K], w[ROWS * K];
+    const struct tensor *n = arch_tensor(a, c, hp, norm, 0, &err), *m = arch_tensor(a, c, hp, role, 0, &err);
+    assert_true(n && m && n->format == &format_f32 && m->format == &format_f32 && m->bytes <= sizeof w && hp->n_embd == K);
+    OK(checkpoint_read(n, 0, g, (size_t)n->bytes, &err) && checkpoint_read(m, 0, w, (size_t)m->bytes, &err), err);
+    for (size_t r = 0; r < m->bytes / sizeof *w / K; r++)
+        for (int i = 0; i < K; i++)
+            for (int j = 0; j < K; j++) h[i * K + j] += (double)g[i] * (double)g[j] * (double)w[r * K + (size_t)i] * (double)w[r * K + (size_t)j];
+}
+
+static void the_first_layer_reads_the_embedding(void **state)
+{
+    (void)state;
+    enum { K = 64 };
+    static double h[K * K];
+    struct unmask_err err;
+    struct checkpoint *c;
+    struct hparams hp;
+    struct pool *pool;
+    struct kernels kernels;
+    struct moments *m;
+    assert_non_null(kernels_init(&kernels, "auto"));
+    OK(pool_open(&pool, 2, &err) && checkpoint_open(&c, DATA "llada-tiny", &err), err);
+    const struct arch *a = arch_of(c, &err);
+    OK(a && arch_hparams(a, c, &hp, &err) && readers_moments(&m, a, c, &hp, &kernels, pool, &err), err);
+    const enum tensor_role roles[] = { T_Q, T_K, T_V, T_GATE, T_UP };
+    for (size_t i = 0; i < ARRAY_LEN(roles); i++) add_rows(h, a, c, &hp, i < 3 ? T_ATTN_NORM : T_FFN_NORM, roles[i]);
+    for (int i = 0; i < K; i++)
+        for (int j = i; j < K; j++) assert_true(fabs(entry(m, i, j) - h[i * K + j]) < 1e-5 * sqrt(h[i * K + i] * h[j * K + j]));
+    moments_close(m);
+    checkpoint_close(c);
+    pool_close(pool);
+}
+
 /* ---- texts --------------------------------------------------------------------------------------------- */
 
 static void masks_come_at_eight_levels(void **state)
@@ -277,7 +318,7 @@ static void calibrated_files(void **state)
 {
     (void)state;
     static const struct { const char *from; const struct quant_format *to; int matrices; } rows[] = {
-        { DATA "llada-tiny", &format_q4_0, 22 }, { DATA "llada-tied", &format_q4_0, 14 }, { DATA "llada-k256", &format_q4_k, 15 }, { DATA "llada-k256", &format_q6_k, 15 },
+        { DATA "llada-tiny", &format_q4_0, 23 }, { DATA "llada-tied", &format_q4_0, 14 }, { DATA "llada-k256", &format_q4_k, 16 }, { DATA "llada-k256", &format_q6_k, 16 },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct unmask_err err;
@@ -467,6 +508,7 @@ int main(void)
         cmocka_unit_test(values_are_those_that_readers_see),
         cmocka_unit_test(feedback_loses_less),
         cmocka_unit_test(machines_and_threads_give_the_same_bytes),
+        cmocka_unit_test(the_first_layer_reads_the_embedding),
         cmocka_unit_test(masks_come_at_eight_levels),
         cmocka_unit_test(a_model_writes_its_own_text),
         cmocka_unit_test(calibrated_files),
