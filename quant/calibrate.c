@@ -16,7 +16,7 @@ struct calibration {
     struct moments *moments[INPUTS];
     float *squares[INPUTS];
     struct unmask_err err;                      /* of adding, which has no way to stop a pass */
-    bool failed;
+    bool failed, down;
 };
 
 static int input_of(enum tensor_role role)
@@ -46,7 +46,7 @@ bool calibration_mask(const struct reading_set *set, int32_t mask_id, uint64_t s
     struct shuffled order[READING_LENGTH];
     if (!(*ids = mem_zalloc(set->n_ids, sizeof **ids, err))) return false;
     memcpy(*ids, set->ids, set->n_ids * sizeof **ids);
-    for (size_t i = 0; i < set->n_texts; i++) {
+    for (size_t i = 0; mask_id >= 0 && i < set->n_texts; i++) {
         const struct reading_text *t = &set->texts[i];
         const int open = t->n - t->n_given, level = (int)(i * STRIDE % LEVELS) + 1, count = (open * level + LEVELS - 1) / LEVELS;
         for (int k = 0; k < open; k++) order[k] = (struct shuffled){ noise_bits(noise_prefix(seed, NOISE_CALIBRATION, i, 0, (uint64_t)k), 0), k };
@@ -56,13 +56,30 @@ bool calibration_mask(const struct reading_set *set, int32_t mask_id, uint64_t s
     return true;
 }
 
+bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t mask_id, uint64_t seed, uint64_t n_ids, struct unmask_err *err)
+{
+    enum { LENGTH = 64 };
+    const int n = h->n_ctx < LENGTH ? h->n_ctx : LENGTH;
+    int32_t ids[LENGTH];
+    while (set->n_ids < n_ids) {
+        for (int i = 0; i < n; i++) {
+            const uint64_t bits = noise_bits(noise_prefix(seed, NOISE_CALIBRATION, set->n_texts, 1, (uint64_t)i), 0);
+            ids[i] = (int32_t)((bits >> 32) * (uint64_t)(h->n_vocab - (mask_id >= 0)) >> 32);
+            ids[i] += mask_id >= 0 && ids[i] >= mask_id;  /* every id but the mask */
+        }
+        if (!reading_set_add(set, ids, n, 0, err)) return false;
+    }
+    return true;
+}
+
 /* ---- reading ---- */
 
-bool calibration_open(struct calibration **out, struct reading *r, const int32_t *ids, int32_t mask_id, struct unmask_err *err)
+bool calibration_open(struct calibration **out, struct reading *r, const int32_t *ids, int32_t mask_id, bool down, struct unmask_err *err)
 {
     struct calibration *c = *out = mem_zalloc(1, sizeof *c, err);
     if (!c || !(c->masked = mem_zalloc(r->set->n_ids, sizeof *c->masked, err))) return false;
     c->r = r;
+    c->down = down;
     for (size_t i = 0; i < r->set->n_ids; i++)
         if (ids[i] == mask_id) c->masked[c->n_masked++] = i;
     return reading_embed(r, ids, err);
@@ -104,13 +121,14 @@ static bool note_squares(struct calibration *c)
 static void on_input(void *user, enum tensor_role role, const float *rows, int n)
 {
     struct calibration *c = user;
-    if (!c->failed && !moments_add(c->moments[input_of(role)], &c->r->kernels, c->r->pool, rows, n, &c->err)) c->failed = true;
+    struct moments *m = c->moments[input_of(role)];
+    if (m && !c->failed && !moments_add(m, &c->r->kernels, c->r->pool, rows, n, &c->err)) c->failed = true;
 }
 
 bool calibration_layer(struct calibration *c, int layer, struct unmask_err *err)
 {
     forget(c);
-    const bool ok = expect(c, T_Q, err) && expect(c, T_O, err) && expect(c, T_GATE, err) && expect(c, T_DOWN, err)
+    const bool ok = expect(c, T_Q, err) && expect(c, T_O, err) && expect(c, T_GATE, err) && (!c->down || expect(c, T_DOWN, err))
         && reading_layer(c->r, layer, on_input, c, err);
     if (ok && c->failed && err) *err = c->err;
     return ok && !c->failed && note_squares(c);

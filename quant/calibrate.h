@@ -6,12 +6,16 @@
 #include "moments.h"
 #include "reading.h"
 
-/* The ids of a set with an eighth, two eighths, ... of those that are not given masked, all of them in every eighth text: mem_free. */
+/* The ids of a set with an eighth, two eighths, ... of those that are not given masked, all of them in every eighth text: mem_free.
+ * mask_id -1: a copy. */
 bool calibration_mask(const struct reading_set *set, int32_t mask_id, uint64_t seed, int32_t **ids, struct unmask_err *err);
 
+/* Texts of about n_ids ids drawn from the whole vocabulary but the mask; reading_set_free() also after a failure. */
+bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t mask_id, uint64_t seed, uint64_t n_ids, struct unmask_err *err);
+
 struct calibration;
-/* Everything given stays borrowed; ids as calibration_mask() makes them. */
-bool calibration_open(struct calibration **out, struct reading *r, const int32_t *ids, int32_t mask_id, struct unmask_err *err);
+/* Everything given stays borrowed; ids as calibration_mask() makes them.  down: of T_DOWN too, whose moments are the largest. */
+bool calibration_open(struct calibration **out, struct reading *r, const int32_t *ids, int32_t mask_id, bool down, struct unmask_err *err);
 void calibration_close(struct calibration *c);  /* NULL is fine */
 
 /* Go on to a layer (the next one), or behind the last one to the head. */

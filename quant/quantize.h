@@ -64,10 +64,12 @@ struct quantize_options {
     const struct quantize_rule *rules; size_t n_rules;         /* the first one that fits counts         */
     const char *type;                           /* the mix's name: "q4_k_m"; NULL: the format's own name and file type */
     uint32_t file_type;                         /* general.file_type of the mix                          */
-    /* How the numbers of block formats are chosen.  Neither: as ggml's reference does, each block alone.  search: scales for the least
-     * square error.  calibration, or own_text: what the matrices multiply while the model reads these texts half masked (or texts
-     * that it writes itself, about own_text ids) decides what an error costs; formats that allow it hand each rounding error on
-     * to the weights that follow, others weigh errors by column.  importance: such column weights from a file. */
+    /* How the numbers of block formats are chosen.  Nothing: as ggml's reference does, each block alone.  calibration, or own_text:
+     * what the matrices multiply while the model reads these texts half masked (or texts that it writes itself, about own_text
+     * ids) decides what an error costs; formats that allow it hand each rounding error on to the weights that follow, others weigh
+     * errors by column.  search: the same by ids drawn at random, which tell what the weights before a matrix make of any
+     * embeddings: no text, nothing is written.  importance: column weights from a file; of the matrices that it does not name, and
+     * of those that no moments are there for, only the scales are searched for the least square error. */
     bool search, measure;                       /* measure: output errors, for the report                */
     const struct reading_set *calibration;
     const char *calibration_name;               /* where they come from, for the metadata                */

@@ -8,12 +8,13 @@
 #include "self_text.h"
 
 static const double DAMPING = 0.05;             /* of the mean of H's diagonal: for inputs that the texts hold too rarely */
+enum { RANDOM_IDS = 4096 };                     /* that are read where there is no text */
 
 struct quantize_calibration {
     struct quantize_job *j;
     struct reading_set own;                     /* texts that the model wrote */
     const struct reading_set *set;
-    int32_t *ids;                               /* of the set, some masked */
+    int32_t *ids, mask_id;                      /* of the set, some masked; -1: the model has no mask */
     struct reading reading;
     struct calibration *calibration;
     int layer;                                  /* that was read last; n_layer: the head */
@@ -23,7 +24,16 @@ struct quantize_calibration {
     struct unmask_err *err;
 };
 
-bool quantize_calibrates(const struct quantize_options *o) { return o->calibration || o->own_text; }
+static bool draws(const struct quantize_options *o) { return o->search && !o->calibration && !o->own_text && !o->importance; }
+bool quantize_calibrates(const struct quantize_options *o) { return o->calibration || o->own_text || draws(o); }
+uint64_t quantize_calibrate_ids(const struct quantize_options *o) { return o->own_text ? o->own_text : o->calibration ? o->calibration->n_ids : draws(o) ? RANDOM_IDS : 0; }
+const char *quantize_calibrate_source(const struct quantize_options *o) { return draws(o) ? "random ids" : o->calibration_name; }
+
+/* Inputs of the last two matrices come of random ids too unlike those of text to gain anything, and take the most room. */
+bool quantize_has_moments(const struct quantize_options *o, enum tensor_role role)
+{
+    return quantize_calibrates(o) && role != T_EMBED && !(draws(o) && (role == T_DOWN || role == T_HEAD));
+}
 
 bool quantize_needs_calibration(const struct quantize_job *j, const struct piece *p)
 {
@@ -59,8 +69,7 @@ uint64_t quantize_calibrate_memory(const struct quantize_job *j, int workers)
 {
     if (!reads(j)) return 0;
     const struct hparams *h = &j->h;
-    const uint64_t ids = j->o->own_text ? j->o->own_text + READING_LENGTH : j->o->calibration->n_ids;
-    return reading_bytes(h, ids, layer_bytes(j), workers) + 2 * moments_bytes(h->n_embd, workers) + moments_bytes(h->n_head * h->head_dim, workers) + moments_bytes(h->n_ff, workers);
+    return reading_bytes(h, quantize_calibrate_ids(j->o) + READING_LENGTH, layer_bytes(j), workers) + 2 * moments_bytes(h->n_embd, workers) + moments_bytes(h->n_head * h->head_dim, workers) + (draws(j->o) ? 0 : moments_bytes(h->n_ff, workers));
 }
 
 /* Between two texts. */
@@ -89,13 +98,16 @@ bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err)
     struct quantize_calibration *c = j->calibration = mem_zalloc(1, sizeof *c, err);
     if (!c) return false;
     *c = (struct quantize_calibration){ .j = j, .layer = -1, .set = j->o->calibration };
-    if (j->h.mask_id < 0 || j->h.mask_id >= j->h.n_vocab) return fail(err, E_MASK_MISSING, .file = j->in->path, .need = "a mask token: calibration reads masked text");
+    c->mask_id = j->h.mask_id < j->h.n_vocab ? j->h.mask_id : -1;
+    if (draws(j->o)) c->set = &c->own;
+    else if (c->mask_id < 0) return fail(err, E_MASK_MISSING, .file = j->in->path, .need = "a mask token: calibration reads masked text");
     if (j->o->own_text && !write_own(c, err)) return false;
-    if (!calibration_mask(c->set, j->h.mask_id, j->o->seed, &c->ids, err) || !reading_open(&c->reading, j->arch, j->in, &j->h, j->pool, c->set, err)) return false;
+    if (draws(j->o) && !calibration_draw(&c->own, &j->h, c->mask_id, j->o->seed, RANDOM_IDS, err)) return false;
+    if (!calibration_mask(c->set, c->mask_id, j->o->seed, &c->ids, err) || !reading_open(&c->reading, j->arch, j->in, &j->h, j->pool, c->set, err)) return false;
     c->reading.go_on = go_on;
     c->reading.user = c;
     c->what = "calibration";
-    return calibration_open(&c->calibration, &c->reading, c->ids, j->h.mask_id, err);
+    return calibration_open(&c->calibration, &c->reading, c->ids, c->mask_id, !draws(j->o), err);
 }
 
 void quantize_calibrate_close(struct quantize_job *j)

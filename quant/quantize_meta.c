@@ -97,9 +97,9 @@ static bool put_method(struct quantize_job *j, struct unmask_err *err)
     for (size_t i = 0; i < j->n_pieces; i++) most = j->pieces[i].method > most ? j->pieces[i].method : most;
     if (most == BY_PLAIN) return true;
     if (!gguf_put_str(w, method_key, str_of(names[most]), err)) return false;
-    if (most == BY_SEARCH || !o->calibration_name) return true;
-    return gguf_put_str(w, source_key, str_of(o->calibration_name), err)
-        && (!quantize_calibrates(o) || gguf_put_u32(w, tokens_key, (uint32_t)(o->own_text ? o->own_text : o->calibration->n_ids), err));
+    if (most == BY_SEARCH || !quantize_calibrate_source(o)) return true;
+    return gguf_put_str(w, source_key, str_of(quantize_calibrate_source(o)), err)
+        && (!quantize_calibrates(o) || gguf_put_u32(w, tokens_key, (uint32_t)quantize_calibrate_ids(o), err));
 }
 
 /* Of an input that says so already the note stays, whatever is done now. */

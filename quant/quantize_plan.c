@@ -71,8 +71,9 @@ static enum quantize_method method_of(const struct quantize_job *j, const struct
     const struct quantize_options *o = j->o;
     if (!p->matrix || p->from->format == p->to || !p->to->search_row) return BY_PLAIN;
     if (o->importance && imatrix_find(o->importance, p->name)) return BY_IMPORTANCE;
-    if (quantize_calibrates(o) && p->role != T_EMBED) return p->to->fit_block ? BY_FEEDBACK : BY_IMPORTANCE;
-    if (quantize_calibrates(o) && !j->h.tied_head && p->to->fit_block) return BY_FEEDBACK;      /* by what reads the embedding: a tied one is read by the head, too */
+    if (quantize_has_moments(o, p->role)) return p->to->fit_block ? BY_FEEDBACK : BY_IMPORTANCE;
+    const bool only_embedding = p->role == T_EMBED && !j->h.tied_head;          /* a tied one is read by the head, too */
+    if (quantize_calibrates(o) && only_embedding && p->to->fit_block) return BY_FEEDBACK;
     return o->search || o->importance || quantize_calibrates(o) ? BY_SEARCH : BY_PLAIN;
 }
 

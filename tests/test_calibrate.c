@@ -273,6 +273,26 @@ static void masks_come_at_eight_levels(void **state)
     reading_set_free(&s);
 }
 
+static void random_ids_are_any_but_the_mask(void **state)
+{
+    (void)state;
+    enum { VOCAB = 9, N = 6400 };
+    struct unmask_err err;
+    const struct hparams h = { .n_vocab = VOCAB, .n_ctx = 50 };
+    for (int32_t mask = -1; mask < VOCAB; mask += 5) {          /* none, inside, last */
+        struct reading_set s = { 0 };
+        int n[VOCAB] = { 0 }, *masked;
+        OK(calibration_draw(&s, &h, mask, 3, N, &err) && calibration_mask(&s, mask, 3, &masked, &err), err);
+        assert_int_equal(s.n_ids, N);
+        assert_int_equal(s.texts[1].n, 50);
+        for (size_t i = 0; i < s.n_ids; i++) n[s.ids[i]]++;
+        for (int id = 0; id < VOCAB; id++) assert_true(id == mask ? n[id] == 0 : n[id] > N / VOCAB / 2 && n[id] < N / VOCAB * 2);
+        assert_int_equal(memcmp(masked, s.ids, N * sizeof *masked) != 0, mask >= 0);
+        mem_free(masked);
+        reading_set_free(&s);
+    }
+}
+
 static void a_model_writes_its_own_text(void **state)
 {
     (void)state;
@@ -317,13 +337,14 @@ static void on_tensor(void *user, const struct quantize_tensor *t)
 static void calibrated_files(void **state)
 {
     (void)state;
-    static const struct { const char *from; const struct quant_format *to; int matrices; } rows[] = {
-        { DATA "llada-tiny", &format_q4_0, 23 }, { DATA "llada-tied", &format_q4_0, 14 }, { DATA "llada-k256", &format_q4_k, 16 }, { DATA "llada-k256", &format_q6_k, 16 },
+    static const struct { const char *from; const struct quant_format *to; int matrices; bool search; } rows[] = {
+        { DATA "llada-tiny", &format_q4_0, 19, true }, { DATA "llada-tied", &format_q4_0, 12, true },       /* all but down and head; not a tied embedding */
+        { DATA "llada-tiny", &format_q4_0, 23, false }, { DATA "llada-tied", &format_q4_0, 14, false }, { DATA "llada-k256", &format_q4_k, 16, false }, { DATA "llada-k256", &format_q6_k, 16, false },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct unmask_err err;
         struct seen seen = { 0 };
-        struct quantize_options o = { .format = rows[i].to, .threads = 1, .force = true, .own_text = 2000, .calibration_name = "self", .measure = true, .on_tensor = on_tensor, .user = &seen };
+        struct quantize_options o = { .format = rows[i].to, .threads = 1, .force = true, .search = rows[i].search, .own_text = rows[i].search ? 0 : 2000, .calibration_name = rows[i].search ? NULL : "self", .measure = true, .on_tensor = on_tensor, .user = &seen };
         OK(quantize_file(rows[i].from, scratch("one.gguf"), &o, &report, &err), err);
         assert_int_equal(seen.feedback, rows[i].matrices);
         assert_int_equal(seen.better, rows[i].matrices);
@@ -335,7 +356,7 @@ static void calibrated_files(void **state)
         int64_t tokens = 0;
         OK(checkpoint_open(&c, scratch("one.gguf"), &err) && meta_str(c, "unmask.quantize.method", true, &method, &err)
            && meta_str(c, "unmask.calibration.source", true, &source, &err) && meta_int(c, "unmask.calibration.tokens", 1, 1 << 20, true, &tokens, &err), err);
-        assert_true(method.n == 8 && !memcmp(method.s, "feedback", 8) && source.n == 4 && tokens == 2000);
+        assert_true(method.n == 8 && !memcmp(method.s, "feedback", 8) && source.n == (rows[i].search ? 10 : 4) && tokens == (rows[i].search ? 4096 : 2000));
         checkpoint_close(c);
         o = (struct quantize_options){ .format = rows[i].to, .threads = 2, .force = true };       /* a copy keeps its notes */
         OK(quantize_file(scratch("one.gguf"), scratch("copy.gguf"), &o, &report, &err), err);
@@ -510,6 +531,7 @@ int main(void)
         cmocka_unit_test(machines_and_threads_give_the_same_bytes),
         cmocka_unit_test(the_first_layer_reads_the_embedding),
         cmocka_unit_test(masks_come_at_eight_levels),
+        cmocka_unit_test(random_ids_are_any_but_the_mask),
         cmocka_unit_test(a_model_writes_its_own_text),
         cmocka_unit_test(calibrated_files),
         cmocka_unit_test(a_calibration_can_be_stopped),
