@@ -25,6 +25,7 @@
 #ifndef UNMASK_H
 #define UNMASK_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -142,6 +143,8 @@ struct unmask_options {
     const char *reuse;          /* which rows a step computes: "none", "exact", "faithful", "balanced", "fast", or a published
                                    method: "prefix", "dual", "dkv", "vicinity", "window"; with changes behind the name, as in
                                    "balanced,candidates=16,left=24"; NULL = "exact"               */
+    const volatile sig_atomic_t *stop;  /* what a signal handler may set: a number other than 0 cancels the run at the next layer
+                                   of a pass, where the step callback would at the end of the step; NULL = nothing does */
     const char *store;          /* how rows are kept: "kv_f32", "kv_f16", "kv_i8", "kv_i4"; "hidden": no keys
                                    and values but the rows they are made of; NULL = by the weights */
 };

@@ -133,6 +133,7 @@ static bool exact_match(struct eval *e, struct unmask_err *err)
     struct unmask_options o;
     int correct = 0;
     settings_generation(e->s, e->m, &o);
+    o.stop = term_signal_flag();
     for (; e->done < e->n_lines; e->done++) {
         bool right;
         if (!answers(e, &e->lines[e->done], &o, &right, err)) return false;

@@ -18,6 +18,7 @@ bool generator_open(struct generator *g, const struct settings *s, const struct 
     if (!cmd_open_model(s, without_tokenizer, &g->m, &g->session, err)) return false;
     unmask_model_get_info(g->m, &g->info);
     settings_generation(s, g->m, &g->o);
+    g->o.stop = term_signal_flag();
     return true;
 }
 

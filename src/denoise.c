@@ -228,8 +228,15 @@ static void choose_rows(struct denoise *d, struct candidate *c, int chosen, int 
     for (int i = 0; d->on_candidate && i < chosen; i++) d->on_candidate(d->user, c[i].position, c[i].token, w->logits + (size_t)i * stride);
 }
 
+static bool not_stopped(void *user, int layer, const float *x)
+{
+    (void)layer, (void)x;
+    const struct denoise *d = user;
+    return *d->o->stop == 0;
+}
+
 /* The planned rows go through the layers, in both branches with guidance. */
-static void pass_over_rows(struct denoise *d)
+static bool pass_over_rows(struct denoise *d, struct unmask_err *err)
 {
     struct denoise_work *w = d->work;
     const int branches = w->cfg ? 2 : 1;
@@ -238,12 +245,17 @@ static void pass_over_rows(struct denoise *d)
     for (int i = 0; w->cfg && i < d->n_canvas; i++) w->unprompted[i] = w->was_mask[i] ? d->canvas[i] : d->m->h.mask_id;
     reuse_keys(&w->reuse, w->is_mask, &w->plan, w->keys);
     for (int i = 0; d->key_mask && i < d->n_canvas; i++) w->keys[i] &= d->key_mask[i] != 0;
-    forward_pass(d->f, &(struct pass){
+    const bool ok = forward_pass(d->f, &(struct pass){
         .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] }, .n_keys = d->n_canvas, .key_mask = d->key_mask || d->reuse->far ? w->keys : NULL,
-        .span = reuse_in_parts(&w->reuse, &w->plan) ? w->plan.span : NULL, .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x });
+        .span = reuse_in_parts(&w->reuse, &w->plan) ? w->plan.span : NULL, .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x,
+        .on_layer = d->o->stop ? not_stopped : NULL, .user = d });
+    d->stopped = !ok && !forward_failed(d->f, err);
+    if (d->stopped) fail(err, E_CANCELLED, .hint = NULL);
+    if (!ok) return false;
     reuse_passed(&w->reuse, &w->plan);
     d->passes += branches;
     d->row_layers += (uint64_t)(branches * w->plan.row_layers);
+    return true;
 }
 
 /* A pass over the planned rows; then its candidates, the masks before the block's end among them, each with token and confidence. */
@@ -251,8 +263,7 @@ static bool pass_candidates(struct denoise *d, struct reuse_block block, int *n_
 {
     struct denoise_work *w = d->work;
     int n = 0;
-    pass_over_rows(d);
-    if (forward_failed(d->f, err)) return false;
+    if (!pass_over_rows(d, err)) return false;
     for (int at = 0; at < w->plan.n_need; ) {
         const int first = n;
         int rows = 0, chosen = 0;
@@ -390,7 +401,10 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
         for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0 || s < d->reuse->least_steps); s++) {
             by.quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;
             int n_committed;
-            if (!step(d, &by, (struct reuse_block){ start, end, s }, &n_committed, err)) return false;
+            if (!step(d, &by, (struct reuse_block){ start, end, s }, &n_committed, err)) {
+                if (d->stopped) *finish = UNMASK_FINISH_CANCELLED;
+                return false;
+            }
             go_on = report(d, b, n_committed);
             if (d->o->early_stop && denoise_end(d->m, d->canvas, d->n_prompt, d->n_canvas) >= 0) {
                 *finish = UNMASK_FINISH_STOP;

@@ -32,6 +32,7 @@ struct denoise {
     void (*on_again)(void *user);
 
     struct audit audit;                         /* out: what shadow passes measured                        */
+    bool stopped;                               /* out: by o->stop                                         */
     int steps, passes;                          /* out */
     uint64_t row_layers;                        /* out: layers that rows went through, both branches counted */
 };

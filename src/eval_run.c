@@ -79,6 +79,7 @@ bool eval_prompt(const struct unmask_model *m, const struct eval_line *l, size_t
 void eval_options(const struct settings *s, const struct unmask_model *m, bool questions, struct unmask_options *o)
 {
     settings_generation(s, m, o);
+    o->stop = term_signal_flag();
     if (!s->origin[OPT_GEN_LENGTH]) o->gen_length = questions ? 64 : 128;
     if (!s->origin[OPT_BLOCK_LENGTH]) o->block_length = 32;
     if (!s->origin[OPT_EARLY_STOP]) o->early_stop = questions;

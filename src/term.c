@@ -50,6 +50,7 @@ void term_catch_signals(void)
 }
 
 void term_hold_signals(bool hold) { held = hold; }
+const volatile sig_atomic_t *term_signal_flag(void) { return &caught; }
 int term_signal(void) { return caught; }
 void term_clear_signal(void) { caught = 0; }
 

@@ -17,6 +17,7 @@ int term_height(void);          /* rows of the terminal, at least 1; 24 if unkno
  * they are held, the first one only sets a flag that the work polls, so that it can leave what it has; the second ends it. */
 void term_catch_signals(void);
 void term_hold_signals(bool hold);
+const volatile sig_atomic_t *term_signal_flag(void);     /* what term_signal() reads, for unmask_options.stop */
 int term_signal(void);          /* 0, or the number of the signal that came while held */
 void term_clear_signal(void);   /* a chat goes on after Ctrl-C in an answer */
 

@@ -205,6 +205,37 @@ static void a_callback_can_cancel(void **state)
     unmask_result_free(&r);
 }
 
+static volatile sig_atomic_t stop;
+static bool stop_after_2(void *user, const struct unmask_step *st)
+{
+    (void)user;
+    if (st->step == 2) stop = 1;
+    return true;
+}
+
+/* Between the layers of the third pass: two steps are done, and the session goes on as if nothing had been. */
+static void a_flag_ends_a_pass(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_result whole, r;
+    struct unmask_options o = plain(16, 16, 16);
+    o.stop = &stop;
+    stop = 0;
+    OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &whole, &err), err);
+    assert_false(unmask_generate(s, prompt, N_PROMPT, &o, stop_after_2, NULL, &r, &err));
+    expect_err(&err, "E-RUN-001", NULL);
+    assert_int_equal(r.finish, UNMASK_FINISH_CANCELLED);
+    assert_int_equal(r.steps, 2);
+    assert_int_equal(r.passes, 2);
+    unmask_result_free(&r);
+    stop = 0;
+    OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), err);
+    assert_memory_equal(r.canvas, whole.canvas, sizeof *r.canvas * (size_t)r.n_canvas);
+    unmask_result_free(&r);
+    unmask_result_free(&whole);
+}
+
 static void bad_parameters_are_named(void **state)
 {
     (void)state;
@@ -364,7 +395,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_info), cmocka_unit_test(every_run_fills_the_canvas), cmocka_unit_test(threads_and_sets_give_the_same_tokens),
-        cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks), cmocka_unit_test(a_callback_can_cancel),
+        cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks), cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_flag_ends_a_pass),
         cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently), cmocka_unit_test(flags_that_need_a_token_say_so),
         cmocka_unit_test(text_goes_round), cmocka_unit_test(gumbel_samples_the_softmax), cmocka_unit_test(missing_files_are_errors),
     };
