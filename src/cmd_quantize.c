@@ -276,6 +276,6 @@ const struct command cmd_quantize = {
     "  unmask quantize model-F32.gguf model-Q8_0.gguf q8_0 --set general.license=apache-2.0\n"
     "  unmask quantize LLaDA-8B-Instruct/ model-Q4_K_M.gguf q4_k_m --keep 'blk\\.0\\.=q8_0'\n"
     "  unmask quantize LLaDA-8B-Instruct/ model-Q4_0.gguf q4_0 --calibrate self     about half the loss, no text needed; takes longer\n"
-    "  unmask quantize LLaDA-8B-Instruct/ model-Q4_0.gguf q4_0 --search             nearly as little, by random ids: nothing is written first\n"
+    "  unmask quantize LLaDA-8B-Instruct/ model-Q4_0.gguf q4_0 --search             by random ids: no text, the model writes none\n"
     "  unmask quantize model-Q4_0.gguf packed.gguf --layout packed      the same weights; loads at once, may be larger than memory\n"
 };
