@@ -112,12 +112,12 @@ INLINE bool softmax_tile(struct attend_state *st, int rows)
         fall[r] = st->m[r] - m;
         st->m[r] = m;
     }
-    for (int r = 0; r < rows; r += LANES_V) store_f(st->c + r, exp_f(load_f(fall + r)));
+    for (int r = 0; r < rows; r += LANES_V) store_f(st->c + r, exp_or_0(load_f(fall + r)));
     for (int r = 0; r < rows; r++) {
         float *s = st->s[r], *l = st->l[r];
         for (int i = 0; i < LANES; i += LANES_V) store_f(l + i, mul_f(load_f(l + i), broadcast_f(st->c[r])));
         for (int j = 0; j < KEY_TILE; j += LANES_V) {
-            const vfloat p = exp_f(sub_f(load_f(s + j), broadcast_f(st->m[r])));
+            const vfloat p = exp_or_0(sub_f(load_f(s + j), broadcast_f(st->m[r])));
             store_f(s + j, p);
             store_f(l + j % LANES, add_f(load_f(l + j % LANES), p));
         }

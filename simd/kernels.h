@@ -18,6 +18,7 @@
 enum {
     TILE_N = 16,                /* output channels that are interleaved in packed weights          */
     ROW_GROUP = 8,              /* activation rows that are interleaved in struct q8rows           */
+    EXP_LEAST = -87,            /* exp of less is, or nearly, subnormal: e() in attend_args        */
     KEY_TILE = 64,              /* keys that attention takes before it rescales its running sums   */
     LANES = 16
 };
@@ -57,9 +58,10 @@ struct gemm_float {
 /* Attention of n_rows query rows of one head against n_keys keys of its key/value head, online softmax over
  * tiles of KEY_TILE keys from key 0.  With s_j = scale * sum_d q[d] k_j[d] (fmaf from 0, d in order; -inf where
  * mask[j] == 0), running maximum m, 16 running sums l and acc[head_dim], a tile does
- *     m' = max(m, max_j s_j); skip the tile if m' = -inf;  c = exp(m - m'); l[i] *= c; acc[d] *= c;
- *     p_j = exp(s_j - m'); l[j % 16] += p_j; acc[d] = fmaf(p_j, v_j[d], acc[d])        j in order
- * and at the end y[d] = acc[d] / fold(l); zeros if every key is masked.
+ *     m' = max(m, max_j s_j); skip the tile if m' = -inf;  c = e(m - m'); l[i] *= c; acc[d] *= c;
+ *     p_j = e(s_j - m'); l[j % 16] += p_j; acc[d] = fmaf(p_j, v_j[d], acc[d])          j in order
+ * and at the end y[d] = acc[d] / fold(l); zeros if every key is masked.  e(x) = exp(x), but 0 for x < EXP_LEAST: subnormal
+ * numbers would come out, each of which costs Intel's cores some hundred cycles.
  * q, k, v and the scores are finite; where they are not, y is unspecified (and nothing else is touched). */
 struct attend_args {
     float *y; size_t ldy;       /* [n_rows][head_dim], rows ldy floats apart                        */

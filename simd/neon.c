@@ -7,6 +7,10 @@
 #include <sleef.h>
 
 INLINE float32x4_t exp4(float32x4_t x) { return Sleef_finz_expf4_u10advsimd(x); }
+INLINE float32x4_t exp_or_0(float32x4_t x)      /* kernels.h: e(x) of attend */
+{
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(exp4(x)), vcltq_f32(x, vdupq_n_f32(EXP_LEAST))));
+}
 INLINE float32x4_t max4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 
 /* The last n < 4 numbers of a row, zeros behind them; a full load would read past the row. */
@@ -308,12 +312,12 @@ INLINE bool soften(struct attend_row *row, int n)
     for (int j = 0; j < lanes; j += 4) top = max4(top, vld1q_f32(row->p + j));
     const float m = vmaxvq_f32(top);
     if (m == -INFINITY) return false;
-    row->c = vgetq_lane_f32(exp4(vdupq_n_f32(row->m - m)), 0);
+    row->c = vgetq_lane_f32(exp_or_0(vdupq_n_f32(row->m - m)), 0);
     row->m = m;
     for (int v = 0; v < 4; v++) row->l[v] = vmulq_n_f32(row->l[v], row->c);
     for (int j = 0; j < lanes; j += LANES)
         for (int v = 0; v < 4; v++) {
-            const float32x4_t p = exp4(vsubq_f32(vld1q_f32(row->p + j + 4 * v), vdupq_n_f32(m)));
+            const float32x4_t p = exp_or_0(vsubq_f32(vld1q_f32(row->p + j + 4 * v), vdupq_n_f32(m)));
             vst1q_f32(row->p + j + 4 * v, p);
             row->l[v] = vaddq_f32(row->l[v], p);
         }

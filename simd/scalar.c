@@ -14,6 +14,7 @@ float Sleef_finz_expf1_u10purecfma(float x);
 
 static float max_of(float a, float b) { return a > b ? a : b; }
 static float exp_of(float x) { return Sleef_finz_expf1_u10purecfma(x); }
+static float exp_or_0(float x) { return x < EXP_LEAST ? 0 : exp_of(x); }
 
 /* 16 running sums to one: 16 -> 8 -> 4 -> 2 -> 1. */
 static float fold(float s[LANES])
@@ -215,11 +216,11 @@ static void attend_row(float *y, const struct attend_args *a, const float *q)
         scores(s, a, q, j0, n);
         for (int j = 0; j < n; j++) m_new = max_of(m_new, s[j]);
         if (m_new == -INFINITY) continue;                               /* no key so far */
-        const float c = exp_of(m - m_new);
+        const float c = exp_or_0(m - m_new);
         for (int i = 0; i < LANES; i++) l[i] *= c;
         for (int d = 0; d < a->head_dim; d++) acc[d] *= c;
         for (int j = 0; j < n; j++) {
-            const float p = exp_of(s[j] - m_new), *v = a->v + (size_t)(j0 + j) * (size_t)a->head_dim;
+            const float p = exp_or_0(s[j] - m_new), *v = a->v + (size_t)(j0 + j) * (size_t)a->head_dim;
             l[j % LANES] += p;
             for (int d = 0; d < a->head_dim; d++) acc[d] = fmaf(p, v[d], acc[d]);
         }

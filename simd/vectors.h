@@ -78,6 +78,10 @@ INLINE vfloat sub_f(vfloat a, vfloat b) { return _mm512_sub_ps(a, b); }
 INLINE vfloat div_f(vfloat a, vfloat b) { return _mm512_div_ps(a, b); }
 INLINE vfloat max_f(vfloat a, vfloat b) { return _mm512_max_ps(a, b); }
 INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf16_u10avx512f(a); }
+INLINE vfloat exp_or_0(vfloat a)        /* kernels.h: e(a) of attend */
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, _mm512_set1_ps(EXP_LEAST), _CMP_NLT_UQ), exp_f(a));
+}
 INLINE vfloat negate_f(vfloat a) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN))); }
 /* a where the mask is all ones, b where it is 0 */
 INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm512_mask_blend_ps(_mm512_test_epi32_mask(mask, mask), b, a); }
@@ -128,6 +132,7 @@ INLINE vfloat sub_f(vfloat a, vfloat b) { return _mm256_sub_ps(a, b); }
 INLINE vfloat div_f(vfloat a, vfloat b) { return _mm256_div_ps(a, b); }
 INLINE vfloat max_f(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
 INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf8_u10avx2(a); }
+INLINE vfloat exp_or_0(vfloat a) { return _mm256_and_ps(exp_f(a), _mm256_cmp_ps(a, _mm256_set1_ps(EXP_LEAST), _CMP_NLT_UQ)); }
 INLINE vfloat negate_f(vfloat a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask)); }
 INLINE vfloat load_lanes(const float *p, int n) { return n == LANES_V ? load_f(p) : _mm256_maskload_ps(p, lanes_below(n)); }

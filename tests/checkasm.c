@@ -501,8 +501,26 @@ static void one_attend(const struct kernels *ref, const struct kernels *new, int
     release();
 }
 
+/* Scores of 0 and `score`: below EXP_LEAST the second key, whose value is huge, has no weight at all; above it has some. */
+static void key_far_below(const struct kernels *new, float score)
+{
+    enum { DIM = 8 };
+    float *q = input(DIM * 4), *k = input(DIM * LANES * 4), *v = input(2 * DIM * 4), *y = output(DIM * 4);
+    for (int i = 0; i < 2 * DIM; i++) v[i] = i < DIM ? 0 : 1e30f;
+    for (int i = 0; i < DIM * LANES; i++) k[i] = i == 1 ? score : 0;
+    for (int i = 0; i < DIM; i++) q[i] = i == 0;
+    freeze();
+    new->attend(&(struct attend_args){ .y = y, .ldy = DIM, .q = q, .ldq = DIM, .k = k, .v = v, .scale = 1, .n_rows = 1, .n_keys = 2, .head_dim = DIM });
+    if ((y[0] != 0) != (score >= EXP_LEAST)) failure("a key whose score is far below the best one's has the wrong weight");
+    release();
+}
+
 static void check_attend(const struct kernels *ref, const struct kernels *new)
 {
+    key_far_below(new, -86.5f);
+    key_far_below(new, -87);
+    key_far_below(new, -88);
+    key_far_below(new, -95);
     static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 48, 63, 64, 65, 79, 80, 81, 127, 128, 130, 200, 257 }, dims[] = { 8, 16, 24, 40, 64, 96, 128, 256 };
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         for (size_t d = 0; d < ARRAY_LEN(dims); d++) {
