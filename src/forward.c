@@ -387,7 +387,8 @@ static void attend_item(void *arg, int item, int worker)
     (void)worker;
     struct forward *f = arg;
     const struct hparams *h = &f->m->h;
-    const int head = item % h->n_head, kv_head = head / (h->n_head / h->n_head_kv), first = item / h->n_head * ATTEND_ROWS;
+    const int of_head = (f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS;       /* items that share a head's keys and values, while those are in L2 */
+    const int head = item / of_head, kv_head = head / (h->n_head / h->n_head_kv), first = item % of_head * ATTEND_ROWS;
     const int end = first + ATTEND_ROWS < f->n_rows ? first + ATTEND_ROWS : f->n_rows;
     const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
     float *q = f->q + (size_t)head * d;
