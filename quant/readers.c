@@ -1,5 +1,6 @@
 /* readers.c - see readers.h.  The first layer stands for all: a row of the embedding is in what each layer reads, but the first
- * one's matrices are the only ones that it meets alone, and those of all layers together gained no more on the demo model. */
+ * one's matrices are the only ones that it meets alone.  Those of all layers together gained 2.5 points more on the demo model's
+ * questions, lost 0.8 on stories, and would have to be read twice. */
 #include "readers.h"
 
 #include "mem.h"

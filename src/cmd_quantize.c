@@ -1,6 +1,7 @@
 /* cmd_quantize.c - unmask quantize: a checkpoint becomes a smaller GGUF file.  Says first what it will do, then how far it is
  * (work of more than two seconds), then what came out; the work itself is quantize.h's. */
 #define _FILE_OFFSET_BITS 64
+#include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
 #include <string.h>
@@ -66,6 +67,7 @@ static void print_plan(const struct run *r, const struct quantize_report *q)
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(slash ? slash + 1 : r->out, q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
     if (r->s->calibrate) fprintf(stderr, "calibrated on %s, at most %d tokens of it\n", own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
+    if (q->random_ids) fprintf(stderr, "calibrated on %" PRIu64 " random ids, which go through the model\n", q->random_ids);
     if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
 }
 

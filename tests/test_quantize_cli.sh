@@ -74,6 +74,10 @@ for text in "$dir/text.txt" "$dir/lines.jsonl" self; do
 done
 quantize "$from" "$dir/kc.gguf" --calibrate self --calibrate-tokens 256 --card
 expect "calibration in the plan" 0 "^calibrated on text that the model writes itself, at most 256 tokens of it$"
+quantize "$from" "$dir/kr.gguf" --search
+expect "random ids in the plan" 0 "^calibrated on 4096 random ids, which go through the model$"
+quantize "$from" "$dir/kr8.gguf" q8_0 --search
+check "no random ids where nothing is searched" "$status $(grep -c 'random ids' "$dir/err")" "0 0"
 check "calibration on the card" "$(grep -c '^Rounding: by feedback on self.$' "$dir/kc.md")" "1"
 quantize "$from" "$dir/m3.gguf" --imatrix "$dir/i.gguf" --report "$dir/m3.json"
 check "methods by importance" "$status $(grep -c '"method": "importance"' "$dir/m3.json") $(grep -c '"method": "search"' "$dir/m3.json")" "0 14 1"
