@@ -16,17 +16,32 @@ static uint8_t nibble(float x)          /* x = value / scale, in [-8, 8] */
     return (uint8_t)(q < 15 ? q : 15);
 }
 
+/* The first value of largest magnitude.  The largest and the least one side by side, which compilers turn into vectors, decide
+ * it but where they are equally far from 0. */
+static float extreme_of(const float *x)
+{
+    enum { LANES = 4 };
+    float most[LANES] = { 0 }, least[LANES] = { 0 };
+    for (int i = 0; i < QBLOCK; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            most[l] = x[i + l] > most[l] ? x[i + l] : most[l];
+            least[l] = x[i + l] < least[l] ? x[i + l] : least[l];
+        }
+    for (int l = 1; l < LANES; l++) {
+        most[0] = most[l] > most[0] ? most[l] : most[0];
+        least[0] = least[l] < least[0] ? least[l] : least[0];
+    }
+    if (most[0] != -least[0]) return most[0] > -least[0] ? most[0] : least[0];
+    int i = 0;
+    while (most[0] > 0 && fabsf(x[i]) < most[0]) i++;
+    return most[0] > 0 ? x[i] : 0;
+}
+
 static struct block_q4_0 quantize_block(const float *x)
 {
     enum { HALF = QBLOCK / 2 };
     struct block_q4_0 b;
-    float amax = 0, extreme = 0;        /* the first value of largest magnitude, signed */
-    for (int i = 0; i < QBLOCK; i++)
-        if (fabsf(x[i]) > amax) {
-            amax = fabsf(x[i]);
-            extreme = x[i];
-        }
-    const float d = extreme / -8, inverse = 1 / d;
+    const float d = extreme_of(x) / -8, inverse = 1 / d;
     const float id = isfinite(inverse) ? inverse : 0;   /* d is 0, or so small that its f16 is 0 whatever q is */
     b.d = f32_to_f16(d);
     for (int i = 0; i < HALF; i++) b.q[i] = (uint8_t)(nibble(x[i] * id) | nibble(x[i + HALF] * id) << 4);

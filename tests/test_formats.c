@@ -138,6 +138,25 @@ static void q4_0_scale_carries_the_sign(void **state)
     assert_true(y[0] == 4 && y[1] == -3.5f && y[2] == 1 && y[3] == -1 && y[5] == 0);
 }
 
+/* Blocks of few different values, in which opposite ones tie, and of zeros of both signs. */
+static void q4_0_first_extreme_counts(void **state)
+{
+    (void)state;
+    struct block_q4_0 b;
+    float x[QBLOCK];
+    for (uint32_t n = 0; n < 20000; n++) {
+        float extreme = 0;
+        for (uint32_t i = 0, bits = n; i < QBLOCK; i++) {
+            bits = bits * 1664525 + 1013904223;
+            const int span = (int)(n % 5), v = (int)(bits >> 16) % (2 * span + 1) - span;
+            x[i] = v || bits >> 31 ? (float)v : -0.0f;
+            if (fabsf(x[i]) > fabsf(extreme)) extreme = x[i];
+        }
+        format_q4_0.quantize_row(&b, x, QBLOCK);
+        assert_int_equal(b.d, f32_to_f16(extreme / -8));
+    }
+}
+
 /* Eight 6-bit scales and minimums spread over 12 bytes, as the drawing in format.h says, written by hand. */
 static void q4_k_golden_block(void **state)
 {
@@ -379,6 +398,7 @@ int main(void)
         cmocka_unit_test(q8_0_golden_block_with_an_odd_scale),
         cmocka_unit_test(q4_0_golden_block),
         cmocka_unit_test(q4_0_scale_carries_the_sign),
+        cmocka_unit_test(q4_0_first_extreme_counts),
         cmocka_unit_test(q4_k_golden_block),
         cmocka_unit_test(q6_k_golden_block),
         cmocka_unit_test(k_quants_find_the_codes_of_exact_values),
