@@ -25,6 +25,12 @@ size_t feedback_scratch(const struct quant_format *to, int k)
     return lay(&r, NULL, to, k);
 }
 
+/* To a tile of columns; its width is known, so that compilers turn the loop into vectors. */
+static void pass_on(float *restrict aim, float error, const float *restrict u)
+{
+    for (int i = 0; i < TILE_N; i++) aim[i] += error * u[i];
+}
+
 /* One row of a block at column `first`; its errors become known one by one and move what the columns behind aim at. */
 static void round_block(const struct moments *m, const struct quant_format *to, const float *w, float *aim, float *e, int first, uint8_t *dst, double *ee)
 {
@@ -34,11 +40,10 @@ static void round_block(const struct moments *m, const struct quant_format *to, 
         const float v = to->put_value(dst, c, aim[c]), miss = aim[c] - v, error = w[c] - v;
         *ee += (double)d[c] * (double)miss * (double)miss;
         e[c] = error;
-        for (int t = (first + c) / TILE_N; t * TILE_N < first + to->block; t++) {
-            const float *u = moments_tile(m, t) + (size_t)(first + c) * TILE_N;
-            float *to_aim = aim + t * TILE_N - first;
-            for (int i = t * TILE_N > first + c ? 0 : first + c + 1 - t * TILE_N; i < TILE_N; i++) to_aim[i] += error * u[i];
-        }
+        int t = (first + c) / TILE_N;
+        const float *u = moments_tile(m, t) + (size_t)(first + c) * TILE_N;
+        for (int i = first + c + 1 - t * TILE_N; i < TILE_N; i++) aim[t * TILE_N - first + i] += error * u[i];
+        while (++t * TILE_N < first + to->block) pass_on(aim + t * TILE_N - first, error, moments_tile(m, t) + (size_t)(first + c) * TILE_N);
     }
 }
 

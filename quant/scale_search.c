@@ -27,12 +27,15 @@ void block_weights(float *w, const float *importance, int n)
 static void code_sums(const float *x, const float *w, int n, float inverse, float low, float high, float *wxq, float *wqq)
 {
     float xq[LANES_S] = { 0 }, qq[LANES_S] = { 0 };
-    for (int i = 0; i < n; i += LANES_S)
-        for (int l = 0; l < LANES_S; l++) {
-            const float q = nearest_code(x[i + l], inverse, low, high), wq = w[i + l] * q;
+    for (int i = 0; i < n; i += LANES_S) {
+        float place[LANES_S];
+        for (int l = 0; l < LANES_S; l++) place[l] = code_place(x[i + l], inverse, low, high);
+        for (int l = 0; l < LANES_S; l++) {         /* a loop of its own: compilers turn both into vectors */
+            const float q = (float)(int)place[l] + low, wq = w[i + l] * q;
             xq[l] += wq * x[i + l];
             qq[l] += wq * q;
         }
+    }
     *wxq = (xq[0] + xq[2]) + (xq[1] + xq[3]);
     *wqq = (qq[0] + qq[2]) + (qq[1] + qq[3]);
 }

@@ -6,11 +6,17 @@
 
 enum { SEARCH_MAX = 32 };       /* values of a block, at most */
 
+/* The code of x at scale 1/inverse, less low and before what follows the point is cut off: between 0 and high - low. */
+static inline float code_place(float x, float inverse, float low, float high)
+{
+    const float t = x * inverse + (0.5f - low), top = high - low, above = t > 0 ? t : 0;
+    return above < top ? above : top;
+}
+
 /* The code of x at scale 1/inverse: x * inverse rounded (halves up) and clamped to [low, high]; NaN gives low. */
 static inline float nearest_code(float x, float inverse, float low, float high)
 {
-    const float t = x * inverse + (0.5f - low), top = high - low;
-    return (float)(int)(t > 0 ? t < top ? t : top : 0) + low;
+    return (float)(int)code_place(x, inverse, low, high) + low;
 }
 
 /* 1 / scale, or 0 where that is infinite: all codes are 0 then. */
