@@ -92,8 +92,8 @@ test: test-packages     ## build and run all tests
 tests: $(TEST_BIN)
 
 san: test-packages      ## the tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)/san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
-	@tests/run_tests.sh $(BUILD)/san
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)-san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
+	@tests/run_tests.sh $(BUILD)-san
 
 bench: run-packages     ## measure kernels and whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
 	@$(MAKE) --no-print-directory $(JOBS) all
@@ -196,7 +196,7 @@ uninstall:      ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/unmask $(DESTDIR)$(PREFIX)/include/unmask.h $(LIBDIR)/libunmask.* $(LIBDIR)/pkgconfig/unmask.pc
 	rm -rf $(DESTDIR)$(PREFIX)/share/unmask
 
-clean:          ## remove build/
-	rm -rf $(BUILD)
+clean:          ## remove what was built
+	rm -rf $(BUILD) $(BUILD)-san
 
 -include $(LIB_OBJ:.o=.d) $(PROGRAM_OBJ:.o=.d) $(TEST_BIN:=.d)
