@@ -14,7 +14,7 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
 INLINE vfloat sum_to_float(vint sum) { return to_float(sum); }
-enum { Q4_PANEL = 24, Q8_PANEL = 24, Q4K_PANEL = 24, Q6K_PANEL = 12 };
+enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 16, Q6K_PANEL = 12 };
 
 /* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^23: floats hold both halves and their sum exactly. */
 enum { QUADS_6 = 4 };

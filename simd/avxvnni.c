@@ -20,7 +20,7 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 }
 INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
 INLINE vfloat sum_to_float(vint sum) { return sub_f(_mm256_castsi256_ps(sum), broadcast_f(12582912.0f)); }
-enum { Q4_PANEL = 24, Q8_PANEL = 24, Q4K_PANEL = 24, Q6K_PANEL = 12 };
+enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 12, Q6K_PANEL = 12 };
 
 /* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^23: floats hold both halves and their sum exactly. */
 enum { QUADS_6 = 4 };
