@@ -3,39 +3,20 @@
 
 #include "vectors.h"
 
-/* vpdpbusd adds four products of an unsigned and a signed byte to each lane: w without its sign bit's meaning, 128 higher. */
-INLINE vint q8_weights(vint w) { return flip_signs(w); }
-INLINE vint dot_start(const bool bytes, int32_t offset) { return bytes ? _mm512_slli_epi32(all_4(offset), 4) : all_4(offset); }
+/* sum + w * x of four unsigned and four signed bytes a lane */
 INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 {
     (void)bytes;
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));         /* gcc 12 copies and spills the sums of the intrinsic */
     return sum;
 }
-INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (void)offset; return sum; }
+INLINE vint sum_of(vint start) { return start; }
 INLINE vfloat sum_to_float(vint sum) { return to_float(sum); }
+
 enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 16, Q6K_PANEL = 12 };
 
-/* Codes of Q6_K: 16 products stay below 2^17, times their scale below 2^23: floats hold both halves and their sum exactly. */
-enum { QUADS_6 = 4 };
-typedef vfloat sum_6;
-struct scales_6 { vfloat half[2]; };
-INLINE struct scales_6 scales_6_of(vint pairs)
-{
-    return (struct scales_6){ { to_float(_mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16)), to_float(_mm512_srai_epi32(pairs, 16)) } };
-}
-INLINE sum_6 start_6(const int16_t *offsets, const struct scales_6 *s) { (void)offsets, (void)s; return zero_f(); }
-INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6], const int16_t *offsets, const struct scales_6 *s)
-{
-    vint part = madd_16(broadcast_4(offsets), all_4(half ? 4 << 16 : 4));
-UNROLL
-    for (int i = 0; i < QUADS_6; i++) part = dot(false, part, w[i], x[i]);
-    return fma_f(sum_to_float(part), s->half[half], sum);
-}
-INLINE vfloat end_6(sum_6 sum) { return sum; }
-
 #include "attend_x86.h"
-#include "gemm_x86.h"
+#include "gemm_vnni.h"
 #include "plain_x86.h"
 #include "rows_x86.h"
 

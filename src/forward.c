@@ -358,7 +358,6 @@ static void keep_row(struct forward *f, int r, int worker)
 }
 
 /* The kept row of position row0 + r gives key and value. */
-
 static void kept_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
