@@ -1,26 +1,22 @@
 /* forward.c - see forward.h.  A layer reads like the paper:
  *     store k, v = rope(K(norm(x))), V(norm(x))                for all rows of the pass
  *     x += O(attend(rope(Q(norm(x))), stored k, v));  x += Down(silu(Gate(norm(x))) * Up(norm(x)))
- * CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas; all rows at once where weights
- * are streamed, so that each is read once for all rows.  Every stage is shared out
- * over the pool, and steps of one row or head that follow each other are one stage, since all threads wait for each other
- * between two.  Each number has one owner, so results do not depend on the number of threads. */
+ * FORWARD_CHUNK rows at a time, so that work space beside x and the store does not grow with the canvas; all rows at once where
+ * weights are streamed, so that each is read once for all rows.  Steps of one row or head that follow each other are one stage,
+ * since all threads wait for each other between two.  Each number has one owner, so results do not depend on the number of threads. */
 #include "forward.h"
 
 #include <math.h>
 #include <string.h>
 
+#include "head.h"
 #include "mem.h"
+#include "products.h"
 #include "sleef_scalar.h"
-
-enum { CHUNK = FORWARD_CHUNK }; /* rows; a multiple of ROW_GROUP.  Large enough to keep the matrix kernels busy */
-
-/* The input of matrix products: rows of k floats and, where a product has int8 weights, the same rows quantized. */
-struct input { float *x; struct q8rows q; };
 
 struct forward {
     const struct unmask_model *m;
-    struct pool *pool;
+    struct stages stages;
     int max_tokens, max_branches, threads;
     int chunk;                  /* rows at a time, a multiple of ROW_GROUP                         */
     float *cos, *sin;           /* [max_tokens][head_dim/2]                                        */
@@ -30,8 +26,7 @@ struct forward {
     struct input normed, attended, inner;       /* inputs of Q K V Gate Up; of O; of Down          */
     uint8_t *memory;            /* all of the above                                                */
     uint8_t *embed_scratch; size_t embed_scratch_each;          /* per worker                      */
-    float *head_scratch;        /* [workers][LOGIT_ROWS][LOGIT_PART]                               */
-    struct logit_stats *head_parts;             /* [parts of the vocabulary][LOGIT_ROWS]           */
+    struct head head;
     struct stream *stream;      /* weights that do not stay in memory; NULL: all do                */
     int *active;                /* [max_branches * max_tokens]: rows of x in a layer, where spans differ */
     int32_t *kept_ids; uint8_t *kept;           /* [KEPT_ROWS] of an embedding in the file: id + 1, row */
@@ -47,49 +42,36 @@ struct forward {
     struct store_view view[MAX_BRANCHES];
     int branch;                 /* whose keys and values are made of its rows                      */
     bool q_with_kv;             /* one chunk holds all rows: their norm serves K, V and Q          */
-
-    struct stage_seconds *seconds;              /* NULL: nobody measures */
 };
 
-static size_t padded(int n) { return (size_t)tiles_of(n) * TILE_N; }
 static int q_width(const struct hparams *h) { return h->n_head * h->head_dim; }
 static int kv_width(const struct hparams *h) { return h->n_head_kv * h->head_dim; }
-static int head_parts(const struct hparams *h) { return (h->n_vocab + LOGIT_PART - 1) / LOGIT_PART; }
 
 /* ---- work space ---- */
 
 enum { KEPT_ROWS = 512 };       /* of an embedding in the file */
 
-static void lay_input(struct input *in, uint8_t *base, size_t *used, size_t rows, int k)
-{
-    const size_t blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
-    in->x = mem_lay(base, used, rows * (size_t)k * sizeof(float));
-    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)), mem_lay(base, used, blocks * sizeof(int32_t)),
-                             mem_lay(base, used, blocks * 2 * sizeof(int16_t)), k };
-}
-
 static size_t lay_out(struct forward *f, uint8_t *base, bool streamed)
 {
     const struct hparams *h = &f->m->h;
-    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, rows = (size_t)f->chunk, F = sizeof(float), workers = (size_t)f->threads;
+    const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, rows = (size_t)f->chunk, F = sizeof(float);
     size_t used = 0, other;
     f->cos = mem_lay(base, &used, n * d / 2 * F);
     f->sin = mem_lay(base, &used, n * d / 2 * F);
     f->out = mem_lay(base, &used, rows * padded(h->n_embd) * F);
-    lay_input(&f->normed, base, &used, rows, h->n_embd);
-    f->head_parts = mem_lay(base, &used, (size_t)head_parts(h) * LOGIT_ROWS * sizeof *f->head_parts);
-    f->head_scratch = mem_lay(base, &used, workers * LOGIT_ROWS * LOGIT_PART * F);
-    f->embed_scratch = mem_lay(base, &used, workers * f->embed_scratch_each);
+    input_lay(&f->normed, base, &used, rows, h->n_embd);
+    head_lay(&f->head, f->m, base, &used, f->threads);
+    f->embed_scratch = mem_lay(base, &used, (size_t)f->threads * f->embed_scratch_each);
     f->active = mem_lay(base, &used, (size_t)f->max_branches * n * sizeof *f->active);
     f->kept_ids = mem_lay(base, &used, streamed ? KEPT_ROWS * sizeof *f->kept_ids : 0);
     f->kept = mem_lay(base, &used, streamed ? KEPT_ROWS * f->embed_scratch_each : 0);
     other = used;                               /* what attention needs is used up before the rest of the layer begins */
     f->q = mem_lay(base, &used, rows * padded(q_width(h)) * F);
     f->kv = mem_lay(base, &used, 2 * rows * padded(kv_width(h)) * F);
-    lay_input(&f->attended, base, &used, rows, q_width(h));
+    input_lay(&f->attended, base, &used, rows, q_width(h));
     f->gate = mem_lay(base, &other, rows * padded(h->n_ff) * F);
     f->up = mem_lay(base, &other, rows * padded(h->n_ff) * F);
-    lay_input(&f->inner, base, &other, rows, h->n_ff);
+    input_lay(&f->inner, base, &other, rows, h->n_ff);
     return used > other ? used : other;
 }
 
@@ -98,7 +80,7 @@ static void size_up(struct forward *f, const struct unmask_model *m, int max_tok
 {
     const int rows = (max_tokens * max_branches + ROW_GROUP - 1) / ROW_GROUP * ROW_GROUP, least = LOGIT_ROWS;
     *f = (struct forward){ .m = m, .max_tokens = max_tokens, .max_branches = max_branches, .threads = threads };
-    f->chunk = rows < least ? least : streamed || rows < CHUNK ? rows : CHUNK;  /* the head's rows use it too */
+    f->chunk = rows < least ? least : streamed || rows < FORWARD_CHUNK ? rows : FORWARD_CHUNK;  /* the head's rows use it too */
     f->embed_scratch_each = (model_embed_scratch(m) + 63) & ~(size_t)63;
 }
 
@@ -128,7 +110,7 @@ bool forward_open(struct forward **out, const struct unmask_model *m, int max_to
     struct forward *f = mem_zalloc(1, sizeof *f, err);
     if (!f) return false;
     size_up(f, m, max_tokens, max_branches, streamed, pool_threads(pool));
-    f->pool = pool;
+    f->stages.pool = pool;
     const size_t bytes = lay_out(f, NULL, streamed);
     if (!(f->memory = mem_aligned(bytes, err)) || (streamed && !stream_open(&f->stream, m->stream, m->n_stream, m->ring_bytes, err))) {
         forward_close(f);
@@ -157,105 +139,7 @@ const struct store_kind *forward_store_kind(const struct unmask_model *m)
     return m->k_pack->gemm_int8 ? &store_kv_i8 : &store_kv_f32;
 }
 
-/* ---- stages: every one goes through here ---- */
-
-void forward_measure(struct forward *f, struct stage_seconds *seconds)
-{
-    f->seconds = seconds;
-    pool_count_waiting(f->pool, seconds ? &seconds->waiting : NULL);
-}
-
-struct lap { double start, waited; };
-
-static struct lap lap_start(const struct forward *f)
-{
-    return f->seconds ? (struct lap){ pool_clock(), f->seconds->waiting } : (struct lap){ 0, 0 };
-}
-
-static void lap_end(struct forward *f, enum stage stage, struct lap l)
-{
-    if (f->seconds) f->seconds->of[stage] += pool_clock() - l.start - (f->seconds->waiting - l.waited);
-}
-
-static void run_stage(struct forward *f, enum stage stage, void (*item)(void *arg, int item, int worker), void *arg, int n_items)
-{
-    const struct lap l = lap_start(f);
-    pool_run(f->pool, item, arg, n_items);
-    lap_end(f, stage, l);
-}
-
-static void view_store(struct forward *f, int branch)
-{
-    const struct lap l = lap_start(f);
-    f->view[branch] = row_store_view(f->p->store[branch], f->layer_index, f->p->n_keys, f->pool);
-    lap_end(f, STAGE_VIEW, l);
-}
-
-/* ---- matrix products ---- */
-
-struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };
-struct products {
-    const struct kernels *k;
-    struct stream *stream;
-    const struct product *p; int n;
-    int rows, row_step;
-    int tile_step[3], unit[3];  /* tiles of an item, and tiles that lie together in memory: items end where these end */
-    int first_item[4];
-};
-
-/* y = rows row0 .. row1 - 1 of in times some tiles of w; y points at row 0 and the first of the tiles. */
-static void multiply(const struct kernels *k, const struct weight *w, const uint8_t *tiles, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy)
-{
-    if (w->pack->gemm_int8) w->pack->gemm_int8(k)->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
-    else w->pack->gemm_float(k)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
-}
-
-static void product_item(void *arg, int item, int worker)
-{
-    (void)worker;
-    const struct products *all = arg;
-    int which = 0;
-    while (item >= all->first_item[which + 1]) which++;
-    const struct product *p = &all->p[which];
-    const struct weight *w = p->w;
-    const int row_items = (all->rows + all->row_step - 1) / all->row_step, step = all->tile_step[which], unit = all->unit[which], n = tiles_of(w->n);
-    const int at = item - all->first_item[which], row0 = at % row_items * all->row_step, row1 = row0 + all->row_step < all->rows ? row0 + all->row_step : all->rows;
-    const int steps = (unit + step - 1) / step, unit0 = at / row_items / steps * unit, unit1 = unit0 + unit < n ? unit0 + unit : n;
-    const int tile0 = unit0 + at / row_items % steps * step, tile1 = tile0 + step < unit1 ? tile0 + step : unit1;
-    if (tile0 >= tile1) return;                 /* the matrix ends within the unit */
-    const uint8_t *tiles = w->tiles ? w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k) : stream_take(all->stream, w->part, tile0);
-    if (!tiles) return;                         /* it could not be read: the pass is void */
-    multiply(all->k, w, tiles, tile1 - tile0, p->in, row0, row1, p->y + (size_t)tile0 * TILE_N, p->ldy);
-    if (!w->tiles) stream_give(all->stream, w->part, tile0, (uint64_t)(tile1 - tile0) * (uint64_t)(row1 - row0), (uint64_t)(unit1 - unit0) * (uint64_t)all->rows);
-}
-
-/* Tiles of w in an item: about ITEM_MACS multiply-accumulates, some tens of microseconds, which is worth handing out; but
- * THREAD_ITEMS items for every thread of a small matrix.  Pairs of tiles, since wide kernels take two at a time. */
-static int tiles_of_item(const struct forward *f, const struct weight *w, int rows)
-{
-    enum { ITEM_MACS = 4 << 20, THREAD_ITEMS = 4 };
-    const int large = (int)(ITEM_MACS / ((int64_t)rows * TILE_N * w->k)), fair = tiles_of(w->n) / (THREAD_ITEMS * pool_threads(f->pool));
-    const int step = (large < fair ? large : fair) & ~1;
-    return step < 2 ? 2 : step;
-}
-
-/* y = rows of in times w^T for up to three products that may run side by side. */
-static void run_products(struct forward *f, enum stage stage, const struct product *p, int n, int rows)
-{
-    struct products all = { .k = &f->m->kernels, .stream = f->stream, .p = p, .n = n, .rows = rows, .row_step = CHUNK };
-    bool sought = false;
-    const int row_items = (rows + all.row_step - 1) / all.row_step;
-    for (int i = 0; i < n; i++) {
-        all.tile_step[i] = tiles_of_item(f, p[i].w, rows < CHUNK ? rows : CHUNK);
-        const int tiles = tiles_of(p[i].w->n), unit = all.unit[i] = p[i].w->tiles ? tiles : stream_unit(f->stream, p[i].w->part);
-        all.first_item[i + 1] = all.first_item[i] + row_items * ((tiles + unit - 1) / unit) * ((unit + all.tile_step[i] - 1) / all.tile_step[i]);
-        if (!p[i].w->tiles && !sought) {
-            stream_seek(f->stream, p[i].w->part);
-            sought = true;
-        }
-    }
-    run_stage(f, stage, product_item, &all, all.first_item[n]);
-}
+void forward_measure(struct forward *f, struct stage_seconds *seconds) { stages_measure(&f->stages, seconds); }
 
 /* ---- stages over rows; ROW_GROUP rows are one item, since they share cache lines of struct q8rows ---- */
 
@@ -271,7 +155,7 @@ static void row_group(void *arg, int item, int worker)
 
 static void each_row(struct forward *f, enum stage stage, row_stage *row, int n_rows)
 {
-    run_stage(f, stage, row_group, &(struct row_job){ f, row, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
+    stage_run(&f->stages, stage, row_group, &(struct row_job){ f, row, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
 }
 
 static bool any_int8(const struct weight *const *w, int n)
@@ -426,6 +310,11 @@ static void embed_row(struct forward *f, int r, int worker)
 
 /* ---- the pass ---- */
 
+static void run_products(struct forward *f, enum stage stage, const struct product *p, int n)
+{
+    products_run(&f->stages, stage, &f->m->kernels, f->stream, p, n, f->n_rows);
+}
+
 static void show_input(const struct forward *f, enum tensor_role role, const struct input *in)
 {
     if (f->p->on_input) f->p->on_input(f->p->user, role, in->x, f->n_rows);
@@ -439,7 +328,7 @@ static void chunk_kv(struct forward *f)
                                    { &l->q, &f->normed, f->q, padded(q_width(&f->m->h)) } };
     each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
     show_input(f, T_Q, &f->normed);
-    run_products(f, STAGE_QKV, kvq, f->q_with_kv ? 3 : 2, f->n_rows);
+    run_products(f, STAGE_QKV, kvq, f->q_with_kv ? 3 : 2);
     each_row(f, STAGE_STORE, store_kv_row, f->n_rows);
 }
 
@@ -451,7 +340,7 @@ static void chunk_show(struct forward *f)
     const size_t ld = padded(kv_width(&f->m->h));
     const struct product kv[] = { { &l->k, &f->normed, f->kv, ld }, { &l->v, &f->normed, f->kv + (size_t)f->chunk * ld, ld } };
     each_row(f, STAGE_NORM, kept_norm_row, f->n_rows);
-    run_products(f, STAGE_QKV, kv, 2, f->n_rows);
+    run_products(f, STAGE_QKV, kv, 2);
     each_row(f, STAGE_STORE, show_kv_row, f->n_rows);
 }
 
@@ -462,18 +351,18 @@ static void chunk_rest(struct forward *f)
     const struct product gate_up[] = { { &l->gate, &f->normed, f->gate, padded(h->n_ff) }, { &l->up, &f->normed, f->up, padded(h->n_ff) } };
     if (!f->q_with_kv) {
         each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
-        run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1, f->n_rows);
+        run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1);
     }
-    run_stage(f, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
+    stage_run(&f->stages, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
     if (any_int8((const struct weight *[]){ &l->o }, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
     show_input(f, T_O, &f->attended);
-    run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1);
     each_row(f, STAGE_NORM, residual_ffn_norm_row, f->n_rows);
     show_input(f, T_GATE, &f->normed);
-    run_products(f, STAGE_GATE_UP, gate_up, 2, f->n_rows);
+    run_products(f, STAGE_GATE_UP, gate_up, 2);
     each_row(f, STAGE_SWIGLU, swiglu_row, f->n_rows);
     show_input(f, T_DOWN, &f->inner);
-    run_products(f, STAGE_DOWN, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1, f->n_rows);
+    run_products(f, STAGE_DOWN, &(struct product){ &l->down, &f->inner, f->out, padded(h->n_embd) }, 1);
     each_row(f, STAGE_RESIDUAL, residual_row, f->n_rows);
 }
 
@@ -538,6 +427,13 @@ static const int *rows_of_layer(struct forward *f, int layer, int *n)
     return f->active;
 }
 
+static void view_store(struct forward *f, int branch)
+{
+    const struct lap l = stage_begin(&f->stages);
+    f->view[branch] = row_store_view(f->p->store[branch], f->layer_index, f->p->n_keys, f->stages.pool);
+    stage_end(&f->stages, STAGE_VIEW, l);
+}
+
 bool forward_pass(struct forward *f, const struct pass *p)
 {
     const bool rows = row_store_keeps_rows(p->store[0]);
@@ -575,32 +471,13 @@ void forward_logits(struct forward *f, const float *x, const int *rows, int n_ro
 {
     if (n_rows == 0) return;
     norm_head_rows(f, x, rows, n_rows);
-    run_products(f, STAGE_HEAD, &(struct product){ &f->m->head, &f->normed, logits, ld }, 1, n_rows);
-}
-
-struct head_job { struct forward *f; int n_rows; const struct logit_apart *apart; struct logit_apart_values *values; };
-
-static void head_item(void *arg, int part, int worker)
-{
-    const struct head_job *j = arg;
-    struct forward *f = j->f;
-    const int first = part * LOGIT_PART, left = f->m->h.n_vocab - first, n = left < LOGIT_PART ? left : LOGIT_PART;
-    float *l = f->head_scratch + (size_t)worker * LOGIT_ROWS * LOGIT_PART;
-    const struct weight *w = &f->m->head;
-    multiply(&f->m->kernels, w, w->tiles + (size_t)(first / TILE_N) * w->pack->tile_bytes(w->k), tiles_of(n), &f->normed, 0, j->n_rows, l, LOGIT_PART);
-    for (int r = 0; r < j->n_rows; r++)
-        logit_part(&f->m->kernels, l + (size_t)r * LOGIT_PART, first, n, j->apart, &j->values[r], &f->head_parts[(size_t)part * LOGIT_ROWS + (size_t)r]);
+    head_logits(&f->head, &f->stages, &f->normed, n_rows, logits, ld);
 }
 
 void forward_head(struct forward *f, const float *x, const int *rows, int n_rows, const struct logit_apart *apart, struct logit_apart_values *values,
                   struct logit_stats *stats)
 {
-    const int n_parts = head_parts(&f->m->h);
     if (n_rows == 0) return;
     norm_head_rows(f, x, rows, n_rows);
-    run_stage(f, STAGE_HEAD, head_item, &(struct head_job){ f, n_rows, apart, values }, n_parts);
-    for (int r = 0; r < n_rows; r++) {
-        stats[r] = logit_none;
-        for (int part = 0; part < n_parts; part++) logit_add(&stats[r], &f->head_parts[(size_t)part * LOGIT_ROWS + (size_t)r]);
-    }
+    head_stats(&f->head, &f->stages, &f->normed, n_rows, apart, values, stats);
 }

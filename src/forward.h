@@ -5,9 +5,9 @@
 #include "logits.h"
 #include "model.h"
 #include "row_store.h"
+#include "stage.h"
 
-enum { FORWARD_CHUNK = 128 };   /* rows that go through a layer's stages together */
-enum { LOGIT_ROWS = 32 };       /* rows that forward_logits() takes at most: bounds rows x vocabulary */
+enum { FORWARD_CHUNK = 128 };   /* rows that go through a layer's stages together; a multiple of ROW_GROUP */
 
 /* Work space of passes over canvases of up to max_tokens positions, in up to max_branches branches. */
 struct forward;
@@ -65,22 +65,9 @@ void forward_logits(struct forward *f, const float *x, const int *rows, int n_ro
 void forward_head(struct forward *f, const float *x, const int *rows, int n_rows, const struct logit_apart *apart, struct logit_apart_values *values,
                   struct logit_stats *stats);
 
-/* Kinds of work in a pass, for measurements: X(id, name). */
-#define STAGES(X) X(STAGE_EMBED, "embed") X(STAGE_NORM, "norm+quantize") X(STAGE_QKV, "gemm qkv") X(STAGE_STORE, "rope+store") \
-    X(STAGE_VIEW, "read store") X(STAGE_ATTENTION, "attention") X(STAGE_QUANTIZE, "quantize") X(STAGE_O, "gemm o") X(STAGE_GATE_UP, "gemm gate+up") \
-    X(STAGE_SWIGLU, "swiglu+quantize") X(STAGE_DOWN, "gemm down") X(STAGE_RESIDUAL, "residual") X(STAGE_HEAD, "head")
-enum stage {
-#define X(id, name) id,
-    STAGES(X)
-#undef X
-    N_STAGES
-};
-
-/* Seconds that passes took, added up as the calling thread sees them: its own work by stage, and at the ends of stages
- * what it waited for other threads.  NULL (the default): nothing is measured. */
-struct stage_seconds { double of[N_STAGES], waiting; };
+/* Adds to *seconds what passes take from now on.  NULL (the default): nothing is measured. */
 void forward_measure(struct forward *f, struct stage_seconds *seconds);
 
-static inline size_t logits_stride(const struct unmask_model *m) { return (size_t)tiles_of(m->h.n_vocab) * TILE_N; }
+static inline size_t logits_stride(const struct unmask_model *m) { return padded(m->h.n_vocab); }
 
 #endif

@@ -6,6 +6,7 @@
 #include "kernels.h"
 
 enum {
+    LOGIT_ROWS = 32,            /* rows whose logits are made together, at most: bounds rows x vocabulary            */
     LOGIT_PART = 512,           /* tokens of a part; a multiple of TILE_N                                            */
     LOGIT_APART = 3             /* tokens that rules treat specially (mask, end of text, end of turn), at most      */
 };

@@ -14,6 +14,7 @@
 /* A matrix of n output channels by k inputs as packed tiles (pack.h): borrowed from the model's one block of memory, or where
  * tiles is NULL, part number `part` of its stream. */
 struct weight { const struct pack_format *pack; const uint8_t *tiles; int n, k, part; };
+static inline size_t padded(int n) { return (size_t)tiles_of(n) * TILE_N; }     /* floats that a product with n channels writes of a row */
 
 struct layer {
     struct weight q, k, v, o, gate, up, down;
