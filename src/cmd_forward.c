@@ -38,15 +38,22 @@ static size_t npy_header(char header[128], int n_dims, const uint64_t *shape)
     return 128;
 }
 
-static bool npy_open(struct npy *a, const char *path, bool force, int n_dims, const uint64_t *shape, struct unmask_err *err)
+/* Before the model is loaded, whose shape tells how large the array is: a file that cannot be written is refused at once. */
+static bool npy_open(struct npy *a, const char *path, bool force, struct unmask_err *err)
 {
+    return !path || (a->open = outfile_open(&a->file, path, force, 0, err));
+}
+
+static bool npy_begin(struct npy *a, int n_dims, const uint64_t *shape, struct unmask_err *err)
+{
+    if (!a->open) return true;
     char header[128];
     const size_t n = npy_header(header, n_dims, shape);
     uint64_t bytes = sizeof(float), total;
     bool fits = true;
     for (int i = 0; i < n_dims; i++) fits = fits && u64_mul(bytes, shape[i], &bytes);
-    if (!fits || !u64_add(bytes, n, &total)) return fail(err, E_CLI_VALUE, .file = path, .found = "more bytes than a file can have", .need = "fewer ids");
-    return (a->open = outfile_open(&a->file, path, force, total, err)) && outfile_write(&a->file, header, n, err);
+    if (!fits || !u64_add(bytes, n, &total)) return fail(err, E_CLI_VALUE, .file = a->file.path, .found = "more bytes than a file can have", .need = "fewer ids");
+    return outfile_fits(&a->file, total, err) && outfile_write(&a->file, header, n, err);
 }
 
 static bool npy_commit(struct npy *a, struct unmask_err *err)
@@ -109,9 +116,13 @@ static bool on_logits(void *user, int position, const float *row)
 static bool open_files(struct pass *p, struct unmask_err *err)
 {
     const struct settings *s = p->s;
+    return npy_open(&p->logits, s->logits, s->force, err) && npy_open(&p->hidden, s->hidden, s->force, err);
+}
+
+static bool begin_files(struct pass *p, struct unmask_err *err)
+{
     const uint64_t t = p->n_ids, v = (uint64_t)p->info.n_vocab, l = (uint64_t)p->info.n_layer, d = (uint64_t)p->info.n_embd;
-    return (!s->logits || npy_open(&p->logits, s->logits, s->force, 2, (const uint64_t[]){ t, v }, err))
-        && (!s->hidden || npy_open(&p->hidden, s->hidden, s->force, 3, (const uint64_t[]){ l, t, d }, err));
+    return npy_begin(&p->logits, 2, (const uint64_t[]){ t, v }, err) && npy_begin(&p->hidden, 3, (const uint64_t[]){ l, t, d }, err);
 }
 
 static bool run_pass(struct pass *p, struct unmask_session *session, struct unmask_err *err)
@@ -146,11 +157,11 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         return fail(err, E_CLI_CONFLICT, .field = "--logits, --hidden", .found = "the same file twice", .need = "two files");
     bool ok = parse_ids(s->ids, "--ids", &ids, &p.n_ids, err);
     if (ok && !p.n_ids) ok = fail(err, E_CLI_VALUE, .field = "--ids", .found = "no id", .need = "token ids separated by commas, like 3,17,42");
-    if (ok && (ok = cmd_open_model(s, true, &m, &session, err))) {
+    if (ok && (ok = open_files(&p, err) && cmd_open_model(s, true, &m, &session, err))) {
         const double start = term_now();
         p.ids = ids;
         unmask_model_get_info(m, &p.info);
-        ok = open_files(&p, err) && run_pass(&p, session, err);
+        ok = begin_files(&p, err) && run_pass(&p, session, err);
         if (ok && s->json) print_json(&p);
         if (ok && s->verbose) fprintf(stderr, "%zu tokens in %.2f s, %s, peak memory %.1f MiB\n", p.n_ids, term_now() - start, p.info.isa, (double)term_peak_rss() / 0x1p20);
     }

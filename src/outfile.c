@@ -106,7 +106,7 @@ static const char *size_text(struct err_text *t, uint64_t bytes)
     return err_fmt(t, "%" PRIu64 ".%" PRIu64 " %ciB", tenths / 10, tenths % 10, unit[u]);
 }
 
-static bool check_space(const struct outfile *o, uint64_t bytes, struct unmask_err *err)
+bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *err)
 {
     struct statvfs fs;
     uint64_t left;
@@ -182,7 +182,7 @@ bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t byte
     snprintf(own, sizeof own, "%s%ld.part", prefix, (long)getpid());
     if (!(o->path = mem_strndup(path, strlen(path), err))) return false;
     if (!open_folder(o, err) || !check_target(o, force, err)) goto fail;
-    if (!clear_leftovers(o, prefix, "", err) || !check_space(o, bytes, err)) goto fail;
+    if (!clear_leftovers(o, prefix, "", err) || !outfile_fits(o, bytes, err)) goto fail;
     const size_t n_folder = (size_t)(name - path), n_own = strlen(own);
     if (!(o->temp = mem_zalloc(n_folder + n_own + 1, 1, err))) goto fail;
     memcpy(o->temp, path, n_folder);

@@ -8,8 +8,10 @@
 /* temp: path of the file until it is complete */
 struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force; };
 
-/* path must not exist unless force; bytes (0 = unknown) is compared with the free space first. */
+/* path must not exist unless force; bytes (0 = unknown) must fit as outfile_fits() says. */
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err);
+/* The disk has room for so many bytes now.  For a size that is known only once the file is open. */
+bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *err);
 bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
 /* Other bytes in place of some that were written already. */
 bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err);

@@ -82,6 +82,9 @@ value=$(od -An -tf4 -j $((128 + (2 * 512 + $1) * 4)) -N4 "$dir/l.npy" | awk '{ p
 same "the best logit stands in its place" "$value" "$(echo "$2" | awk '{ printf "%.4f", $1 }')"
 same "and is the largest" "$(od -An -v -tf4 -w4 -j $((128 + 2 * 512 * 4)) "$dir/l.npy" | awk 'NR == 1 || $1 > m { m = $1; at = NR - 1 } END { print at }')" "$1"
 fails "a file that exists" 2 'E-FILE-008' forward -m $folder --ids 3 --logits "$dir/l.npy"
+fails "before a model is looked for" 2 'E-FILE-008' forward -m "$dir/none" --ids 3 --logits "$dir/l.npy"
+fails "the second file, too" 2 'E-FILE-008' forward -m "$dir/none" --ids 3 --logits "$dir/x.npy" --hidden "$dir/h.npy"
+same "nothing left of the first" "$(ls -A "$dir" | grep -c x.npy)" 0
 run forward -m $folder --ids 3 --logits "$dir/l.npy" --force; same "--force" "$status $(wc -c <"$dir/l.npy")" "0 $((128 + 512 * 4))"
 fails "one file for both" 2 'E-CLI-010' forward -m $folder --ids 3 --logits "$dir/x.npy" --hidden "$dir/x.npy"
 fails "a folder that is not there" 4 'E-FILE-006' forward -m $folder --ids 3 --logits "$dir/none/x.npy"
