@@ -10,6 +10,8 @@
 #include "configfile.h"
 #include "datafiles.h"
 
+#define SYSTEM_CONFIG "/etc/unmask/config.yaml"
+
 enum option_type { SIZE, FLAG, ONOFF, INT, REAL, SEED, TEXT, CHOICE, LIST };
 
 struct option {
@@ -357,11 +359,13 @@ static bool read_named(struct settings *s, const char *name, struct unmask_err *
     return read_yaml(s, name, err);             /* opening it gives the sentence */
 }
 
+/* Later ones go first: the system's file, the user's, the one that a flag names. */
 static bool read_files(struct settings *s, struct unmask_err *err)
 {
     if (s->no_config && s->config)
         return fail(err, E_CLI_CONFLICT, .field = "--config, --no-config", .need = "one of them");
     if (s->no_config) return true;
+    if (exists(SYSTEM_CONFIG) && !read_yaml(s, SYSTEM_CONFIG, err)) return false;
     char path[1024];
     const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
     const bool named = xdg && *xdg;

@@ -164,6 +164,17 @@ UNMASK_SAMPLING_SEED=4 $unmask run -c "$dir/c.yaml" --seed 5 --json -n 8 x >"$di
 mkdir -p "$dir/xdg/unmask" && cp "$dir/c.yaml" "$dir/xdg/unmask/config.yaml"
 XDG_CONFIG_HOME=$dir/xdg $unmask run --json -n 8 x >"$dir/out" 2>"$dir/err"; status=$?; expect "the user's file" 0 '"seed":3,' -
 XDG_CONFIG_HOME=$dir/xdg $unmask run --no-config --json -n 8 x >"$dir/out" 2>"$dir/err"; status=$?; expect "--no-config" 0 '"seed":0,' -
+# The file of all users, below a /etc of our own that a namespace of mounts holds.
+everyone() { etc="mount -t tmpfs none /etc && mkdir /etc/unmask && cp $dir/all.yaml /etc/unmask/config.yaml && exec"; unshare -rm sh -c "$etc \"\$@\"" sh $unmask "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+if unshare -rm mount -t tmpfs none /etc 2>/dev/null; then
+    printf 'sampling:\n  seed: 7\ndiffusion:\n  gen_length: 16\n' >"$dir/all.yaml"
+    everyone run --json x;                                  expect "the file of all users" 0 '"seed":7,' -
+    everyone run --no-config --json -n 8 x;                 expect "--no-config leaves it out, too" 0 '"seed":0,' -
+    XDG_CONFIG_HOME=$dir/xdg everyone run --early-stop off --json x; expect "the user's file goes before it" 0 '"seed":3,' -
+    same "and what that leaves open it says" "$(grep -Ec '"ids":\[([0-9]+,){15}[0-9]+\]' "$dir/out")" 1
+    printf 'sampling:\n  sed: 7\n' >"$dir/all.yaml"
+    everyone run --json x;                                  expect "an error in it" 2 - '/etc/unmask/config.yaml.*sampling.sed'
+else echo "skip: the configuration file of all users: no namespace of mounts may be made here"; fi
 printf 'compute:\n  thread: 4\n' >"$dir/c.yaml"
 run run -c "$dir/c.yaml" x;                                 refused "an unknown key" 2 'c.yaml: unknown key \(compute.thread, line 2, column 3\).*Did you mean `compute.threads`'
 run run -c "$dir" x;                                        refused "a folder as configuration" 4 'regular file'
