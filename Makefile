@@ -35,7 +35,7 @@ FLAGS_avx512vnni   := -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma 
 # gcc moves loads up before it hands out registers, and then spills sums; the CPUs find the loads by themselves.
 NEON_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
 FLAGS_neon         := -march=armv8-a $(NEON_ORDER)
-FLAGS_neon_dotprod := -march=armv8.2-a+dotprod $(NEON_ORDER)
+FLAGS_neon_dotprod := -march=armv8.2-a+dotprod -mtune=cortex-a76 $(NEON_ORDER)
 FLAGS_neon_i8mm    := -march=armv8.2-a+dotprod+i8mm $(NEON_ORDER)
 
 SETS_x86_64  := avx2 avxvnni avx512vnni

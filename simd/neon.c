@@ -119,15 +119,10 @@ INLINE float32x4_t dot_q6k(const struct weights *w, const int8_t *x, const struc
     return vfmaq_f32(vmulq_f32(sum[0], s->half[0]), sum[1], s->half[1]);
 }
 
-INLINE void panel_q4(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q4, READ_Q4(load_q4)); }
-INLINE void panel_q8(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q8, READ_Q8(load_q8)); }
-INLINE void panel_q4k(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q4, READ_Q4K(load_q4_unsigned)); }
-INLINE void panel_q6k(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q6k, READ_Q6K(load_q6k)); }
-
-GEMM_OF_PANEL(q4, 1)
-GEMM_OF_PANEL(q8, 1)
-GEMM_OF_PANEL(q4k, 1)
-GEMM_OF_PANEL(q6k, 1)
+GEMM_OF_PANEL(q4, 1, SECOND_GROUP, panel_by_rows, dot_q4, READ_Q4(load_q4))
+GEMM_OF_PANEL(q8, 1, NEVER, panel_by_rows, dot_q8, READ_Q8(load_q8))
+GEMM_OF_PANEL(q4k, 1, SECOND_GROUP, panel_by_rows, dot_q4, READ_Q4K(load_q4_unsigned))
+GEMM_OF_PANEL(q6k, 1, SECOND_GROUP, panel_by_rows, dot_q6k, READ_Q6K(load_q6k))
 
 /* ---- matrix products, float: 4 rows x 16 channels at a time */
 

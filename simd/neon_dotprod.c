@@ -8,50 +8,35 @@ static const int32_t start_q4[4] = { 0x49400000, 0x49400000, 0x49400000, 0x49400
 static const int32_t start_q8[4] = { 0x4B400000, 0x4B400000, 0x4B400000, 0x4B400000 };
 static const int32_t start_q6k[4] = { 0x4A400000, 0x4A400000, 0x4A400000, 0x4A400000 };
 
+/* s + the products of 16 numbers */
+INLINE int32x4_t dot16(int32x4_t s, const int8x16_t w[4], int8x16_t x)
+{
+    s = vdotq_laneq_s32(s, w[0], x, 0);
+    s = vdotq_laneq_s32(s, w[1], x, 1);
+    s = vdotq_laneq_s32(s, w[2], x, 2);
+    return vdotq_laneq_s32(s, w[3], x, 3);
+}
 INLINE float32x4_t dot32(const struct weights *w, const int8_t *x, const int32_t *start, float zero)
 {
-    const int8x16_t x0 = vld1q_s8(x), x1 = vld1q_s8(x + 16);
-    int32x4_t s = reload(start);
-    s = vdotq_laneq_s32(s, w->v[0], x0, 0);
-    s = vdotq_laneq_s32(s, w->v[1], x0, 1);
-    s = vdotq_laneq_s32(s, w->v[2], x0, 2);
-    s = vdotq_laneq_s32(s, w->v[3], x0, 3);
-    s = vdotq_laneq_s32(s, w->v[4], x1, 0);
-    s = vdotq_laneq_s32(s, w->v[5], x1, 1);
-    s = vdotq_laneq_s32(s, w->v[6], x1, 2);
-    s = vdotq_laneq_s32(s, w->v[7], x1, 3);
-    return vsubq_f32(vreinterpretq_f32_s32(s), vdupq_n_f32(zero));
+    const int32x4_t first = dot16(reload(start), w->v, vld1q_s8(x));
+    return vsubq_f32(vreinterpretq_f32_s32(dot16(first, w->v + 4, vld1q_s8(x + 16))), vdupq_n_f32(zero));
 }
 INLINE float32x4_t dot_q4(const struct weights *w, const int8_t *x, const struct scales *s) { (void)s; return dot32(w, x, start_q4, 0x1.8p19f); }
 INLINE float32x4_t dot_q8(const struct weights *w, const int8_t *x, const struct scales *s) { (void)s; return dot32(w, x, start_q8, 0x1.8p23f); }
 
-/* The sums of the halves times their codes: below 2^24 all along, so exact in float. */
+/* The sums of the halves times their codes: below 2^24 all along, so exact in float.  The zero of the first half goes within the
+ * multiplication: (zero + sum) * code - zero * code is rounded once. */
 INLINE float32x4_t dot_q6k(const struct weights *w, const int8_t *x, const struct scales *s)
 {
-    const int8x16_t x0 = vld1q_s8(x), x1 = vld1q_s8(x + 16);
-    const float32x4_t zero = vdupq_n_f32(0x1.8p21f);
-    int32x4_t a = reload(start_q6k), b = reload(start_q6k);
-    a = vdotq_laneq_s32(a, w->v[0], x0, 0);
-    b = vdotq_laneq_s32(b, w->v[4], x1, 0);
-    a = vdotq_laneq_s32(a, w->v[1], x0, 1);
-    b = vdotq_laneq_s32(b, w->v[5], x1, 1);
-    a = vdotq_laneq_s32(a, w->v[2], x0, 2);
-    b = vdotq_laneq_s32(b, w->v[6], x1, 2);
-    a = vdotq_laneq_s32(a, w->v[3], x0, 3);
-    b = vdotq_laneq_s32(b, w->v[7], x1, 3);
-    const float32x4_t first = vsubq_f32(vreinterpretq_f32_s32(a), zero), second = vsubq_f32(vreinterpretq_f32_s32(b), zero);
-    return vfmaq_f32(vmulq_f32(first, s->half[0]), second, s->half[1]);
+    const float32x4_t first = vreinterpretq_f32_s32(dot16(reload(start_q6k), w->v, vld1q_s8(x)));
+    const float32x4_t second = vreinterpretq_f32_s32(dot16(reload(start_q6k), w->v + 4, vld1q_s8(x + 16)));
+    return fma_from(&s->min, first, s->half[0], vsubq_f32(second, vdupq_n_f32(Q6K_ZERO)), s->half[1]);
 }
 
-INLINE void panel_q4(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q4, READ_Q4(load_q4_high)); }
-INLINE void panel_q8(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q8, READ_Q8(load_q8)); }
-INLINE void panel_q4k(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q8, READ_Q4K(load_q4_unsigned)); }
-INLINE void panel_q6k(const struct panel *p, int rows) { panel_by_rows(p, rows, dot_q6k, READ_Q6K(load_q6k_high)); }
-
-GEMM_OF_PANEL(q4, 1)
-GEMM_OF_PANEL(q8, 1)
-GEMM_OF_PANEL(q4k, 1)
-GEMM_OF_PANEL(q6k, 1)
+GEMM_OF_PANEL(q4, 1, SECOND_GROUP, panel_by_rows, dot_q4, READ_Q4(load_q4_high))
+GEMM_OF_PANEL(q8, 1, NEVER, panel_by_rows, dot_q8, READ_Q8(load_q8))
+GEMM_OF_PANEL(q4k, 1, SECOND_GROUP, panel_by_rows, dot_q8, READ_Q4K(load_q4_unsigned))
+GEMM_OF_PANEL(q6k, 1, SECOND_GROUP, panel_by_rows, dot_q6k, READ_Q6K(load_q6k_high))
 
 extern const struct kernels kernels_neon_dotprod;
 const struct kernels kernels_neon_dotprod = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };

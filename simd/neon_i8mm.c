@@ -64,8 +64,9 @@ INLINE struct pair floats_of(struct sums s, float zero)
 }
 
 /* The sums of a block for two rows as floats; of Q6_K, the sums of the halves times their codes, exact all along. */
-INLINE struct pair dot_pairs(const struct weights *w, const struct scales *s, const int8_t *x, const bool halves,
-                             const int32_t *start, float zero)
+typedef struct pair dot_pair_fn(const struct weights *w, const int8_t *x, const struct scales *s);
+INLINE struct pair dot_pair(const struct weights *w, const int8_t *x, const struct scales *s, const bool halves,
+                            const int32_t *start, float zero)
 {
     const int8x16_t a0 = vld1q_s8(x), a1 = vld1q_s8(x + 16), b0 = vld1q_s8(x + QBLOCK), b1 = vld1q_s8(x + QBLOCK + 16);
     struct sums sum = add_half((struct sums){ reload(start), reload(start) }, w->v, first_halves(a0, b0), second_halves(a0, b0));
@@ -84,39 +85,40 @@ INLINE void add_scaled(struct pair *acc, struct pair sums, float32x4_t weights, 
     acc->c23 = vfmaq_f32(acc->c23, sums.c23, vmulq_f32(w.c23, rows));
 }
 
-INLINE void panel_by_pairs(const struct panel *p, int rows, const bool halves, const int32_t *start, float zero,
-                           load_fn *load, scales_fn *scales, super_fn *super, const bool min)
+INLINE struct pair dot_q4(const struct weights *w, const int8_t *x, const struct scales *s) { return dot_pair(w, x, s, false, start_q4, 0x1.8p19f); }
+INLINE struct pair dot_q8(const struct weights *w, const int8_t *x, const struct scales *s) { return dot_pair(w, x, s, false, start_q8, 0x1.8p23f); }
+INLINE struct pair dot_q6k(const struct weights *w, const int8_t *x, const struct scales *s) { return dot_pair(w, x, s, true, start_q6k, Q6K_ZERO); }
+
+INLINE void panel_by_pairs(const struct panel *p, int rows, const bool unpacked, const struct layout l, dot_pair_fn *dot, load_fn *load,
+                           scales_fn *scales, super_fn *super)
 {
     float32x4_t sums[ROW_GROUP];
     struct pair acc[ROW_GROUP / 2];
     const int8_t *q = p->q;
-    const float *scale = p->scale;
-    const uint8_t *w = p->w, *w_scale = p->w_scale;
-    struct super now = no_super(p->super);
+    const float *scale = p->scale, *offset = p->offset;
+    struct super now = no_super(NULL);
+    struct scales own;
     load_sums(sums, p, rows);
     UNROLL for (int i = 0; i < rows / 2; i++) {
         acc[i].c01 = vcombine_f32(vget_low_f32(sums[2 * i]), vget_low_f32(sums[2 * i + 1]));
         acc[i].c23 = vcombine_f32(vget_high_f32(sums[2 * i]), vget_high_f32(sums[2 * i + 1]));
     }
     for (int b = 0; b < p->n_blocks; b++) {
-        const struct weights weights = load(w);
-        if (p->layout.super && b % SUPER == 0) now = super(p->super + b / SUPER * p->layout.super);
-        const struct scales s = scales(w_scale, &now);
-        float t[ROW_GROUP];
-        if (min) times_offsets(t, p->offset + b * ROW_GROUP, scale);
+        const struct weights w = unpacked ? p->unpacked->weights[b] : load(p->packed.w + b * l.block);
+        if (!unpacked) scales_at(&own, &p->packed, l, b, &now, scales, super);
+        const struct scales *s = unpacked ? &p->unpacked->scales[b] : &own;
         UNROLL for (int i = 0; i < rows / 2; i++) {
-            add_scaled(&acc[i], dot_pairs(&weights, &s, q + 2 * i * QBLOCK, halves, start, zero), s.d, pair_of_rows(scale + 2 * i));
-            if (min) {
-                const struct pair m = pair_of_channels(s.min);
-                const float32x4_t ti = pair_of_rows(t + 2 * i);
-                acc[i].c01 = vfmaq_f32(acc[i].c01, ti, m.c01);
-                acc[i].c23 = vfmaq_f32(acc[i].c23, ti, m.c23);
+            add_scaled(&acc[i], dot(&w, q + 2 * i * QBLOCK, s), s->d, pair_of_rows(scale + 2 * i));
+            if (l.min) {
+                const struct pair m = pair_of_channels(s->min);
+                const float32x4_t t = pair_of_rows(offset + 2 * i);
+                acc[i].c01 = vfmaq_f32(acc[i].c01, t, m.c01);
+                acc[i].c23 = vfmaq_f32(acc[i].c23, t, m.c23);
             }
         }
         q += ROW_GROUP * QBLOCK;
         scale += ROW_GROUP;
-        w += p->layout.block;
-        w_scale += SCALES_BYTES;
+        offset += ROW_GROUP;
     }
     UNROLL for (int i = 0; i < rows / 2; i++) {
         sums[2 * i] = vcombine_f32(vget_low_f32(acc[i].c01), vget_low_f32(acc[i].c23));
@@ -125,16 +127,11 @@ INLINE void panel_by_pairs(const struct panel *p, int rows, const bool halves, c
     store_sums(sums, p, rows);
 }
 
-INLINE void panel_q4(const struct panel *p, int rows) { panel_by_pairs(p, rows, false, start_q4, 0x1.8p19f, READ_Q4(load_q4_pairs)); }
-INLINE void panel_q8(const struct panel *p, int rows) { panel_by_pairs(p, rows, false, start_q8, 0x1.8p23f, READ_Q8(load_q8_pairs)); }
-INLINE void panel_q4k(const struct panel *p, int rows) { panel_by_pairs(p, rows, false, start_q8, 0x1.8p23f, READ_Q4K(load_q4k_pairs)); }
-INLINE void panel_q6k(const struct panel *p, int rows) { panel_by_pairs(p, rows, true, start_q6k, 0x1.8p21f, READ_Q6K(load_q6k_pairs)); }
-
 /* A single row takes its neighbour along. */
-GEMM_OF_PANEL(q4, 2)
-GEMM_OF_PANEL(q8, 2)
-GEMM_OF_PANEL(q4k, 2)
-GEMM_OF_PANEL(q6k, 2)
+GEMM_OF_PANEL(q4, 2, SECOND_GROUP, panel_by_pairs, dot_q4, READ_Q4(load_q4_pairs))
+GEMM_OF_PANEL(q8, 2, SECOND_GROUP, panel_by_pairs, dot_q8, READ_Q8(load_q8_pairs))
+GEMM_OF_PANEL(q4k, 2, SECOND_GROUP, panel_by_pairs, dot_q8, READ_Q4K(load_q4k_pairs))
+GEMM_OF_PANEL(q6k, 2, SECOND_GROUP, panel_by_pairs, dot_q6k, READ_Q6K(load_q6k_pairs))
 
 extern const struct kernels kernels_neon_i8mm;
 const struct kernels kernels_neon_i8mm = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };

@@ -22,7 +22,8 @@ steps() {
         "$build/tests/gemm_once" "$2" "$3" "$rows" "$k" "$tiles" "$4" | grep -c Trace
 }
 
-# The instructions of the function's innermost loop with the most multiplications, as assembly for llvm-mca.
+# The instructions of the function's innermost loop with the most multiplications, and of such the shortest (the one of many
+# rows, whose weights have been unpacked), as assembly for llvm-mca.
 inner_loop() {      # OBJECT FUNCTION PATTERN
     aarch64-linux-gnu-objdump -d --no-show-raw-insn "$1" | awk -v fn="<$2>:" -v pattern="$3" -F '\t' '
         / <.*>:$/ { on = $2 == "" && index($0, fn) }
@@ -41,7 +42,7 @@ inner_loop() {      # OBJECT FUNCTION PATTERN
                     u = arg[j]; sub(/.*, */, "", u)
                     if (j < i && op[j] ~ /^(b\.|cbn?z)/ && u in at && at[u] <= j) inner = 0
                 }
-                if (inner && count > best) { best = count; from = at[t]; to = i }
+                if (inner && (count > best || count == best && i - at[t] < to - from)) { best = count; from = at[t]; to = i }
             }
             for (j = from; j <= to; j++) {
                 if (op[j] ~ /^(b|b\..*|cbn?z|tbn?z)$/) sub(/[0-9a-f]+$/, "0", arg[j])
