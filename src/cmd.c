@@ -16,6 +16,7 @@ enum { MAX_PROMPT = 16 << 20 };
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err)
 {
     if (s->model) {
+        if (!*s->model) return fail(err, E_CLI_VALUE, .field = "--model", .found = "an empty path", .need = "a GGUF file or a model folder");
         const bool fits = snprintf(path, 1024, "%s", s->model) < 1024;
         return fits || fail(err, E_CLI_VALUE, .field = "--model", .found = "a path of more than 1023 bytes", .need = "a shorter one");
     }

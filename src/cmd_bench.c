@@ -106,17 +106,15 @@ static double ratio_of(const json_t *row, const json_t *baseline)
 }
 
 /* Add the ratio to every row; worst: the largest. */
-static bool compare(const char *path, json_t *rows, double *worst, struct unmask_err *err)
+static bool compare(const char *path, const json_t *baseline, json_t *rows, double *worst, struct unmask_err *err)
 {
-    json_t *baseline = json_read(path, err), *row;
+    json_t *row;
     size_t i;
-    if (!baseline) return false;
     json_array_foreach(rows, i, row) {
         const double ratio = ratio_of(row, baseline);
         json_object_set_new(row, "time_over_baseline", ratio > 0 ? json_real(ratio) : json_null());
         if (ratio > *worst) *worst = ratio;
     }
-    json_decref(baseline);
     return *worst > 0 || fail(err, E_BENCH_BASELINE, .file = path,
                               .need = "the JSON of a run with the same model, sizes, threads and instruction set");
 }
@@ -133,11 +131,11 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
     return bench_make_model(s->make_model, f, s->args[1], s->force, err);
 }
 
-static bool measure(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err)
+static bool measure(const struct settings *s, const struct term *t, const json_t *baseline, json_t *rows, struct unmask_err *err)
 {
     double worst = 0;
-    if (!cmd_expect_args(s, 0, err) || !(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, t, rows, err))) return false;
-    if (s->baseline && !compare(s->baseline, rows, &worst, err)) return false;
+    if (!(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, t, rows, err))) return false;
+    if (baseline && !compare(s->baseline, baseline, rows, &worst, err)) return false;
     if (s->json) {
         json_dumpf(rows, stdout, JSON_REAL_PRECISION(6));
         putchar('\n');
@@ -153,9 +151,10 @@ static bool measure(const struct settings *s, const struct term *t, json_t *rows
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     if (s->make_model) return make_model(s, err);
-    json_t *rows = json_array();
-    const bool ok = measure(s, t, rows, err);
+    json_t *rows = json_array(), *baseline = NULL;
+    const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err))) && measure(s, t, baseline, rows, err);
     json_decref(rows);
+    json_decref(baseline);
     return ok;
 }
 

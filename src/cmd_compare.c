@@ -16,6 +16,7 @@
 #include "eval_stats.h"
 #include "likelihood.h"
 #include "mem.h"
+#include "model.h"
 
 enum { LEVELS = 4, GIVEN = 256, TEACHER_BATCH = 1 << 20 };     /* ids of a text that are looked at; a batch that likelihood() never draws */
 
@@ -31,7 +32,7 @@ struct item {
 
 struct level { double rows, equal, kl; };
 
-struct side { struct unmask_model *m; struct unmask_session *session; char name[256]; uint64_t weight_bytes; int n_vocab; int32_t mask_id; double seconds; };
+struct side { struct unmask_model *m; struct unmask_session *session; char name[1024]; uint64_t weight_bytes; int n_vocab; int32_t mask_id; double seconds; };
 
 struct compare {
     const struct settings *s;
@@ -171,27 +172,29 @@ static bool measure_item(struct compare *c, struct item *i, size_t number, struc
 
 /* ---- one model over all lines ---- */
 
-static bool open_side(struct compare *c, const char *path, struct unmask_err *err)
+/* Before A works for hours: both are there, can be run, and are of one vocabulary. */
+static bool describe_side(struct side *side, const struct side *a, const struct settings *s, const char *path, struct unmask_err *err)
 {
-    struct settings s = *c->s;
-    struct side *a = &c->side[0], *side = &c->side[c->now];
-    s.model = path;
-    if (!cmd_open_model(&s, false, &side->m, &side->session, err)) return false;
+    const struct unmask_open_options o = cmd_open_options(s, false);
+    struct unmask_model *m;
+    if (!model_prepare(&m, path, &o, err)) return false;
     snprintf(side->name, sizeof side->name, "%s", path);
-    side->weight_bytes = side->m->weight_bytes;
-    side->n_vocab = side->m->h.n_vocab;
-    side->mask_id = side->m->h.mask_id;
+    side->weight_bytes = m->weight_bytes;
+    side->n_vocab = m->h.n_vocab;
+    side->mask_id = m->h.mask_id;
+    model_close(m);
     if (side->n_vocab == a->n_vocab && side->mask_id == a->mask_id) return true;
     return fail(err, E_EVAL_MODELS, .file = path, .found = FMT("%d tokens, mask %d", side->n_vocab, side->mask_id),
                 .need = FMT("%d and %d, those of %.100s", a->n_vocab, a->mask_id, a->name));
 }
 
-static bool run_side(struct compare *c, const char *path, struct unmask_err *err)
+static bool run_side(struct compare *c, struct unmask_err *err)
 {
+    struct settings s = *c->s;
     struct side *side = &c->side[c->now];
-    bool ok = open_side(c, path, err);
+    c->clock.what = s.model = side->name;
+    bool ok = cmd_open_model(&s, false, &side->m, &side->session, err);
     const double start = term_now();
-    c->clock.what = path;
     if (ok && !c->row) ok = (c->row = mem_zalloc((size_t)side->n_vocab, sizeof *c->row, err)) != NULL;
     if (ok && c->now == 1) ok = (fflush(c->kept) == 0 && fseek(c->kept, 0, SEEK_SET) == 0) || keep_failed(err);
     for (size_t i = 0; ok && i < c->n_items; i++) {
@@ -326,6 +329,11 @@ static void print_report(const json_t *report)
     printf("peak memory %.1f MiB\n", get(report, "peak_rss_bytes") / 0x1p20);
 }
 
+static bool describe_sides(struct compare *c, struct unmask_err *err)
+{
+    return describe_side(&c->side[0], &c->side[0], c->s, c->s->compare, err) && describe_side(&c->side[1], &c->side[0], c->s, c->s->args[0], err);
+}
+
 static bool list_items(struct compare *c, struct unmask_err *err)
 {
     c->n_items = c->set.n_questions + c->set.n_texts;
@@ -340,9 +348,10 @@ bool cmd_compare(const struct settings *s, const struct term *t, struct unmask_e
 {
     struct compare c = { .s = s };
     json_t *report = json_object();
-    bool ok = (report || fail(err, E_MEMORY, .hint = NULL)) && eval_set_read(&c.set, s->data, s->limit, err) && list_items(&c, err) && open_kept(&c, err);
+    bool ok = (report || fail(err, E_MEMORY, .hint = NULL)) && eval_set_read(&c.set, s->data, s->limit, err) && describe_sides(&c, err)
+        && list_items(&c, err) && open_kept(&c, err);
     progress_start(&c.clock.progress, s, t);
-    for (c.now = 0; ok && c.now < 2; c.now++) ok = run_side(&c, c.now ? s->args[0] : s->compare, err);
+    for (c.now = 0; ok && c.now < 2; c.now++) ok = run_side(&c, err);
     progress_end(&c.clock.progress);
     if (ok && (ok = fill_report(report, &c, err))) {
         if (s->json) {

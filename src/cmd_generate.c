@@ -15,6 +15,7 @@ bool generator_open(struct generator *g, const struct settings *s, const struct 
                     struct unmask_err *err)
 {
     *g = (struct generator){ .s = s, .t = t };
+    if (s->trace && !trace_open(&g->trace, s->trace, s->force, err)) return false;
     if (!cmd_open_model(s, without_tokenizer, &g->m, &g->session, err)) return false;
     unmask_model_get_info(g->m, &g->info);
     settings_generation(s, g->m, &g->o);
@@ -24,6 +25,7 @@ bool generator_open(struct generator *g, const struct settings *s, const struct 
 
 void generator_close(struct generator *g)
 {
+    outfile_abort(&g->trace);
     unmask_session_close(g->session);
     unmask_close(g->m);
     *g = (struct generator){ .s = NULL };
@@ -114,12 +116,9 @@ static bool run_engine(struct generator *g, const int32_t *ids, size_t n, bool i
 
 bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, struct answer *a, struct unmask_err *err)
 {
-    struct outfile trace = { .path = NULL };
     struct unmask_err traced;
-    struct watch w = { .g = g, .err = &traced };
+    struct watch w = { .g = g, .trace = g->s->trace ? &g->trace : NULL, .err = &traced };
     *a = (struct answer){ .finish = "length" };
-    if (g->s->trace && !trace_open(&trace, g->s->trace, g->s->force, err)) return false;
-    if (g->s->trace) w.trace = &trace;
     bool ok = run_engine(g, ids, n, infill, &w, &a->r, err);
     if (!ok && w.stopped) {                     /* what is behind the stop text was never needed */
         ok = true;
@@ -130,8 +129,7 @@ bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, st
         if (err) *err = traced;
         answer_free(a);
     }
-    if (ok && w.trace) ok = outfile_commit(&trace, err);
-    outfile_abort(&trace);
+    if (ok && w.trace) ok = outfile_commit(w.trace, err);
     const int length = a->r.n_canvas - a->r.n_prompt;
     const bool felt = g->s->origin[OPT_GEN_LENGTH] == FROM_FLAG || a->r.finish != UNMASK_FINISH_STOP;
     if (!infill && a->r.canvas && length < g->o.gen_length && felt)

@@ -4,6 +4,7 @@
 #define CMD_GENERATE_H
 
 #include "cmd.h"
+#include "outfile.h"
 #include "tokenizer.h"
 
 struct generator {
@@ -13,6 +14,7 @@ struct generator {
     struct unmask_session *session;
     struct unmask_model_info info;
     struct unmask_options o;
+    struct outfile trace;       /* of the one run that --trace allows; completed by generate() */
 };
 bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer,
                     struct unmask_err *err);

@@ -116,8 +116,19 @@ bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *er
                 .hint = "Free some space or write to another disk");
 }
 
+/* Is this temporary file, in the folder of o, one that this process writes? */
+static bool writes_itself(const struct outfile *o, const char *temp)
+{
+    struct stat here, there;
+    for (int i = 0; i < MOST_OPEN; i++)
+        if (atomic_load(&open_temps[i].state) == SLOT_OPEN && strcmp(open_temps[i].name, temp) == 0 && fstat(o->folder_fd, &here) == 0
+            && fstat(open_temps[i].folder_fd, &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino) return true;
+    return false;
+}
+
 static bool locked(const struct outfile *o, const char *temp, struct unmask_err *err)
 {
+    if (writes_itself(o, temp)) return fail(err, E_FILE_TARGET, .file = o->path, .found = "another output of this run", .need = "a path of its own for each output");
     return fail(err, E_FILE_LOCKED, .file = o->path, .found = temp, .hint = "Wait until it is done, or choose another path");
 }
 

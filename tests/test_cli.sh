@@ -178,6 +178,7 @@ else echo "skip: the configuration file of all users: no namespace of mounts may
 printf 'compute:\n  thread: 4\n' >"$dir/c.yaml"
 run run -c "$dir/c.yaml" x;                                 refused "an unknown key" 2 'c.yaml: unknown key \(compute.thread, line 2, column 3\).*Did you mean `compute.threads`'
 run run -c "$dir" x;                                        refused "a folder as configuration" 4 'regular file'
+run run -m '' x;                                            refused "a model without a name" 2 '--model.: found an empty path'
 run run -c nosuch x;                                        refused "a configuration that is none" 4 'nosuch'
 run run -c x --no-config y;                                 refused "-c with --no-config" 2 '--config, --no-config'
 (unset HOME XDG_CONFIG_HOME; $unmask run -n 8 x) >"$dir/out" 2>"$dir/err"; status=$?; expect "without HOME" 0 '.' -

@@ -52,6 +52,7 @@ pair "$dir/f32.gguf" $model -t 1
 check "compare: the same figures on one thread" "$(sed 's/"seconds":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")" "$first"
 compare --compare $model;                                 check "only one model" "$status|$(grep -c 'E-CLI-005' "$dir/err")" "2|1"
 pair $model "$dir/none.gguf";                             check "a missing model" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
+TMPDIR=$dir/none pair $model "$dir/none.gguf";            check "... is missed before anything else is done" "$status|$(grep -c 'none.gguf.*E-FILE-001' "$dir/err")" "4|1"
 printf '{"text":"Tom had a red ball."}\n' >"$dir/text.jsonl"
 pair $model tests/data/checkpoints/llada-tiny --data "$dir/text.jsonl"; check "another vocabulary" "$status|$(grep -c 'E-CLI-013' "$dir/err")" "2|1"
 TMPDIR=$dir/none pair $model $model;                      check "no place for what waits" "$status|$(grep -c 'E-FILE-006' "$dir/err")" "4|1"

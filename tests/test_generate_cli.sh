@@ -73,6 +73,7 @@ check "two committed by each step" "$(grep -c '"committed":\[[3-6],[3-6]\],"conf
 run $trace;                                 check "a trace replaces a trace" "$status" 0
 echo precious >"$dir/trace"; run $trace;    expect "but no other file" 2 "$dir/trace: exists already.*--force.*E-FILE-008"
 check "which stays" "$(cat "$dir/trace")" precious
+run run -m "$dir/none" --trace "$dir/trace" x; expect "before a model is looked for" 2 "E-FILE-008"
 run $trace --force;                         check "unless forced" "$status|$(wc -l <"$dir/trace")" "0|3"
 run $trace/none;                            expect "a trace where no folder is" 4 "E-FILE-006"
 $RUNNER sh -c "ulimit -f 1; exec $program run -m $tiny --prompt-ids 3,17,42 --gen-length 40 --block-length 8 --steps 40 --trace $dir/long" >"$dir/out" 2>"$dir/err"; status=$?

@@ -250,7 +250,7 @@ static void two_runs_to_one_target(void **state)
     struct outfile second;
     OK(outfile_open(&o, path_of("two"), true, 0, &err), err);
     assert_false(outfile_open(&second, path_of("two"), true, 0, &err));
-    expect_err(&err, "E-FILE-010", "another run is writing this file", ".unmask-two-", NULL);
+    expect_err(&err, "E-FILE-007", "another output of this run", "a path of its own", NULL);
     OK(outfile_write(&o, "1", 1, &err), err);
     OK(outfile_commit(&o, &err), err);                           /* the first is not disturbed */
     expect_content(path_of("two"), "1");
@@ -266,7 +266,7 @@ static void two_runs_to_one_target(void **state)
     assert_int_equal(waitpid(child, &status, WUNTRACED), child);
     assert_true(WIFSTOPPED(status));
     assert_false(outfile_open(&second, path_of("two"), true, 0, &err));
-    expect_err(&err, "E-FILE-010", NULL);
+    expect_err(&err, "E-FILE-010", "another run is writing this file", ".unmask-two-", NULL);
     kill(child, SIGCONT);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
