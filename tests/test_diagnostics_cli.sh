@@ -100,6 +100,13 @@ case $(uname -m) in x86_64) other=neon ;; *) other=avx2 ;; esac
 (ulimit -f 4; $unmask forward -m $folder --ids 3,17,42,5,6,7,8,9 --logits "$dir/big.npy") >"$dir/out" 2>"$dir/err"
 same "a limit on files: status" "$?" 4
 same "a limit on files: nothing left" "$(ls -A "$dir" | grep -c big.npy)" 0
+mkdir "$dir/disk"       # of 64 KiB, in a namespace of mounts
+if unshare -rm mount -t tmpfs -o size=64k none "$dir/disk" 2>/dev/null; then
+    unshare -rm sh -c 'mount -t tmpfs -o size=64k none "$0" && "$@"; status=$?; [ "$(ls -A "$0")" = "" ] || echo left: "$0"/*; exit $status' "$dir/disk" \
+        $unmask forward -m $folder --ids "$(seq -s, 1 200)" --logits "$dir/disk/l.npy" >"$dir/out" 2>"$dir/err"
+    same "a small disk: status, nothing left" "$? $(cat "$dir/out")" "4 "
+    same "a small disk: what it has and what is needed" "$(grep -c 'l.npy: not enough free space: found 6[0-4]\.[0-9] KiB, need 400\.1 KiB.*E-FILE-009' "$dir/err")" 1
+else echo "skip: forward on a small disk: no namespace of mounts may be made here"; fi
 
 # A checkpoint of 256 MiB, all zeros that take no room on the disk, where 100 MB may be had.
 mkdir "$dir/large"
