@@ -344,12 +344,13 @@ void denoise_begin(struct denoise *d)
     for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
 }
 
-bool denoise_evaluate(struct denoise *d, struct reuse_block block, int n_commits, struct unmask_err *err)
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, int n_commits, const struct candidate **choice, int *n_choice, struct unmask_err *err)
 {
     struct decision by = { .quota = n_commits };
-    int n, k;
+    int n;
     by.rule = commit_rule_of(d->o, &by.parameter);
-    return evaluate(d, block, &by, &n, &k, err);
+    *choice = d->work->candidates;
+    return evaluate(d, block, &by, &n, n_choice, err);
 }
 
 void denoise_commit(struct denoise *d, int position, int32_t token)

@@ -13,8 +13,13 @@ struct forced {
     int32_t *token;                             /* [block]; -1: no candidate              */
     struct replay_sum sum;
     const struct eval_run *run; int number;     /* of the step                            */
-    double right;                               /* of the positions that it commits       */
 };
+
+/* Does the reference's step commit this token there? */
+static bool commits(const struct forced *s, int position, int32_t token)
+{
+    return s->run->step_of[position] == s->number && token == s->run->r.canvas[position];
+}
 
 static void keep(void *user, int position, int32_t token, const float *logits)
 {
@@ -30,7 +35,7 @@ static void compare(void *user, int position, int32_t token, const float *logits
     struct forced *s = user;
     const int at = position - s->start;
     if (at < 0 || at >= s->block || s->token[at] < 0) return;
-    s->right += s->run->step_of[position] == s->number && token == s->run->r.canvas[position];
+    s->sum.right += commits(s, position, token);
     s->sum.rows++;
     s->sum.equal += token == s->token[at];
     s->sum.kl += eval_kl(s->logits + (size_t)at * (size_t)s->n_vocab, logits, s->n_vocab);
@@ -40,7 +45,25 @@ static void again(void *user)
 {
     struct forced *s = user;
     s->sum = (struct replay_sum){ 0 };
-    s->right = 0;
+}
+
+static void add(struct replay_sum *t, const struct replay_sum *s)
+{
+    t->rows += s->rows;
+    t->equal += s->equal;
+    t->kl += s->kl;
+    t->steps += s->steps;
+    t->overlap += s->overlap;
+    t->committed += s->committed;
+    t->right += s->right;
+}
+
+/* Jaccard index of what the reference's step commits, n positions, and what the other's would. */
+static double overlap(const struct forced *s, int n, const struct candidate *choice, int n_choice)
+{
+    int both = 0;
+    for (int i = 0; i < n_choice; i++) both += commits(s, choice[i].position, choice[i].token);
+    return (double)both / (n + n_choice - both);
 }
 
 static int age_bin(int age)
@@ -55,7 +78,7 @@ int replay_youngest(int bin) { return bin ? 1 << (bin - 1) : 0; }
 struct replay_sum replay_total(const struct replay *r)
 {
     struct replay_sum t = { 0 };
-    for (int i = 0; i < REPLAY_AGES; i++) t = (struct replay_sum){ t.rows + r->age[i].rows, t.equal + r->age[i].equal, t.kl + r->age[i].kl };
+    for (int i = 0; i < REPLAY_AGES; i++) add(&t, &r->age[i]);
     return t;
 }
 
@@ -69,18 +92,19 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
     again(forced);
     memset(forced->token, -1, (size_t)forced->block * sizeof *forced->token);
     const uint64_t before = d[1].row_layers;
-    int commits = 0;
-    for (int p = 0; p < run->r.n_canvas; p++) commits += run->step_of[p] == number;
+    const struct candidate *choice;             /* in the end, of the other                */
+    int n = 0, n_choice;
+    for (int p = 0; p < run->r.n_canvas; p++) n += run->step_of[p] == number;
     for (int i = 0; i < 2; i++) {
         d[i].steps = number - 1;
-        if (!denoise_evaluate(&d[i], block, commits, err)) return false;
+        if (!denoise_evaluate(&d[i], block, n, &choice, &n_choice, err)) return false;
     }
     const int branches = d[1].o->cfg_scale > 0 ? 2 : 1;
     *age = d[1].row_layers - before >= (uint64_t)branches * (uint64_t)d[1].n_canvas * (uint64_t)d[1].m->h.n_layer ? 0 : *age + 1;
-    struct replay_sum *at = &r->age[age_bin(*age)];
-    *at = (struct replay_sum){ at->rows + forced->sum.rows, at->equal + forced->sum.equal, at->kl + forced->sum.kl };
-    r->committed += commits;
-    r->right += forced->right;
+    forced->sum.steps = 1;
+    forced->sum.overlap = overlap(forced, n, choice, n_choice);
+    forced->sum.committed = n;
+    add(&r->age[age_bin(*age)], &forced->sum);
     for (int p = 0; p < run->r.n_canvas; p++)
         for (int i = 0; i < 2 && run->step_of[p] == number; i++) denoise_commit(&d[i], p, run->r.canvas[p]);
     return true;

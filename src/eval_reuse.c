@@ -214,8 +214,8 @@ static json_t *ages(const struct replay *r)
     json_t *list = json_array();
     for (int i = 0; i < REPLAY_AGES; i++) {
         const struct replay_sum *s = &r->age[i];
-        if (s->rows > 0) json_array_append_new(list, json_pack("{s:i,s:f,s:f,s:o}", "age", replay_youngest(i), "rows", s->rows, "agreement", s->equal / s->rows,
-                                                               "kl", number(s->kl / s->rows)));
+        if (s->rows > 0) json_array_append_new(list, json_pack("{s:i,s:f,s:f,s:f,s:o}", "age", replay_youngest(i), "rows", s->rows, "agreement", s->equal / s->rows,
+                                                               "commit_overlap", s->overlap / s->steps, "kl", number(s->kl / s->rows)));
     }
     return list;
 }
@@ -227,7 +227,8 @@ static void put_texts(json_t *o, const struct eval_reuse *e, size_t n, double *d
     double mean;
     put_agreement(o, e, n);
     put(o, "agreement_teacher", ratio(t.equal, t.rows));
-    put(o, "agreement_committed", ratio(e->replay.right, e->replay.committed));
+    put(o, "agreement_committed", ratio(t.right, t.committed));
+    put(o, "commit_overlap", ratio(t.overlap, t.steps));
     put(o, "kl", ratio(t.kl, t.rows));
     json_object_set_new(o, "by_age", ages(&e->replay));
     put(o, "nll", nll(a, n));
@@ -305,8 +306,8 @@ static void print_report(const struct eval_reuse *e, const json_t *report)
             printf("  exact match   %.1f %%, %s %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * get(o, "score"), b, 100 * get(o, "score_exact"),
                    100 * json_number_value(json_array_get(difference, 0)), 100 * json_number_value(json_array_get(difference, 1)));
         } else {
-            printf("  on the states of %s: best token equal %.4f (%.4f where it commits), KL %.5f nats\n", b, get(o, "agreement_teacher"),
-                   get(o, "agreement_committed"), get(o, "kl"));
+            printf("  on the states of %s: best token equal %.4f (%.4f where it commits), overlap of what both commit %.4f, KL %.5f nats\n", b,
+                   get(o, "agreement_teacher"), get(o, "agreement_committed"), get(o, "commit_overlap"), get(o, "kl"));
             json_array_foreach(json_object_get(o, "by_age"), i, age)
                 printf("    %3.0f steps and more since every row was computed: %.4f, %.5f (%.0f rows)\n", get(age, "age"), get(age, "agreement"), get(age, "kl"), get(age, "rows"));
             printf("  likelihood    %.4f nats per token, %s %.4f, %s in %.0f steps %.4f\n", get(o, "nll"), b, get(o, "nll_exact"), b, get(o, "steps_fewer_steps"), get(o, "nll_fewer_steps"));

@@ -10,11 +10,11 @@ has() { grep -c "\"$1\":$2[,}]" "$dir/out"; }
 
 compare --reuse exact --against none --limit 1 --mc 16
 check "exact against none: status and errors" "$status|$(cat "$dir/err")" "0|"
-for field in '"agreement_free":1.0' '"agreement_teacher":1.0' '"kl":0.0' '"rows_per_place":128.0'; do
+for field in '"agreement_free":1.0' '"agreement_teacher":1.0' '"agreement_committed":1.0' '"commit_overlap":1.0,"kl":0.0' '"rows_per_place":128.0'; do
     check "exact against none: $field" "$(grep -c "$field" "$dir/out")" 1
 done
 check "the same likelihood" "$(sed 's/.*"nll":\([0-9.]*\),"nll_exact":\([0-9.]*\),.*/\1 \2/' "$dir/out" | awk '{ print ($1 == $2 && $1 > 0.5 && $1 < 5) }')" 1
-for field in agreement_free score score_exact rows_per_place speedup agreement_teacher kl nll nll_exact nll_fewer_steps distinct distinct_exact \
+for field in agreement_free score score_exact rows_per_place speedup agreement_teacher agreement_committed commit_overlap kl nll nll_exact nll_fewer_steps distinct distinct_exact \
              seconds seconds_exact seconds_none; do
     check "field $field" "$(grep -c "\"$field\":" "$dir/out")" 1
 done
@@ -25,6 +25,9 @@ first=$(sed 's/"seconds[a-z_]*":[^,}]*//g; s/"speedup":[^,}]*//g; s/"[a-z_]*fewe
 compare --reuse fast --against exact --limit 1 --mc 16 -t 1
 again=$(sed 's/"seconds[a-z_]*":[^,}]*//g; s/"speedup":[^,}]*//g; s/"[a-z_]*fewer_steps":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
 check "the same figures on one thread" "$again" "$first"
+# One candidate cannot be more than one of two commits, but where a block begins: a step of 16.
+compare --reuse fast,candidates=1 --against exact --limit 1 --mc 4
+check "one candidate for two commits" "$(sed 's/.*"agreement_committed":\([0-9.]*\),"commit_overlap":\([0-9.]*\),.*/\1 \2/' "$dir/out" | awk '{ most = 17 / 32; print ($1 > 0.1 && $1 <= most && $2 > 0.1 && $2 <= $1) }')" 1
 
 compare --reuse nothing --against exact;                  check "an unknown profile" "$status|$(grep -c 'E-GEN-001' "$dir/err")" "2|1"
 printf '{"x":1}\n' >"$dir/bad.jsonl"
