@@ -259,90 +259,104 @@ static void stores_round(void **state)
     pool_close(pool);
 }
 
+/* Runs of the test model. */
+struct runs { struct unmask_model *m; struct unmask_session *s; };
+static const int32_t given[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
+enum { MASK_ID = 500, GEN = 48 };
+
+static void runs_open(struct runs *runs)
+{
+    struct unmask_err err;
+    OK(unmask_open(&runs->m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
+    OK(unmask_session_open(&runs->s, runs->m, 2, &err), err);
+}
+
+static void runs_close(struct runs *runs)
+{
+    unmask_session_close(runs->s);
+    unmask_close(runs->m);
+}
+
+/* Three blocks of 16 behind what is given, to the end, two commits a step. */
+static struct unmask_options run_options(const struct runs *runs, const char *reuse)
+{
+    struct unmask_options o;
+    unmask_options_default(runs->m, &o);
+    o.gen_length = GEN;
+    o.block_length = 16;
+    o.steps = GEN / 2;
+    o.threshold = o.factor = 0;
+    o.early_stop = false;
+    o.reuse = reuse;
+    return o;
+}
+
+static void run(struct unmask_session *s, const struct unmask_options *o, struct unmask_result *res)
+{
+    struct unmask_err err;
+    OK(unmask_generate(s, given, ARRAY_LEN(given), o, NULL, NULL, res, &err), err);
+    for (int i = 0; i < res->n_canvas; i++) assert_int_not_equal(res->canvas[i], MASK_ID);
+}
+
 /* Every profile fills the canvas; those that compute every row agree to the bit, confidences included, whatever the kind
- * of store is that both use. */
+ * of store is that both use and the number of threads. */
 static void profiles_run(void **state)
 {
     (void)state;
     struct unmask_err err;
-    struct unmask_model *m;
-    struct unmask_session *s, *other;
-    const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
-    OK(unmask_open(&m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
-    OK(unmask_session_open(&s, m, 2, &err), err);
-    OK(unmask_session_open(&other, m, 3, &err), err);
-    const char *const kinds[] = { "kv_f32", "kv_f16", "kv_i8", "kv_i4", "hidden" };
-    for (size_t kind = 0; kind < ARRAY_LEN(kinds); kind++)
+    struct unmask_session *other;
+    struct unmask_result res;
+    struct runs runs;
+    runs_open(&runs);
+    OK(unmask_session_open(&other, runs.m, 3, &err), err);
+    for (size_t kind = 0; store_kinds[kind]; kind++)
         for (int cfg = 0; cfg < 2; cfg++) {
             struct unmask_result yardstick = { 0 };
             for (const struct reuse_profile *p = reuse_profiles; p->name; p++) {
-                struct unmask_options o;
-                struct unmask_result res;
-                unmask_options_default(m, &o);
-                o.gen_length = 48;
-                o.block_length = 16;
-                o.early_stop = false;
+                struct unmask_options o = run_options(&runs, p->name);
+                o.steps = 0;
                 o.threshold = 0.3f;
                 o.cfg_scale = (float)cfg;
-                o.reuse = p->name;
-                o.store = kinds[kind];
-                OK(unmask_generate(p->every == 1 && p->all_logits ? other : s, prompt, 8, &o, NULL, NULL, &res, &err), err);
-                int32_t mask = 500;
-                for (int i = 0; i < res.n_canvas; i++) assert_int_not_equal(res.canvas[i], mask);
-                if (!strcmp(p->name, "none")) {
+                o.store = store_kinds[kind]->name;
+                run(p->all_logits ? other : runs.s, &o, &res);
+                if (p->all_logits) {
                     yardstick = res;
                     continue;
                 }
+                const uint64_t all = (uint64_t)res.passes * (uint64_t)res.n_canvas;
                 if (p->every == 1) {
                     assert_memory_equal(res.canvas, yardstick.canvas, (size_t)res.n_canvas * sizeof *res.canvas);
                     assert_memory_equal(res.confidence, yardstick.confidence, (size_t)res.n_canvas * sizeof *res.confidence);
-                } else assert_true(res.rows < (uint64_t)res.passes * (uint64_t)res.n_canvas || (res.rows == (uint64_t)res.passes * (uint64_t)res.n_canvas && !p->candidates));
+                } else assert_true(res.rows < all || (res.rows == all && !p->candidates));
                 unmask_result_free(&res);
             }
             unmask_result_free(&yardstick);
         }
-    struct unmask_options o;
-    struct unmask_result res;
-    unmask_options_default(m, &o);
-    o.reuse = "nothing";
-    assert_false(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res, &err));
+    const struct unmask_options o = run_options(&runs, "nothing");
+    assert_false(unmask_generate(runs.s, given, ARRAY_LEN(given), &o, NULL, NULL, &res, &err));
     expect_err(&err, "E-GEN-001", "reuse", "nothing", "balanced", NULL);
     unmask_session_close(other);
-    unmask_session_close(s);
-    unmask_close(m);
+    runs_close(&runs);
 }
 
 /* A row that goes through one layer of three counts as a third, in every kind of store and with guidance; and the canvas is filled. */
 static void parts_count_as_shares(void **state)
 {
     (void)state;
-    struct unmask_err err;
-    struct unmask_model *m;
-    struct unmask_session *s;
-    const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
-    OK(unmask_open(&m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
-    OK(unmask_session_open(&s, m, 2, &err), err);
+    struct unmask_result res;
+    struct runs runs;
+    runs_open(&runs);
     for (size_t kind = 0; store_kinds[kind]; kind++)
         for (int cfg = 0; cfg < 2; cfg++) {
-            struct unmask_options o;
-            struct unmask_result res;
-            unmask_options_default(m, &o);
-            o.gen_length = 48;
-            o.block_length = 16;
-            o.steps = 24;
-            o.threshold = o.factor = 0;
-            o.early_stop = false;
+            struct unmask_options o = run_options(&runs, "dual,deep=1,depth=67");
             o.cfg_scale = (float)cfg;
-            o.reuse = "dual,deep=1,depth=67";
             o.store = store_kinds[kind]->name;
-            OK(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res, &err), err);
-            for (int i = 0; i < res.n_canvas; i++) assert_int_not_equal(res.canvas[i], 500);
+            run(runs.s, &o, &res);
             const int full = 3 * 56 * 3, others = (24 - 3) * (16 * 3 + 40 * 1);     /* layers: three steps over all rows, and the others */
             assert_int_equal(res.rows, ((full + others) * (1 + cfg) + 1) / 3);
             unmask_result_free(&res);
         }
-    unmask_session_close(s);
-    unmask_close(m);
+    runs_close(&runs);
 }
 
 /* Rows per position of an answer of 128 behind a prompt of 384, blocks of 32, `commits` a step, the first pass over all rows
@@ -470,24 +484,13 @@ static void audits_measure_and_adapt(void **state)
 static void endless_doubts_are_the_full_recomputation(void **state)
 {
     (void)state;
-    struct unmask_err err;
-    struct unmask_model *m;
-    struct unmask_session *s;
-    const int32_t prompt[] = { 480, 506, 308, 269, 507, 10, 10, 49 };
     const char *const profiles[] = { "exact", "fast,candidates=0,margin=10000,spare=16000000,extra=100", "fast,candidates=0" };
     struct unmask_result res[ARRAY_LEN(profiles)];
-    OK(unmask_open(&m, "tests/data/checkpoints/llada-gqa", NULL, &err), err);
-    OK(unmask_session_open(&s, m, 2, &err), err);
+    struct runs runs;
+    runs_open(&runs);
     for (size_t i = 0; i < ARRAY_LEN(profiles); i++) {
-        struct unmask_options o;
-        unmask_options_default(m, &o);
-        o.gen_length = 48;
-        o.block_length = 16;
-        o.steps = 24;
-        o.threshold = o.factor = 0;
-        o.early_stop = false;
-        o.reuse = profiles[i];
-        OK(unmask_generate(s, prompt, 8, &o, NULL, NULL, &res[i], &err), err);
+        const struct unmask_options o = run_options(&runs, profiles[i]);
+        run(runs.s, &o, &res[i]);
     }
     const size_t n = (size_t)res[0].n_canvas;
     assert_memory_equal(res[0].canvas, res[1].canvas, n * sizeof *res[0].canvas);
@@ -495,8 +498,7 @@ static void endless_doubts_are_the_full_recomputation(void **state)
     assert_true(res[1].audit.refreshes > 10 && res[1].audit.audits == res[1].audit.refreshes && res[1].audit.largest > 0);
     assert_true(memcmp(res[0].confidence, res[2].confidence, n * sizeof(float)) && res[2].audit.audits == 0);
     for (size_t i = 0; i < ARRAY_LEN(profiles); i++) unmask_result_free(&res[i]);
-    unmask_session_close(s);
-    unmask_close(m);
+    runs_close(&runs);
 }
 
 int main(void)
