@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "cmd.h"
-#include "eval_stats.h"
+#include "eval_figures.h"
 #include "likelihood.h"
 #include "mem.h"
 #include "model.h"
@@ -211,10 +211,6 @@ static bool run_side(struct compare *c, struct unmask_err *err)
 
 /* ---- the report ---- */
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-static json_t *pair(struct interval i) { return json_pack("[o,o]", number(i.low), number(i.high)); }
-static void put(json_t *o, const char *key, double v) { json_object_set_new(o, key, number(v)); }
-
 static void put_teacher(json_t *o, const struct compare *c, const struct item *items, size_t n, bool texts, double *work)
 {
     struct level all = { 0, 0, 0 };
@@ -222,18 +218,18 @@ static void put_teacher(json_t *o, const struct compare *c, const struct item *i
     for (int i = 0; i < LEVELS; i++) {
         const struct level *l = &c->sums[texts][i];
         all = (struct level){ all.rows + l->rows, all.equal + l->equal, all.kl + l->kl };
-        json_array_append_new(list, json_pack("{s:f,s:f,s:o,s:o}", "masked", (double)(i + 1) / LEVELS, "rows", l->rows, "agreement", number(l->equal / l->rows),
-                                              "kl", number(l->kl / l->rows)));
+        json_array_append_new(list, json_pack("{s:f,s:f,s:o,s:o}", "masked", (double)(i + 1) / LEVELS, "rows", l->rows, "agreement", figure(l->equal / l->rows),
+                                              "kl", figure(l->kl / l->rows)));
     }
     for (size_t i = 0; i < n; i++) {
         work[i] = items[i].kl;
         work[n + i] = items[i].rows;
     }
     const double kl = all.kl / all.rows, half = eval_ratio_half(work, work + n, n);
-    put(o, "rows", all.rows);
-    put(o, "agreement_teacher", all.equal / all.rows);
-    put(o, "kl", kl);
-    json_object_set_new(o, "kl_interval", pair((struct interval){ kl - half, kl + half }));
+    figure_put(o, "rows", all.rows);
+    figure_put(o, "agreement_teacher", all.equal / all.rows);
+    figure_put(o, "kl", kl);
+    figure_put_interval(o, "kl_interval", (struct interval){ kl - half, kl + half });
     json_object_set_new(o, "levels", list);
 }
 
@@ -247,10 +243,10 @@ static void put_likelihood(json_t *o, const struct item *items, size_t n, double
         tokens += work[n + i];
     }
     const double difference = (nats[1] - nats[0]) / tokens, half = eval_ratio_half(work, work + n, n);
-    put(o, "tokens", tokens);
-    put(o, "nll_a", nats[0] / tokens);
-    put(o, "nll_b", nats[1] / tokens);
-    json_object_set_new(o, "nll_difference_interval", pair((struct interval){ difference - half, difference + half }));
+    figure_put(o, "tokens", tokens);
+    figure_put(o, "nll_a", nats[0] / tokens);
+    figure_put(o, "nll_b", nats[1] / tokens);
+    figure_put_interval(o, "nll_difference_interval", (struct interval){ difference - half, difference + half });
 }
 
 static void put_generation(json_t *o, const struct item *items, size_t n, bool texts)
@@ -264,16 +260,16 @@ static void put_generation(json_t *o, const struct item *items, size_t n, bool t
         both += items[i].right[0] && items[i].right[1];
     }
     const double count = (double)n;
-    put(o, "agreement_free", equal / positions);
-    put(o, "differing", 1 - equal / positions);
+    figure_put(o, "agreement_free", equal / positions);
+    figure_put(o, "differing", 1 - equal / positions);
     json_object_set_new(o, "n", json_integer((json_int_t)n));
     json_object_set_new(o, "whole", json_integer((json_int_t)whole));
     if (texts) return;
-    put(o, "score_a", right[0] / count);
-    put(o, "score_b", right[1] / count);
-    json_object_set_new(o, "score_a_interval", pair(eval_wilson(right[0], count)));
-    json_object_set_new(o, "score_b_interval", pair(eval_wilson(right[1], count)));
-    json_object_set_new(o, "score_difference_interval", pair(eval_paired_shares(both, right[1] - both, right[0] - both, count)));
+    figure_put(o, "score_a", right[0] / count);
+    figure_put(o, "score_b", right[1] / count);
+    figure_put_interval(o, "score_a_interval", eval_wilson(right[0], count));
+    figure_put_interval(o, "score_b_interval", eval_wilson(right[1], count));
+    figure_put_interval(o, "score_difference_interval", eval_paired_shares(both, right[1] - both, right[0] - both, count));
 }
 
 static bool put_kind(json_t *report, const struct compare *c, bool texts, struct unmask_err *err)
@@ -303,30 +299,33 @@ static bool fill_report(json_t *report, const struct compare *c, struct unmask_e
     return true;
 }
 
-static double get(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
-static double end_of(const json_t *o, const char *key, size_t i) { return json_number_value(json_array_get(json_object_get(o, key), i)); }
+
+static void print_kind(const json_t *o, bool texts)
+{
+    const struct interval kl = figure_get_interval(o, "kl_interval"), nll = figure_get_interval(o, "nll_difference_interval"), score = figure_get_interval(o, "score_difference_interval");
+    const json_t *level;
+    size_t i;
+    printf("%s (%.0f)\n  at the masks of given lines: KL(A || B) %.5f nats (95 %% interval %.5f to %.5f), best token equal %.4f\n", texts ? "texts" : "questions", figure_get(o, "n"),
+           figure_get(o, "kl"), kl.low, kl.high, figure_get(o, "agreement_teacher"));
+    json_array_foreach(json_object_get(o, "levels"), i, level)
+        printf("    %3.0f %% masked: %.5f, %.4f (%.0f rows)\n", 100 * figure_get(level, "masked"), figure_get(level, "kl"), figure_get(level, "agreement"), figure_get(level, "rows"));
+    printf("  likelihood    at most %.4f and %.4f nats per token (95 %% interval of the difference %+.4f to %+.4f)\n", figure_get(o, "nll_a"), figure_get(o, "nll_b"), nll.low, nll.high);
+    printf("  written       %.2f %% of the tokens differ; %.0f of %.0f answers are equal\n", 100 * figure_get(o, "differing"), figure_get(o, "whole"), figure_get(o, "n"));
+    if (!texts) printf("  exact match   %.1f %% and %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * figure_get(o, "score_a"), 100 * figure_get(o, "score_b"),
+                       100 * score.low, 100 * score.high);
+}
 
 static void print_report(const json_t *report)
 {
     for (int k = 0; k < 2; k++) {
         const json_t *o = json_object_get(report, k ? "b" : "a");
-        printf("%s  %s, %.1f MiB of weights\n", k ? "B" : "A", json_string_value(json_object_get(o, "model")), get(o, "weight_bytes") / 0x1p20);
+        printf("%s  %s, %.1f MiB of weights\n", k ? "B" : "A", json_string_value(json_object_get(o, "model")), figure_get(o, "weight_bytes") / 0x1p20);
     }
     for (int k = 0; k < 2; k++) {
-        const json_t *o = json_object_get(report, k ? "stories" : "assistant"), *level;
-        size_t i;
-        if (!o) continue;
-        printf("%s (%.0f)\n  at the masks of given lines: KL(A || B) %.5f nats (95 %% interval %.5f to %.5f), best token equal %.4f\n", k ? "texts" : "questions", get(o, "n"),
-               get(o, "kl"), end_of(o, "kl_interval", 0), end_of(o, "kl_interval", 1), get(o, "agreement_teacher"));
-        json_array_foreach(json_object_get(o, "levels"), i, level)
-            printf("    %3.0f %% masked: %.5f, %.4f (%.0f rows)\n", 100 * get(level, "masked"), get(level, "kl"), get(level, "agreement"), get(level, "rows"));
-        printf("  likelihood    at most %.4f and %.4f nats per token (95 %% interval of the difference %+.4f to %+.4f)\n", get(o, "nll_a"), get(o, "nll_b"),
-               end_of(o, "nll_difference_interval", 0), end_of(o, "nll_difference_interval", 1));
-        printf("  written       %.2f %% of the tokens differ; %.0f of %.0f answers are equal\n", 100 * get(o, "differing"), get(o, "whole"), get(o, "n"));
-        if (!k) printf("  exact match   %.1f %% and %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * get(o, "score_a"), 100 * get(o, "score_b"),
-                       100 * end_of(o, "score_difference_interval", 0), 100 * end_of(o, "score_difference_interval", 1));
+        const json_t *o = json_object_get(report, k ? "stories" : "assistant");
+        if (o) print_kind(o, k);
     }
-    printf("peak memory %.1f MiB\n", get(report, "peak_rss_bytes") / 0x1p20);
+    printf("peak memory %.1f MiB\n", figure_get(report, "peak_rss_bytes") / 0x1p20);
 }
 
 static bool describe_sides(struct compare *c, struct unmask_err *err)
@@ -354,10 +353,8 @@ bool cmd_compare(const struct settings *s, const struct term *t, struct unmask_e
     for (c.now = 0; ok && c.now < 2; c.now++) ok = run_side(&c, err);
     progress_end(&c.clock.progress);
     if (ok && (ok = fill_report(report, &c, err))) {
-        if (s->json) {
-            json_dumpf(report, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
-            putchar('\n');
-        } else print_report(report);
+        if (s->json) figures_write(report);
+        else print_report(report);
     }
     for (size_t i = 0; i < c.n_items && c.items; i++) {
         for (int k = 0; k < 2; k++) eval_run_free(&c.items[i].run[k]);

@@ -52,16 +52,16 @@ static void commit(struct reuse_state *r, bool *is_mask, int from, int to)
 static bool plan_steps(struct planning *p, struct unmask_err *err)
 {
     const int n = p->need.n_tokens, start = n - p->gen_length, block = p->block_length, end = start + block < n ? start + block : n;
-    int *ints = mem_zalloc((size_t)n, 5 * sizeof *ints, err);
-    bool *flags = mem_zalloc((size_t)n, 2 * sizeof *flags, err);
-    float *confidence = mem_zalloc((size_t)n, sizeof *confidence, err);
-    struct span *span = mem_zalloc((size_t)n, sizeof *span, err);
-    struct reuse_rank *rank = mem_zalloc((size_t)n, sizeof *rank, err);
-    const bool ok = ints && flags && confidence && span && rank;
+    struct reuse_state r = { .n = 0 };
+    struct reuse_rows rows = { .n_rows = 0 };
+    size_t used = 0;
+    reuse_lay_out(&r, &rows, NULL, &used, n);
+    bool *is_mask = mem_zalloc((size_t)n, sizeof *is_mask, err);
+    uint8_t *memory = is_mask ? mem_aligned(used, err) : NULL;
+    const bool ok = memory != NULL;
     if (ok) {
-        bool *is_mask = flags + n;
-        struct reuse_state r = { .changed = flags, .age = ints, .confidence = confidence, .order = ints + n, .computed = ints + 4 * n, .rank = rank };
-        struct reuse_rows rows = { .rows = ints + 2 * n, .need = ints + 3 * n, .span = span };
+        used = 0;
+        reuse_lay_out(&r, &rows, memory, &used, n);
         for (int i = start; i < n; i++) is_mask[i] = true;
         reuse_begin(&r, &p->reuse, n, p->m->h.n_layer);
         plan_step(&r, is_mask, (struct reuse_block){ start, end, 0 }, &rows, &p->steps[FULL]);
@@ -71,11 +71,8 @@ static bool plan_steps(struct planning *p, struct unmask_err *err)
         p->steps[BLOCK] = p->steps[FULL];
         if (end < n) plan_step(&r, is_mask, (struct reuse_block){ end, end + block < n ? end + block : n, 0 }, &rows, &p->steps[BLOCK]);
     }
-    mem_free(ints);
-    mem_free(flags);
-    mem_free(confidence);
-    mem_free(span);
-    mem_free(rank);
+    mem_free(is_mask);
+    mem_free(memory);
     return ok;
 }
 

@@ -49,16 +49,8 @@ static size_t lay_out(struct denoise_work *w, uint8_t *base, const struct unmask
     w->candidates = mem_lay(base, &used, n * sizeof *w->candidates);
     w->stale = mem_lay(base, &used, n * sizeof *w->stale);
     w->head_rows = mem_lay(base, &used, LOGIT_ROWS * sizeof *w->head_rows);
-    w->plan.rows = mem_lay(base, &used, n * sizeof *w->plan.rows);
-    w->plan.span = mem_lay(base, &used, n * sizeof *w->plan.span);
-    w->plan.need = mem_lay(base, &used, n * sizeof *w->plan.need);
+    reuse_lay_out(&w->reuse, &w->plan, base, &used, max_tokens);
     w->need = mem_lay(base, &used, branches * n * sizeof *w->need);
-    w->reuse.changed = mem_lay(base, &used, n * sizeof *w->reuse.changed);
-    w->reuse.age = mem_lay(base, &used, n * sizeof *w->reuse.age);
-    w->reuse.confidence = mem_lay(base, &used, n * sizeof *w->reuse.confidence);
-    w->reuse.computed = mem_lay(base, &used, n * sizeof *w->reuse.computed);
-    w->reuse.order = mem_lay(base, &used, n * sizeof *w->reuse.order);
-    w->reuse.rank = mem_lay(base, &used, n * sizeof *w->reuse.rank);
     w->committed = mem_lay(base, &used, n * sizeof *w->committed);
     w->confidence = mem_lay(base, &used, n * sizeof *w->confidence);
     w->margin = mem_lay(base, &used, n * sizeof *w->margin);
@@ -298,12 +290,12 @@ static bool evaluate(struct denoise *d, struct reuse_block block, const struct d
     for (int i = 0; i < d->n_canvas; i++) w->is_mask[i] = d->canvas[i] == d->m->h.mask_id;
     audit_step(a);
     reuse_plan(&w->reuse, w->is_mask, block, &w->plan);
-    const bool extra = w->plan.period && audit_due(a);
-    if (extra) reuse_plan_lean(&w->reuse, w->is_mask, block, &w->plan);
+    const bool audited = w->plan.period && audit_due(a);
+    if (audited) reuse_plan_lean(&w->reuse, w->is_mask, block, &w->plan);
     if (!pass_candidates(d, block, n, err)) return false;
     *k = by->rule->select(w->candidates, *n, by->quota, by->parameter);
-    const bool doubts = !extra && !w->plan.full && audit_doubts(a, age, by->rule, by->parameter, w->candidates, *n, *k);
-    if (extra || doubts) {
+    const bool doubts = !audited && !w->plan.full && audit_doubts(a, age, by->rule, by->parameter, w->candidates, *n, *k);
+    if (audited || doubts) {
         const int n_stale = *n, k_stale = *k;
         memcpy(w->stale, w->candidates, (size_t)n_stale * sizeof *w->stale);
         if (d->on_again) d->on_again(d->user);

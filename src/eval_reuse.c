@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "eval_figures.h"
 #include "eval_replay.h"
-#include "eval_stats.h"
 #include "likelihood.h"
 #include "mem.h"
 
@@ -145,35 +145,31 @@ static void end(struct eval_reuse *e)
 
 /* ---- the report ---- */
 
-static json_t *number(double v) { return isfinite(v) ? json_real(v) : json_null(); }
-static json_t *pair(struct interval i) { return json_pack("[o,o]", number(i.low), number(i.high)); }
 static double ratio(double a, double b) { return b > 0 ? a / b : NAN; }
-
-static void put(json_t *o, const char *key, double v) { json_object_set_new(o, key, number(v)); }
 
 static void put_cost(json_t *o, const struct eval_reuse *e)
 {
     const struct side *a = &e->side[OTHER], *b = &e->side[REFERENCE], *none = &e->side[NONE];
-    put(o, "rows_per_place", ratio(a->rows, a->positions));
-    put(o, "rows_per_place_exact", ratio(b->rows, b->positions));
-    put(o, "passes", a->passes);
-    put(o, "passes_exact", b->passes);
-    put(o, "bytes_read", a->bytes_read);
-    put(o, "bytes_read_exact", b->bytes_read);
+    figure_put(o, "rows_per_place", ratio(a->rows, a->positions));
+    figure_put(o, "rows_per_place_exact", ratio(b->rows, b->positions));
+    figure_put(o, "passes", a->passes);
+    figure_put(o, "passes_exact", b->passes);
+    figure_put(o, "bytes_read", a->bytes_read);
+    figure_put(o, "bytes_read_exact", b->bytes_read);
     json_object_set_new(o, "audit", json_pack("{s:f,s:f,s:f,s:f}", "audits", a->audits, "disagreements", a->disagreements, "refreshes", a->refreshes,
                                               "largest_error", a->largest));
-    put(o, "seconds", a->seconds);
-    put(o, "seconds_exact", b->seconds);
-    put(o, "seconds_none", none->seconds);
-    put(o, "speedup", ratio(none->seconds, a->seconds));
+    figure_put(o, "seconds", a->seconds);
+    figure_put(o, "seconds_exact", b->seconds);
+    figure_put(o, "seconds_none", none->seconds);
+    figure_put(o, "speedup", ratio(none->seconds, a->seconds));
 }
 
 static void put_agreement(json_t *o, const struct eval_reuse *e, size_t n)
 {
-    put(o, "agreement_free", ratio(e->equal, e->positions));
+    figure_put(o, "agreement_free", ratio(e->equal, e->positions));
     json_object_set_new(o, "n", json_integer((json_int_t)n));
     json_object_set_new(o, "whole", json_integer((json_int_t)e->whole));
-    put(o, "first_difference", ratio(e->first_sum, e->differing));      /* mean step, over the answers that differ */
+    figure_put(o, "first_difference", ratio(e->first_sum, e->differing));      /* mean step, over the answers that differ */
 }
 
 static bool questions(struct eval_reuse *e, json_t *report, struct unmask_err *err)
@@ -189,10 +185,10 @@ static bool questions(struct eval_reuse *e, json_t *report, struct unmask_err *e
         json_t *o = json_object();
         const double a = e->side[OTHER].right, b = e->side[REFERENCE].right, count = (double)n;
         put_agreement(o, e, n);
-        put(o, "score", a / count);
-        put(o, "score_exact", b / count);
-        json_object_set_new(o, "score_interval", pair(eval_wilson(a, count)));
-        json_object_set_new(o, "score_difference_interval", pair(eval_paired_shares(e->both, a - e->both, b - e->both, count)));
+        figure_put(o, "score", a / count);
+        figure_put(o, "score_exact", b / count);
+        figure_put_interval(o, "score_interval", eval_wilson(a, count));
+        figure_put_interval(o, "score_difference_interval", eval_paired_shares(e->both, a - e->both, b - e->both, count));
         put_cost(o, e);
         json_object_set_new(report, "assistant", o);
     }
@@ -215,7 +211,7 @@ static json_t *ages(const struct replay *r)
     for (int i = 0; i < REPLAY_AGES; i++) {
         const struct replay_sum *s = &r->age[i];
         if (s->rows > 0) json_array_append_new(list, json_pack("{s:i,s:f,s:f,s:f,s:o}", "age", replay_youngest(i), "rows", s->rows, "agreement", s->equal / s->rows,
-                                                               "commit_overlap", s->overlap / s->steps, "kl", number(s->kl / s->rows)));
+                                                               "commit_overlap", s->overlap / s->steps, "kl", figure(s->kl / s->rows)));
     }
     return list;
 }
@@ -226,22 +222,22 @@ static void put_texts(json_t *o, const struct eval_reuse *e, size_t n, double *d
     const struct replay_sum t = replay_total(&e->replay);
     double mean;
     put_agreement(o, e, n);
-    put(o, "agreement_teacher", ratio(t.equal, t.rows));
-    put(o, "agreement_committed", ratio(t.right, t.committed));
-    put(o, "commit_overlap", ratio(t.overlap, t.steps));
-    put(o, "kl", ratio(t.kl, t.rows));
+    figure_put(o, "agreement_teacher", ratio(t.equal, t.rows));
+    figure_put(o, "agreement_committed", ratio(t.right, t.committed));
+    figure_put(o, "commit_overlap", ratio(t.overlap, t.steps));
+    figure_put(o, "kl", ratio(t.kl, t.rows));
     json_object_set_new(o, "by_age", ages(&e->replay));
-    put(o, "nll", nll(a, n));
-    put(o, "nll_exact", nll(b, n));
-    put(o, "nll_fewer_steps", nll(fewer, n));
+    figure_put(o, "nll", nll(a, n));
+    figure_put(o, "nll_exact", nll(b, n));
+    figure_put(o, "nll_fewer_steps", nll(fewer, n));
     for (size_t i = 0; i < n; i++) difference[i] = a->nats[i] / a->tokens[i] - b->nats[i] / b->tokens[i];
-    json_object_set_new(o, "nll_difference_interval", pair(eval_mean(difference, n, &mean)));
-    put(o, "distinct", ratio(a->distinct, a->pairs));
-    put(o, "distinct_exact", ratio(b->distinct, b->pairs));
-    put(o, "distinct_fewer_steps", ratio(fewer->distinct, fewer->pairs));
+    figure_put_interval(o, "nll_difference_interval", eval_mean(difference, n, &mean));
+    figure_put(o, "distinct", ratio(a->distinct, a->pairs));
+    figure_put(o, "distinct_exact", ratio(b->distinct, b->pairs));
+    figure_put(o, "distinct_fewer_steps", ratio(fewer->distinct, fewer->pairs));
     put_cost(o, e);
     json_object_set_new(o, "steps_fewer_steps", json_integer(e->fewer_steps));
-    put(o, "seconds_fewer_steps", fewer->seconds);
+    figure_put(o, "seconds_fewer_steps", fewer->seconds);
 }
 
 /* Steps of the reference that take as long as the profile took; at least one a block. */
@@ -288,39 +284,60 @@ static bool texts(struct eval_reuse *e, json_t *report, struct unmask_err *err)
     return ok;
 }
 
-static double get(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
+/* What questions and texts have in common, before what is their own and after it. */
+static void print_agreement(const json_t *o)
+{
+    printf("  agreement     %.4f (%.0f of %.0f answers equal", figure_get(o, "agreement_free"), figure_get(o, "whole"), figure_get(o, "n"));
+    if (figure_get(o, "whole") < figure_get(o, "n")) printf("; the others differ from step %.1f on", figure_get(o, "first_difference"));
+    printf(")\n");
+}
+
+static void print_cost(const json_t *o, const char *a, const char *b)
+{
+    const json_t *audit = json_object_get(o, "audit");
+    printf("  rows          %.2f per answer position, %s %.2f; passes %.0f and %.0f\n", figure_get(o, "rows_per_place"), b, figure_get(o, "rows_per_place_exact"),
+           figure_get(o, "passes"), figure_get(o, "passes_exact"));
+    if (figure_get(audit, "audits") > 0)
+        printf("  audits        %.0f, another best token in %.0f, largest error of a lead %.3f; %.0f decisions taken again\n", figure_get(audit, "audits"),
+               figure_get(audit, "disagreements"), figure_get(audit, "largest_error"), figure_get(audit, "refreshes"));
+    printf("  seconds       %s %.2f, %s %.2f, none %.2f: %.2f times as fast as none\n", a, figure_get(o, "seconds"), b, figure_get(o, "seconds_exact"),
+           figure_get(o, "seconds_none"), figure_get(o, "speedup"));
+}
+
+static void print_questions(const json_t *o, const char *b)
+{
+    const struct interval difference = figure_get_interval(o, "score_difference_interval");
+    printf("  exact match   %.1f %%, %s %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * figure_get(o, "score"), b,
+           100 * figure_get(o, "score_exact"), 100 * difference.low, 100 * difference.high);
+}
+
+static void print_texts(const json_t *o, const char *b)
+{
+    const json_t *age;
+    size_t i;
+    printf("  on the states of %s: best token equal %.4f (%.4f where it commits), overlap of what both commit %.4f, KL %.5f nats\n", b,
+           figure_get(o, "agreement_teacher"), figure_get(o, "agreement_committed"), figure_get(o, "commit_overlap"), figure_get(o, "kl"));
+    json_array_foreach(json_object_get(o, "by_age"), i, age)
+        printf("    %3.0f steps and more since every row was computed: %.4f, %.5f (%.0f rows)\n", figure_get(age, "age"), figure_get(age, "agreement"),
+               figure_get(age, "kl"), figure_get(age, "rows"));
+    printf("  likelihood    %.4f nats per token, %s %.4f, %s in %.0f steps %.4f\n", figure_get(o, "nll"), b, figure_get(o, "nll_exact"), b,
+           figure_get(o, "steps_fewer_steps"), figure_get(o, "nll_fewer_steps"));
+    printf("  word pairs    %.3f distinct, %s %.3f\n", figure_get(o, "distinct"), b, figure_get(o, "distinct_exact"));
+}
 
 static void print_report(const struct eval_reuse *e, const json_t *report)
 {
-    const json_t *q = json_object_get(report, "assistant"), *t = json_object_get(report, "stories"), *difference, *age;
-    const char *a = e->s->reuse ? e->s->reuse : "exact", *b = e->s->against;
-    size_t i;
+    const char *a = e->side[OTHER].o.reuse, *b = e->s->against;
     for (int k = 0; k < 2; k++) {
-        const json_t *o = k ? t : q;
-        if (!json_is_object(o)) continue;
-        printf("%s\n  agreement     %.4f (%.0f of %.0f answers equal", k ? "texts" : "questions", get(o, "agreement_free"), get(o, "whole"), get(o, "n"));
-        if (get(o, "whole") < get(o, "n")) printf("; the others differ from step %.1f on", get(o, "first_difference"));
-        printf(")\n");
-        if (k == 0) {
-            difference = json_object_get(o, "score_difference_interval");
-            printf("  exact match   %.1f %%, %s %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * get(o, "score"), b, 100 * get(o, "score_exact"),
-                   100 * json_number_value(json_array_get(difference, 0)), 100 * json_number_value(json_array_get(difference, 1)));
-        } else {
-            printf("  on the states of %s: best token equal %.4f (%.4f where it commits), overlap of what both commit %.4f, KL %.5f nats\n", b,
-                   get(o, "agreement_teacher"), get(o, "agreement_committed"), get(o, "commit_overlap"), get(o, "kl"));
-            json_array_foreach(json_object_get(o, "by_age"), i, age)
-                printf("    %3.0f steps and more since every row was computed: %.4f, %.5f (%.0f rows)\n", get(age, "age"), get(age, "agreement"), get(age, "kl"), get(age, "rows"));
-            printf("  likelihood    %.4f nats per token, %s %.4f, %s in %.0f steps %.4f\n", get(o, "nll"), b, get(o, "nll_exact"), b, get(o, "steps_fewer_steps"), get(o, "nll_fewer_steps"));
-            printf("  word pairs    %.3f distinct, %s %.3f\n", get(o, "distinct"), b, get(o, "distinct_exact"));
-        }
-        printf("  rows          %.2f per answer position, %s %.2f; passes %.0f and %.0f\n", get(o, "rows_per_place"), b, get(o, "rows_per_place_exact"), get(o, "passes"), get(o, "passes_exact"));
-        const json_t *audit = json_object_get(o, "audit");
-        if (get(audit, "audits") > 0)
-            printf("  audits        %.0f, another best token in %.0f, largest error of a lead %.3f; %.0f decisions taken again\n", get(audit, "audits"),
-                   get(audit, "disagreements"), get(audit, "largest_error"), get(audit, "refreshes"));
-        printf("  seconds       %s %.2f, %s %.2f, none %.2f: %.2f times as fast as none\n", a, get(o, "seconds"), b, get(o, "seconds_exact"), get(o, "seconds_none"), get(o, "speedup"));
+        const json_t *o = json_object_get(report, k ? "stories" : "assistant");
+        if (!o) continue;
+        printf("%s\n", k ? "texts" : "questions");
+        print_agreement(o);
+        if (k) print_texts(o, b);
+        else print_questions(o, b);
+        print_cost(o, a, b);
     }
-    printf("peak memory %.1f MiB\n", get(report, "peak_rss_bytes") / 0x1p20);
+    printf("peak memory %.1f MiB\n", figure_get(report, "peak_rss_bytes") / 0x1p20);
 }
 
 bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_session *judge, struct unmask_err *err)
@@ -334,10 +351,8 @@ bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_se
     progress_end(&e.clock.progress);
     if (ok) {
         json_object_set_new(report, "peak_rss_bytes", json_integer((json_int_t)term_peak_rss()));
-        if (s->json) {
-            json_dumpf(report, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
-            putchar('\n');
-        } else print_report(&e, report);
+        if (s->json) figures_write(report);
+        else print_report(&e, report);
     }
     for (int i = 0; i < SIDES; i++) unmask_session_close(e.side[i].session);
     eval_set_free(&e.set);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mem.h"
+
 enum { ANY = 1 << 24, OLD = 1 << 28, SINKS = 4 };       /* SINKS: first positions, which every row attends to */
 
 const struct reuse_profile reuse_profiles[] = {
@@ -149,6 +151,20 @@ struct store_layers reuse_layers(const struct reuse_profile *p, int n_layer)
     return (struct store_layers){ .n = n_layer, .n_states = p->deep > 0, .state = { p->deep ? layer_at_depth(p, n_layer) : 0 } };
 }
 
+void reuse_lay_out(struct reuse_state *r, struct reuse_rows *rows, uint8_t *base, size_t *used, int n)
+{
+    const size_t count = (size_t)n;
+    r->changed = mem_lay(base, used, count * sizeof *r->changed);
+    r->age = mem_lay(base, used, count * sizeof *r->age);
+    r->computed = mem_lay(base, used, count * sizeof *r->computed);
+    r->confidence = mem_lay(base, used, count * sizeof *r->confidence);
+    r->mark = mem_lay(base, used, count * sizeof *r->mark);
+    r->rank = mem_lay(base, used, count * sizeof *r->rank);
+    rows->rows = mem_lay(base, used, count * sizeof *rows->rows);
+    rows->need = mem_lay(base, used, count * sizeof *rows->need);
+    rows->span = mem_lay(base, used, count * sizeof *rows->span);
+}
+
 void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n, int n_layer)
 {
     r->p = p;
@@ -170,17 +186,20 @@ static int by_key(const void *a, const void *b)
     return x->key != y->key ? (x->key < y->key) - (x->key > y->key) : x->position - y->position;
 }
 
-/* Mark in order[] the masks whose logits this step needs: the leftmost, so that none starves, and the surest; all where
+/* What mark[] says of a position: its row is computed, its logits are needed, it starts or ends at `depth`. */
+enum { ROW = 1, NEED = 2, DEEP = 4, ENDS = 8 };
+
+/* Mark the masks whose logits this step needs: the leftmost, so that none starves, and the surest; all where
  * every one of them is computed. */
 static void mark_candidates(struct reuse_state *r, const bool *is_mask, struct reuse_block b, bool all)
 {
     int n = 0;
-    memset(r->order, 0, (size_t)r->n * sizeof *r->order);
+    memset(r->mark, 0, (size_t)r->n * sizeof *r->mark);
     for (int i = 0; i < b.end; i++)
         if (is_mask[i]) r->rank[n++] = (struct reuse_rank){ r->p->leftmost ? 0 : r->confidence[i], i };
     const int most = all || !r->p->candidates || r->p->candidates > n ? n : r->p->candidates;
     if (most < n) qsort(r->rank + 1, (size_t)n - 1, sizeof *r->rank, by_key);          /* behind the leftmost */
-    for (int i = 0; i < most; i++) r->order[r->rank[i].position] = 1;
+    for (int i = 0; i < most; i++) r->mark[r->rank[i].position] = NEED;
 }
 
 static bool in_range(int i, int from, int to) { return i >= from && i < to; }
@@ -201,32 +220,29 @@ static bool period_ends(const struct reuse_state *r, struct reuse_block b)
     return p->every && (p->start == START_NOTHING ? r->steps : b.step) % p->every == 0;
 }
 
-/* Add the rows computed longest ago to those marked in order[]. */
+/* Add the rows computed longest ago to those marked. */
 static void mark_fill(struct reuse_state *r)
 {
     int n = 0;
     for (int i = 0; i < r->n; i++)
-        if (!r->order[i]) r->rank[n++] = (struct reuse_rank){ (float)(r->steps - r->computed[i]), i };
+        if (!r->mark[i]) r->rank[n++] = (struct reuse_rank){ (float)(r->steps - r->computed[i]), i };
     qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);
-    for (int i = 0; i < n && i < r->p->fill; i++) r->order[r->rank[i].position] = 1;
+    for (int i = 0; i < n && i < r->p->fill; i++) r->mark[r->rank[i].position] = ROW;
 }
 
-/* What order[] says of a position: its row is computed, its logits are needed, it starts or ends at `depth`. */
-enum { ROW = 1, NEED = 2, DEEP = 4, ENDS = 8 };
-
-/* Of the rows marked in order[], all but the changed ones, the leftmost mask and the surest of the rest end at `depth`.  Two more stay
+/* Of the rows marked, all but the changed ones, the leftmost mask and the surest of the rest end at `depth`.  Two more stay
  * than were committed last, so that as many can be again. */
 static void mark_thin(struct reuse_state *r, const bool *is_mask)
 {
     int n = 0, committed = 0, leftmost = 0;
-    while (leftmost < r->n && !(r->order[leftmost] && is_mask[leftmost])) leftmost++;
+    while (leftmost < r->n && !(r->mark[leftmost] && is_mask[leftmost])) leftmost++;
     for (int i = 0; i < r->n; i++) {
         committed += r->age[i] == 0;
-        if (r->order[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ is_mask[i] ? r->confidence[i] : 0, i };
+        if (r->mark[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ is_mask[i] ? r->confidence[i] : 0, i };
     }
     const int share = (n * r->p->thin + 99) / 100, keep = share > committed + 1 ? share : committed + 1;      /* and the leftmost */
     qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);
-    for (int i = keep; i < n; i++) r->order[r->rank[i].position] = ROW | ENDS;
+    for (int i = keep; i < n; i++) r->mark[r->rank[i].position] = ROW | ENDS;
 }
 
 static void list_rows(const struct reuse_state *r, struct reuse_rows *out)
@@ -235,12 +251,24 @@ static void list_rows(const struct reuse_state *r, struct reuse_rows *out)
     out->n_rows = out->n_need = 0;
     out->row_layers = 0;
     for (int i = 0; i < r->n; i++) {
-        if (!r->order[i]) continue;
-        if (r->order[i] & NEED) out->need[out->n_need++] = out->n_rows;
+        if (!r->mark[i]) continue;
+        if (r->mark[i] & NEED) out->need[out->n_need++] = out->n_rows;
         out->rows[out->n_rows] = i;
-        const struct span s = out->span[out->n_rows++] = (struct span){ r->order[i] & DEEP ? depth : 0, r->order[i] & ENDS ? depth : r->n_layer };
+        const struct span s = out->span[out->n_rows++] = (struct span){ r->mark[i] & DEEP ? depth : 0, r->mark[i] & ENDS ? depth : r->n_layer };
         out->row_layers += s.to - s.from;
     }
+}
+
+/* Does a block that starts in part begin with this row? */
+static bool begins_with(const struct reuse_state *r, struct reuse_block b, int i) { return i < SINKS || in_range(i, b.start - r->p->back, b.end); }
+
+/* Is it one of the rows that every step computes, besides changed ones and candidates? */
+static bool in_a_class(const struct reuse_state *r, const bool *is_mask, struct reuse_block b, int i)
+{
+    const struct reuse_profile *p = r->p;
+    const bool settles = r->age[i] < p->settle && (p->start != START_NOTHING || r->age[i] < r->since_full);
+    return settles || (p->mask_rows && is_mask[i]) || (p->block_rows && in_range(i, b.start, b.end))
+        || in_range(i, b.start - p->left, b.start) || in_range(i, b.end, b.end + p->right);
 }
 
 static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, enum why why, struct reuse_rows *out)
@@ -249,20 +277,18 @@ static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block 
     const bool full = is_full(r, b, why);
     out->period = why == DUE && !full && period_ends(r, b);
     out->full = full || out->period;
-    const bool part = !out->full && b.step == 0 && p->start == START_PART, deep = !out->full && why != LEAN && p->deep && b.step % p->deep == 0;
+    const bool part = !out->full && b.step == 0 && p->start == START_PART;
+    const bool deep = !out->full && why != LEAN && p->deep && b.step % p->deep == 0;
     mark_candidates(r, is_mask, b, out->full || part);
     for (int i = 0; i < r->n; i++) {
-        const bool need = r->order[i] || p->all_logits;
-        bool row = out->full || need || r->changed[i];
-        if (part) row |= i < SINKS || in_range(i, b.start - p->back, b.end);
-        else row |= (r->age[i] < p->settle && (p->start != START_NOTHING || r->age[i] < r->since_full)) || (p->block_rows && in_range(i, b.start, b.end)) || (p->mask_rows && is_mask[i])
-                    || in_range(i, b.start - p->left, b.start) || in_range(i, b.end, p->right < ANY ? b.end + p->right : r->n);
-        r->order[i] = need ? ROW | NEED : row ? ROW : 0;
+        const bool need = r->mark[i] || p->all_logits;
+        const bool row = out->full || r->changed[i] || (part ? begins_with(r, b, i) : in_a_class(r, is_mask, b, i));
+        r->mark[i] = need ? ROW | NEED : row ? ROW : 0;
     }
     if (p->fill && !out->full) mark_fill(r);
     if (p->thin && !out->full && !part) mark_thin(r, is_mask);
     for (int i = 0; deep && i < r->n; i++)
-        if (!r->order[i]) r->order[i] = ROW | DEEP;
+        if (!r->mark[i]) r->mark[i] = ROW | DEEP;
     list_rows(r, out);
 }
 

@@ -58,7 +58,7 @@ bool reuse_profile_read(const char *text, struct reuse_profile *p, struct unmask
 /* What steps build on that an earlier one stored. */
 struct store_layers reuse_layers(const struct reuse_profile *p, int n_layer);
 
-/* What is remembered of every position; [n] entries each, the caller's. */
+/* What is remembered of every position; [n] entries each, the caller's, who may have reuse_lay_out() place them. */
 struct reuse_rank { float key; int position; };
 struct reuse_state {
     const struct reuse_profile *p;
@@ -68,7 +68,7 @@ struct reuse_state {
     int *age;                           /* steps since its commit; large before                                   */
     int *computed;                      /* step of its last pass                                                  */
     float *confidence;                  /* of its candidate when last computed                                    */
-    int *order; struct reuse_rank *rank;        /* work space                                                     */
+    int *mark; struct reuse_rank *rank; /* work space: what a plan says of every position; masks or rows to be sorted */
 };
 void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n, int n_layer);
 
@@ -84,6 +84,8 @@ struct reuse_rows {
     bool full, period;                  /* every row through every layer; since a period ended */
 };
 static inline bool reuse_in_parts(const struct reuse_state *r, const struct reuse_rows *rows) { return rows->row_layers < (int64_t)rows->n_rows * r->n_layer; }
+/* The arrays of both for up to n positions at base + *used, which grows; base NULL: only count. */
+void reuse_lay_out(struct reuse_state *r, struct reuse_rows *rows, uint8_t *base, size_t *used, int n);
 void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);
 /* The same, but every row, or as if none of the reasons for every row held. */
 void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);

@@ -9,10 +9,10 @@
 
 enum { N = 40, PROMPT = 8, MOST = 512, LAYERS = 6 };
 static bool changed[MOST], is_mask[MOST];
-static int age[MOST], computed[MOST], order[MOST], rows[MOST], need[MOST];
+static int age[MOST], computed[MOST], mark[MOST], rows[MOST], need[MOST];
 static struct reuse_rank rank[MOST];
 static float confidence[MOST];
-static struct reuse_state r = { .changed = changed, .age = age, .computed = computed, .confidence = confidence, .order = order, .rank = rank };
+static struct reuse_state r = { .changed = changed, .age = age, .computed = computed, .confidence = confidence, .mark = mark, .rank = rank };
 static struct span span[MOST];
 static struct reuse_rows out = { .rows = rows, .need = need, .span = span };
 
