@@ -24,6 +24,15 @@ bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err
     return fail(err, E_CLI_NO_MODEL, .need = "-m FILE, UNMASK_MODEL, or the embedded model " EMBEDDED_MODEL " beside the program");
 }
 
+bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask_err *err)
+{
+    struct settings named = *s;
+    if (!cmd_expect_args(s, 1, err)) return false;
+    if (s->n_args && s->origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
+    if (s->n_args) named.model = s->args[0];
+    return cmd_model_path(&named, path, err);
+}
+
 /* Threads as asked for, but not more than four per core: more only get in each other's way. */
 static int thread_count(const struct settings *s)
 {

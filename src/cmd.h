@@ -17,6 +17,8 @@ extern const struct command cmd_run, cmd_chat, cmd_infill, cmd_quantize, cmd_ins
 
 /* The model that these settings name: --model, UNMASK_MODEL, YAML, else the embedded one (beside the build or installed). */
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err);
+/* The same for a command whose one argument may name it instead. */
+bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask_err *err);
 /* How the settings want a model opened. */
 struct unmask_open_options cmd_open_options(const struct settings *s, bool without_tokenizer);
 bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err);

@@ -23,12 +23,6 @@ static const char *in_capitals(struct format_name *t, const char *name)
 }
 #define FORMAT_NAME(f) in_capitals(&(struct format_name){ { 0 } }, (f)->name)
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* ---- JSON, written as it is read: vocabularies are long ---- */
 
 static void put_string(struct str s)
@@ -126,7 +120,7 @@ static void put_tensor(const struct checkpoint *c, const struct tensor *t)
     if (t->packed) fputs(",\"layout\":\"packed\"", stdout);
     if (in_other_file(c, t)) {
         fputs(",\"file\":", stdout);
-        put_text(base_name(t->file->path));
+        put_text(file_name(t->file->path));
     }
     putchar('}');
 }
@@ -283,27 +277,23 @@ static void print_tensors(const struct checkpoint *c)
         err_printable(name, sizeof name, t->name, strlen(t->name));
         for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
         printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes, t->packed ? "  packed" : "",
-               in_other_file(c, t) ? "  " : "", in_other_file(c, t) ? base_name(t->file->path) : "");
+               in_other_file(c, t) ? "  " : "", in_other_file(c, t) ? file_name(t->file->path) : "");
     }
 }
 
-static bool run(const struct settings *given, const struct term *t, struct unmask_err *err)
+static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     (void)t;
-    struct settings s = *given;
     struct checkpoint *c;
     char path[1024];
-    if (!cmd_expect_args(&s, 1, err)) return false;
-    if (s.n_args && s.origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
-    if (s.n_args) s.model = s.args[0];
-    if (!cmd_model_path(&s, path, err) || !checkpoint_open(&c, path, err)) return false;
+    if (!cmd_model_argument(s, path, err) || !checkpoint_open(&c, path, err)) return false;
     bool ok = true;
-    if (s.json) ok = print_json(c, err);
+    if (s->json) ok = print_json(c, err);
     else {
         print_file(c);
         print_formats(c);
         print_model(c);
-        if (s.show_tensors) print_tensors(c);
+        if (s->show_tensors) print_tensors(c);
     }
     checkpoint_close(c);
     return ok;

@@ -155,21 +155,17 @@ static bool choose_steps(struct planning *p, struct unmask_err *err)
     return reuse_profile_read(o.reuse ? o.reuse : "exact", &p->reuse, err);
 }
 
-static bool run(const struct settings *given, const struct term *t, struct unmask_err *err)
+static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     (void)t;
-    struct settings s = *given;
-    struct planning p = { .s = &s, .code = mem_resident() };
+    struct planning p = { .s = s, .code = mem_resident() };
     char path[1024];
-    if (!cmd_expect_args(&s, 1, err)) return false;
-    if (s.n_args && s.origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
-    if (s.n_args) s.model = s.args[0];
-    const struct unmask_open_options o = cmd_open_options(&s, false);
-    if (!session_check_open(&o, err) || !cmd_model_path(&s, path, err) || !model_prepare(&p.m, path, &o, err)) return false;
+    const struct unmask_open_options o = cmd_open_options(s, false);
+    if (!cmd_model_argument(s, path, err) || !session_check_open(&o, err) || !model_prepare(&p.m, path, &o, err)) return false;
     p.need = plan_need_of(p.m, &o);
     p.plan = plan_memory(p.m, &p.need, o.memory_budget);
     const bool ok = choose_steps(&p, err) && plan_steps(&p, err) && time_steps(&p, err);
-    if (ok && s.json) {
+    if (ok && s->json) {
         json_t *j = json_of(&p);
         json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
         putchar('\n');

@@ -60,12 +60,11 @@ static void print_formats(const struct run *r, const struct quantize_report *q)
 
 static void print_plan(const struct run *r, const struct quantize_report *q)
 {
-    const char *slash = strrchr(r->out, '/');
     fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors, r->out, SIZE(q->out_bytes), r->recipe.name,
             SIZE(free_space(r->out)));
     print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
-    if (strcmp(slash ? slash + 1 : r->out, q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
+    if (strcmp(file_name(r->out), q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
     if (r->s->calibrate) fprintf(stderr, "calibrated on %s, at most %d tokens of it\n", own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
     if (q->random_ids) fprintf(stderr, "calibrated on %" PRIu64 " random ids, which go through the model\n", q->random_ids);
     if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
@@ -223,19 +222,13 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
     return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s), err) && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 static bool read_calibration(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
     if (s->save_imatrix && !s->calibrate) return fail(err, E_CLI_MISSING, .field = "--save-imatrix", .need = "--calibrate FILE, or --calibrate self");
     if (s->imatrix && s->calibrate) return fail(err, E_CLI_CONFLICT, .field = "--imatrix, --calibrate", .need = "one of them");
     if (s->imatrix && !imatrix_read(&r->importance, s->imatrix, err)) return false;
-    snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? base_name(s->calibrate) : "");
+    snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? file_name(s->calibrate) : "");
     if (!s->calibrate || own_text(s)) return true;
     return calibration_text_read(&r->texts, r->in, s->calibrate, (uint64_t)s->calibrate_tokens, err);
 }
@@ -251,7 +244,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         const struct quantize_options o = { .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
                                             .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
                                             .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
-                                            .calibration_name = s->calibrate ? base_name(s->calibrate) : s->imatrix ? base_name(s->imatrix) : NULL,
+                                            .calibration_name = s->calibrate ? file_name(s->calibrate) : s->imatrix ? file_name(s->imatrix) : NULL,
                                             .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL, 
                                             .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
                                             .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };

@@ -42,23 +42,19 @@ static void print_good(const struct checkpoint *c, const struct verify_tensor *f
     else puts("; it holds no checksums, so damage that leaves numbers finite cannot be seen");
 }
 
-static bool run(const struct settings *given, const struct term *t, struct unmask_err *err)
+static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    struct settings s = *given;
-    struct run r = { .s = &s };
+    struct run r = { .s = s };
     struct checkpoint *c;
     char path[1024];
-    if (!cmd_expect_args(&s, 1, err)) return false;
-    if (s.n_args && s.origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
-    if (s.n_args) s.model = s.args[0];
-    if (!cmd_model_path(&s, path, err) || !checkpoint_open(&c, path, err)) return false;
+    if (!cmd_model_argument(s, path, err) || !checkpoint_open(&c, path, err)) return false;
     struct verify_tensor *found = mem_zalloc(c->n_tensors, sizeof *found, err);
-    progress_start(&r.progress, &s, t);
-    const struct verify_options o = { .threads = s.threads, .on_progress = on_progress, .user = &r };
+    progress_start(&r.progress, s, t);
+    const struct verify_options o = { .threads = s->threads, .on_progress = on_progress, .user = &r };
     const bool ok = found && verify_checkpoint(c, &o, found, err);
     progress_end(&r.progress);
-    if (s.json && found && (ok || err->status == UNMASK_ECHECK)) print_json(c, found, ok);
-    else if (ok && !s.quiet) print_good(c, found);
+    if (s->json && found && (ok || err->status == UNMASK_ECHECK)) print_json(c, found, ok);
+    else if (ok && !s->quiet) print_good(c, found);
     mem_free(found);
     checkpoint_close(c);
     return ok;

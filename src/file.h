@@ -8,6 +8,9 @@
 struct file { int fd; char *path; uint64_t size; uint64_t device, inode; int64_t mtime_ns;
               bool once; };     /* what is read leaves the system's cache at once */
 
+/* The last part of a path. */
+const char *file_name(const char *path);
+
 /* Open a regular file (symbolic links are followed; a FIFO or device is refused without blocking). */
 bool file_open(struct file *f, const char *path, struct unmask_err *err);
 /* The same for a bare file name inside an open folder; name may not contain '/'.  Path is used in messages. */

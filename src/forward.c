@@ -218,15 +218,23 @@ static void rotate(const struct forward *f, float *heads, const float *bias, int
         f->m->kernels.rope(heads + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half, f->sin + (size_t)position * (size_t)half, half);
 }
 
+/* Key and value of row r as they are stored, from what the matrices gave; in place. */
+struct key_value { float *k, *v; };
+static struct key_value key_value_of(const struct forward *f, int r, int position)
+{
+    const struct hparams *h = &f->m->h;
+    const size_t ld = padded(kv_width(h));
+    const struct key_value kv = { f->kv + (size_t)r * ld, f->kv + ((size_t)f->chunk + (size_t)r) * ld };
+    rotate(f, kv.k, f->layer->k_bias, h->n_head_kv, position);
+    if (f->layer->v_bias) f->m->kernels.add(kv.v, f->layer->v_bias, kv_width(h));
+    return kv;
+}
+
 static void store_kv_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    const struct hparams *h = &f->m->h;
-    const size_t ld = padded(kv_width(h));
-    float *k = f->kv + (size_t)r * ld, *v = f->kv + ((size_t)f->chunk + (size_t)r) * ld;
-    rotate(f, k, f->layer->k_bias, h->n_head_kv, position_of(f, r));
-    if (f->layer->v_bias) f->m->kernels.add(v, f->layer->v_bias, kv_width(h));
-    row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), k, v);
+    const struct key_value kv = key_value_of(f, r, position_of(f, r));
+    row_store_put(f->p->store[branch_of(f, r)], f->layer_index, position_of(f, r), kv.k, kv.v);
 }
 
 /* Does this row start at this layer, with what was kept there? */
@@ -255,12 +263,8 @@ static void kept_norm_row(struct forward *f, int r, int worker)
 static void show_kv_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    const struct hparams *h = &f->m->h;
-    const size_t ld = padded(kv_width(h));
-    float *k = f->kv + (size_t)r * ld, *v = f->kv + ((size_t)f->chunk + (size_t)r) * ld;
-    rotate(f, k, f->layer->k_bias, h->n_head_kv, f->row0 + r);
-    if (f->layer->v_bias) f->m->kernels.add(v, f->layer->v_bias, kv_width(h));
-    row_store_show(f->p->store[f->branch], f->row0 + r, k, v);
+    const struct key_value kv = key_value_of(f, r, f->row0 + r);
+    row_store_show(f->p->store[f->branch], f->row0 + r, kv.k, kv.v);
 }
 
 /* Item: one head and ATTEND_ROWS rows of the chunk; their queries are rotated here, where they are used. */

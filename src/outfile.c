@@ -19,6 +19,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "file.h"
 #include "mem.h"
 
 /* ---- temporary files that a signal must remove ----------------------------------------------------- */
@@ -57,16 +58,10 @@ void outfile_abort_all(void)
 
 /* ---- names ----------------------------------------------------------------------------------------- */
 
-static const char *name_in(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
 /* The target's folder as text, to open or to print. */
 static char *folder_of(const char *path, struct unmask_err *err)
 {
-    const size_t n = (size_t)(name_in(path) - path);
+    const size_t n = (size_t)(file_name(path) - path);
     return n == 0 ? mem_strndup(".", 1, err) : mem_strndup(path, n > 1 ? n - 1 : n, err);
 }
 
@@ -85,7 +80,7 @@ static bool is_temp_of(const char *entry, const char *prefix)
 
 static bool check_target(const struct outfile *o, bool force, struct unmask_err *err)
 {
-    const char *name = name_in(o->path);
+    const char *name = file_name(o->path);
     struct stat st;
     if (fstatat(o->folder_fd, name, &st, 0) == 0 && !S_ISREG(st.st_mode))
         return fail(err, E_FILE_TARGET, .file = o->path, .found = S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
@@ -184,7 +179,7 @@ static bool open_folder(struct outfile *o, struct unmask_err *err)
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err)
 {
     char prefix[NAME_BYTES], own[NAME_BYTES + 32];
-    const char *name = name_in(path);
+    const char *name = file_name(path);
     *o = (struct outfile){ .fd = -1, .folder_fd = -1, .force = force };
     if (!name[0] || strcmp(path, "-") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return fail(err, E_FILE_TARGET, .file = path, .need = "the path of a file",
@@ -259,14 +254,14 @@ static void close_all(struct outfile *o)
 void outfile_abort(struct outfile *o)
 {
     if (!o->path) return;
-    if (o->fd >= 0) unlinkat(o->folder_fd, name_in(o->temp), 0);
+    if (o->fd >= 0) unlinkat(o->folder_fd, file_name(o->temp), 0);
     unregister_temp(o->folder_fd);
     close_all(o);
 }
 
 bool outfile_commit(struct outfile *o, struct unmask_err *err)
 {
-    const char *name = name_in(o->path);
+    const char *name = file_name(o->path);
     struct stat st;
     bool ok = fsync(o->fd) == 0 || write_failed(o, o->written, errno, err);
     if (!ok) {
@@ -276,7 +271,7 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
     if (!o->force && fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
         ok = fail(err, E_FILE_RENAME, .file = o->path, .found = "another file has come there",
                   .hint = FMT("The result is %.200s", o->temp));
-    else if (renameat(o->folder_fd, name_in(o->temp), o->folder_fd, name) != 0)
+    else if (renameat(o->folder_fd, file_name(o->temp), o->folder_fd, name) != 0)
         ok = fail(err, E_FILE_RENAME, .file = o->path, .found = ERRNO(errno), .hint = FMT("The result is %.200s", o->temp));
     else if (fsync(o->folder_fd) != 0 && errno != EINVAL && errno != EROFS)     /* some file systems cannot sync folders */
         ok = write_failed(o, o->written, errno, err);

@@ -51,7 +51,7 @@ static bool take(void *user, const struct yaml_value *v, struct unmask_err *err)
 /* The name of a recipe is that of its file. */
 static void name_of_file(char name[64], const char *path)
 {
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *dot = strrchr(base, '.');
+    const char *base = file_name(path), *dot = strrchr(base, '.');
     snprintf(name, 64, "%.*s", (int)(dot ? dot - base : 60), base);
 }
 
