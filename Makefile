@@ -93,7 +93,7 @@ tests: $(TEST_BIN)
 
 san: test-packages      ## the tests under the address and undefined-behaviour sanitizers
 	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)-san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
-	@tests/run_tests.sh $(BUILD)-san
+	@UNMASK_TESTS_SHORT=1 tests/run_tests.sh $(BUILD)-san
 
 bench: run-packages     ## measure kernels and whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
 	@$(MAKE) --no-print-directory $(JOBS) all

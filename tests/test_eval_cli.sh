@@ -5,12 +5,14 @@ unmask="$RUNNER ${UNMASK:-build/unmask}"; passed=0; failed=0
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
 
 check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
-compare() { $unmask eval --no-config --json "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+# What takes long to run (a build with sanitizers) writes texts of 32 tokens: the same code, a sixth of the time.
+rows=128.0 short=; [ -z "$UNMASK_TESTS_SHORT" ] || { rows=80.0 short="--gen-length 32"; echo "skip: texts of 128 tokens (UNMASK_TESTS_SHORT): of 32"; }
+compare() { $unmask eval --no-config --json "$@" $short >"$dir/out" 2>"$dir/err"; status=$?; }
 has() { grep -c "\"$1\":$2[,}]" "$dir/out"; }
 
 compare --reuse exact --against none --limit 1 --mc 16
 check "exact against none: status and errors" "$status|$(cat "$dir/err")" "0|"
-for field in '"agreement_free":1.0' '"agreement_teacher":1.0' '"agreement_committed":1.0' '"commit_overlap":1.0,"kl":0.0' '"rows_per_place":128.0'; do
+for field in '"agreement_free":1.0' '"agreement_teacher":1.0' '"agreement_committed":1.0' '"commit_overlap":1.0,"kl":0.0' "\"rows_per_place\":$rows"; do
     check "exact against none: $field" "$(grep -c "$field" "$dir/out")" 1
 done
 check "the same likelihood" "$(sed 's/.*"nll":\([0-9.]*\),"nll_exact":\([0-9.]*\),.*/\1 \2/' "$dir/out" | awk '{ print ($1 == $2 && $1 > 0.5 && $1 < 5) }')" 1
