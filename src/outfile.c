@@ -24,7 +24,7 @@
 
 /* ---- temporary files that a signal must remove ----------------------------------------------------- */
 
-enum { MOST_OPEN = 160, NAME_BYTES = 256 };
+enum { MOST_OPEN = 160, NAME_BYTES = 256, PREFIX_BYTES = 210 };
 enum { SLOT_FREE, SLOT_TAKEN, SLOT_OPEN };
 
 /* A signal handler gets no argument: these names are the one thing that it must find by itself. */
@@ -66,7 +66,7 @@ static char *folder_of(const char *path, struct unmask_err *err)
 }
 
 /* The beginning of all temporary names of a target; a long name is cut so that the whole fits a directory entry. */
-static void temp_prefix(char prefix[NAME_BYTES], const char *name) { snprintf(prefix, NAME_BYTES, ".unmask-%.200s-", name); }
+static void temp_prefix(char prefix[PREFIX_BYTES], const char *name) { snprintf(prefix, PREFIX_BYTES, ".unmask-%.200s-", name); }
 
 static bool is_temp_of(const char *entry, const char *prefix)
 {
@@ -178,7 +178,7 @@ static bool open_folder(struct outfile *o, struct unmask_err *err)
 
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err)
 {
-    char prefix[NAME_BYTES], own[NAME_BYTES + 32];
+    char prefix[PREFIX_BYTES], own[NAME_BYTES];
     const char *name = file_name(path);
     *o = (struct outfile){ .fd = -1, .folder_fd = -1, .force = force };
     if (!name[0] || strcmp(path, "-") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)

@@ -528,7 +528,7 @@ static void tensor_places(void **state)
     refused("E-GGUF-013", "an end below 2^64", "w");
     header(3, 40, 0);                                            /* the sum of the sizes wraps */
     for (int i = 0; i < 40; i++) {
-        char name[8];
+        char name[16];
         snprintf(name, sizeof name, "w%d", i);
         tensor(name, F32, 0, 1, UINT64_C(1) << 60, 1, 1, 1);
     }
