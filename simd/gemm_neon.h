@@ -1,6 +1,9 @@
 /* gemm_neon.h - what the NEON matrix products over packed blocks share: the walk over tiles, k and rows.
  * Each set gives its panel: 4 channels of a tile times 1 to 8 rows of a group, over a chunk of k.  The vector pipes are what
- * all of it waits for.  So for more rows than a group's a chunk is unpacked once, and loads replace what would be done again. */
+ * all of it waits for.  So for more rows than a group's a chunk is unpacked once, and loads replace what would be done again.
+ *
+ * The file that includes this one defines first
+ *     factor, factor factor_of(float32x4_t v)      a number of each of 4 channels as its panels multiply by it */
 #ifndef GEMM_NEON_H
 #define GEMM_NEON_H
 
@@ -37,6 +40,12 @@ INLINE struct weights load_q8(const uint8_t *w)
     struct weights q;
     UNROLL for (int j = 0; j < QBLOCK / 4; j++) q.v[j] = vld1q_s8((const int8_t *)w + j * TILE_N * 4);
     return q;
+}
+
+/* Neither as one assignment nor in a loop: those gcc makes through memory. */
+INLINE struct weights load_unpacked(const struct weights *w)
+{
+    return (struct weights){ { w->v[0], w->v[1], w->v[2], w->v[3], w->v[4], w->v[5], w->v[6], w->v[7] } };
 }
 
 /* 16 * (nibble - 8): flipping the top bit of a nibble makes it two's complement. */
@@ -89,7 +98,7 @@ INLINE struct weights load_q6k(const uint8_t *w)
 
 /* What the sums of a block are multiplied by: all of them; of Q6_K, what the sums of the halves are before.
  * min: of Q4_K, what the activations' offsets are multiplied by; of Q6_K, -Q6K_ZERO * half[0]. */
-struct scales { float32x4_t d, min, half[2]; };
+struct scales { factor d, min, half[2]; };
 struct super { float32x4_t d, min; };           /* d and dmin / 8 */
 #define Q6K_ZERO 0x1.8p21f                      /* what sums of Q6_K start from, where they are the bits of floats */
 
@@ -100,15 +109,18 @@ struct packed { const uint8_t *w, *scale, *super; };
 /* The same, unpacked: what the set's load and the format's scales make of it. */
 struct unpacked { struct weights weights[CHUNK]; struct scales scales[CHUNK]; };
 
+/* A chunk of a group as the set's panels take it, 256 bytes to the next block, and where the set puts what it makes for that.
+ * offset: offset * scale, if the format has use for it. */
+struct rows { const int8_t *q; const float *scale, *offset; };
+struct room { int8_t q[CHUNK * ROW_GROUP * QBLOCK]; float scale[CHUNK * ROW_GROUP * 2], offset[CHUNK * ROW_GROUP * 2]; };
+
 /* Between chunks the running sums lie in y. */
 struct panel {
     float *y; size_t ldy;               /* first row, first channel                                          */
     int live;                           /* rows to store; a panel may compute more of the group              */
     bool first;                         /* first chunk: sums start from 0 and not from y                     */
     int n_blocks;
-    const int8_t *q;                    /* first row: 32 bytes to the next row, 256 to the next block        */
-    const float *scale;                 /* first row: 8 floats to the next block                             */
-    const float *offset;                /* the same; offset * scale                                          */
+    struct rows rows;
     struct packed packed;
     const struct unpacked *unpacked;    /* the same weights, where they have been unpacked                   */
 };
@@ -138,19 +150,20 @@ INLINE struct super super_q4k(const uint8_t *super)
 }
 INLINE struct super super_q6k(const uint8_t *super) { return (struct super){ load_f16(super), vdupq_n_f32(0) }; }
 
-INLINE void scales_f16(struct scales *s, const uint8_t *scale, const struct super *super) { (void)super; s->d = load_f16(scale); }
+INLINE void scales_f16(struct scales *s, const uint8_t *scale, const struct super *super) { (void)super; s->d = factor_of(load_f16(scale)); }
 INLINE void scales_q4k(struct scales *s, const uint8_t *codes, const struct super *super)
 {
-    s->d = vmulq_f32(super->d, load_u8(codes));
-    s->min = vmulq_f32(super->min, load_u8(codes + TILE_N));
+    s->d = factor_of(vmulq_f32(super->d, load_u8(codes)));
+    s->min = factor_of(vmulq_f32(super->min, load_u8(codes + TILE_N)));
 }
 INLINE void scales_q6k(struct scales *s, const uint8_t *codes, const struct super *super)
 {
     const int32x4_t pairs = vreinterpretq_s32_s16(vmovl_s8(vreinterpret_s8_u8(vld1_u8(codes))));
-    s->d = super->d;
-    s->half[0] = to_float(vshrq_n_s32(vshlq_n_s32(pairs, 16), 16));
-    s->half[1] = to_float(vshrq_n_s32(pairs, 16));
-    s->min = vmulq_n_f32(s->half[0], -Q6K_ZERO);
+    const float32x4_t first = to_float(vshrq_n_s32(vshlq_n_s32(pairs, 16), 16));
+    s->d = factor_of(super->d);
+    s->min = factor_of(vmulq_n_f32(first, -Q6K_ZERO));
+    s->half[0] = factor_of(first);
+    s->half[1] = factor_of(to_float(vshrq_n_s32(pairs, 16)));
 }
 
 /* How a format's blocks are read. */
@@ -161,19 +174,14 @@ INLINE void scales_q6k(struct scales *s, const uint8_t *codes, const struct supe
 
 /* A load at every use, where the compiler would keep the four in a register and copy it: the copy would take a slot
  * of the arithmetic pipes, the load does not. */
-INLINE int32x4_t reload(const int32_t four[4])
+INLINE int32x4_t reload(const int32x4_t *four) { return *(const volatile int32x4_t *)four; }
+INLINE float32x4_t reload_f(const float32x4_t *four) { return *(const volatile float32x4_t *)four; }
+
+/* c + a * b.  Asm, since gcc copies what the intrinsic returns. */
+INLINE float32x4_t fma_in_place(float32x4_t c, float32x4_t a, float32x4_t b)
 {
-    int32x4_t v;
-    __asm__ volatile("ldr %q0, %1" : "=w"(v) : "m"(*(const int32_t (*)[4])four));
-    return v;
-}
-/* fma(c, d, fma(a, b, *start)): the same. */
-INLINE float32x4_t fma_from(const float32x4_t *start, float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d)
-{
-    float32x4_t v;
-    __asm__ volatile("ldr %q0, %1\n\tfmla %0.4s, %2.4s, %3.4s\n\tfmla %0.4s, %4.4s, %5.4s"
-                     : "=&w"(v) : "m"(*start), "w"(a), "w"(b), "w"(c), "w"(d));
-    return v;
+    __asm__("fmla %0.4s, %1.4s, %2.4s" : "+w"(c) : "w"(a), "w"(b));
+    return c;
 }
 
 INLINE void load_sums(float32x4_t *acc, const struct panel *p, int rows)
@@ -188,8 +196,6 @@ INLINE void store_sums(const float32x4_t *acc, const struct panel *p, int rows)
         if (r < p->live) vst1q_f32(p->y + (size_t)r * p->ldy, acc[r]);
 }
 
-/* One row of a block: sums over the 32 products of each channel, as floats. */
-typedef float32x4_t dot_fn(const struct weights *w, const int8_t *x, const struct scales *s);
 typedef struct weights load_fn(const uint8_t *w);
 
 /* The scales of block b; those of its super-block too, if it is the first one of it. */
@@ -210,45 +216,19 @@ INLINE void unpack(struct unpacked *to, const struct packed *from, int n_blocks,
     }
 }
 
-INLINE void panel_by_rows(const struct panel *p, int rows, const bool unpacked, const struct layout l, dot_fn *dot, load_fn *load,
-                          scales_fn *scales, super_fn *super)
-{
-    float32x4_t acc[ROW_GROUP];
-    const int8_t *q = p->q;
-    const float *scale = p->scale, *offset = p->offset;
-    struct super now = no_super(NULL);
-    struct scales own;
-    load_sums(acc, p, rows);
-    for (int b = 0; b < p->n_blocks; b++) {
-        const struct weights w = unpacked ? p->unpacked->weights[b] : load(p->packed.w + b * l.block);
-        if (!unpacked) scales_at(&own, &p->packed, l, b, &now, scales, super);
-        const struct scales *s = unpacked ? &p->unpacked->scales[b] : &own;
-        UNROLL for (int r = 0; r < rows; r++) {
-            acc[r] = vfmaq_f32(acc[r], dot(&w, q + r * QBLOCK, s), vmulq_n_f32(s->d, scale[r]));
-            if (l.min) acc[r] = vfmaq_n_f32(acc[r], s->min, offset[r]);
-        }
-        q += ROW_GROUP * QBLOCK;
-        scale += ROW_GROUP;
-        offset += ROW_GROUP;
-    }
-    store_sums(acc, p, rows);
-}
-
 typedef void panel_fn(const struct panel *p, int rows, const bool unpacked);
 
-/* Rows beyond the live ones are computed and dropped: the group has them, and a panel of constant height is fast. */
-INLINE void panel_of_rows(const struct panel *p, const bool unpacked, panel_fn *run, int least)
-{
-    if (p->live > 4) run(p, 8, unpacked);
-    else if (p->live > 2) run(p, 4, unpacked);
-    else if (p->live > 1 || least > 1) run(p, 2, unpacked);
-    else run(p, 1, unpacked);
-}
+/* What the set makes of the first rows of a chunk of a group; at: its first block.  offsets: whether they take part. */
+typedef struct rows rows_fn(struct room *room, const struct q8rows *x, size_t at, int n_blocks, int rows, bool offsets);
 
-/* offset * scale of the rows of a group. */
-INLINE void times_offsets(float *t, const int32_t *offset, const float *scale, int n_blocks)
+/* Rows beyond the live ones are computed and dropped: the group has them, and a panel of constant height is fast. */
+INLINE int height(int live, int least) { return live > 4 ? 8 : live > 2 ? 4 : live > 1 ? 2 : least; }
+INLINE void panel_of_height(const struct panel *p, int rows, const bool unpacked, panel_fn *run, int least)
 {
-    for (int i = 0; i < n_blocks * ROW_GROUP; i += 4) vst1q_f32(t + i, vmulq_f32(to_float(vld1q_s32(offset + i)), vld1q_f32(scale + i)));
+    if (rows == 8) run(p, 8, unpacked);
+    else if (rows == 4) run(p, 4, unpacked);
+    else if (rows == 2 || least > 1) run(p, 2, unpacked);
+    else run(p, 1, unpacked);
 }
 
 /* A chunk of a tile's channels 4 * quad .. 4 * quad + 3, from block b of nb on. */
@@ -264,47 +244,46 @@ INLINE struct packed quad_of_tile(const uint8_t *tile, const struct layout l, in
 typedef void unpack_fn(struct unpacked *to, const struct packed *from, int n_blocks);
 
 INLINE void rows_by_tile(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *tile, const bool unpacked,
-                         const struct layout l, int least, panel_fn *run, unpack_fn *unpack_quad)
+                         const struct layout l, int least, rows_fn *rows_of, panel_fn *run, unpack_fn *unpack_quad)
 {
     const int nb = x->k / QBLOCK;
     struct packed packed[QUADS];
-    struct unpacked room[QUADS];
-    float offsets[CHUNK * ROW_GROUP];
+    struct unpacked weights[QUADS];
+    struct room room;
     for (int b = 0; b < nb || b == 0; b += CHUNK) {
         const int n_blocks = nb - b < CHUNK ? nb - b : CHUNK;
         for (int i = 0; i < QUADS; i++) {
             packed[i] = quad_of_tile(tile, l, nb, b, i);
-            if (unpacked) unpack_quad(&room[i], &packed[i], n_blocks);
+            if (unpacked) unpack_quad(&weights[i], &packed[i], n_blocks);
         }
         for (int row = row0; row < row1; row += ROW_GROUP) {
-            const size_t at = q8_index(x, row, b);
-            if (l.min) times_offsets(offsets, x->offset + at, x->scale + at, n_blocks);
+            const int live = row1 - row < ROW_GROUP ? row1 - row : ROW_GROUP, rows = height(live, least);
+            const struct rows x_rows = rows_of(&room, x, q8_index(x, row, b), n_blocks, rows, l.min);
             for (int i = 0; i < QUADS; i++)
-                panel_of_rows(&(struct panel){
-                    .y = y + (size_t)row * ldy + i * QUAD, .ldy = ldy, .live = row1 - row < ROW_GROUP ? row1 - row : ROW_GROUP,
-                    .first = b == 0, .n_blocks = n_blocks, .q = x->q + at * QBLOCK, .scale = x->scale + at, .offset = offsets,
-                    .packed = packed[i], .unpacked = &room[i] }, unpacked, run, least);
+                panel_of_height(&(struct panel){ .y = y + (size_t)row * ldy + i * QUAD, .ldy = ldy, .live = live, .first = b == 0,
+                                                 .n_blocks = n_blocks, .rows = x_rows, .packed = packed[i], .unpacked = &weights[i] },
+                                rows, unpacked, run, least);
         }
     }
 }
 
 INLINE void gemm_tiles(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles,
-                       const struct layout l, int least, int unpack_from, panel_fn *run, unpack_fn *unpack_quad)
+                       const struct layout l, int least, int unpack_from, rows_fn *rows_of, panel_fn *run, unpack_fn *unpack_quad)
 {
     const size_t nb = (size_t)(x->k / QBLOCK);
     const size_t tile_bytes = (nb * (size_t)(l.block + SCALES_BYTES) + nb / SUPER * (size_t)l.super + 63) & ~(size_t)63;
     for (int t = 0; t < n_tiles; t++, w += tile_bytes, y += TILE_N) {
-        if (unpack_from && row1 - row0 >= unpack_from) rows_by_tile(y, ldy, x, row0, row1, w, true, l, least, run, unpack_quad);
-        else rows_by_tile(y, ldy, x, row0, row1, w, false, l, least, run, unpack_quad);
+        if (unpack_from && row1 - row0 >= unpack_from) rows_by_tile(y, ldy, x, row0, row1, w, true, l, least, rows_of, run, unpack_quad);
+        else rows_by_tile(y, ldy, x, row0, row1, w, false, l, least, rows_of, run, unpack_quad);
     }
 }
 
-/* The descriptor of a format: of the set's panel, which is given at least `least` rows (1 or 2), its sums over a block, and how
- * blocks are read: READ_*().  Chunks are unpacked for unpack_from rows and more. */
-#define GEMM_OF_PANEL(format, least, unpack_from, by, dot, ...)                                                         \
+/* The descriptor of a format: PANEL and ROWS of the set, LEAST rows (1 or 2) of a panel, sums over a block, and how blocks are
+ * read: READ_*().  Chunks are unpacked for unpack_from rows and more. */
+#define GEMM_OF_PANEL(format, unpack_from, dot, ...)                                                                    \
     INLINE void panel_##format(const struct panel *p, int rows, const bool unpacked)                                   \
     {                                                                                                                  \
-        by(p, rows, unpacked, layout_##format, dot, __VA_ARGS__);                                                      \
+        PANEL(p, rows, unpacked, layout_##format, dot, __VA_ARGS__);                                                   \
     }                                                                                                                  \
     INLINE void unpack_##format(struct unpacked *to, const struct packed *from, int n_blocks)                          \
     {                                                                                                                  \
@@ -313,7 +292,7 @@ INLINE void gemm_tiles(float *y, size_t ldy, const struct q8rows *x, int row0, i
     static void gemm_##format##_run(float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const void *w,   \
                                     int n_tiles)                                                                       \
     {                                                                                                                  \
-        gemm_tiles(y, ldy, x, row0, row1, w, n_tiles, layout_##format, least, unpack_from, panel_##format,             \
+        gemm_tiles(y, ldy, x, row0, row1, w, n_tiles, layout_##format, LEAST, unpack_from, ROWS, panel_##format,       \
                    unpack_##format);                                                                                   \
     }                                                                                                                  \
     static const struct gemm_int8 gemm_##format = { gemm_##format##_run };
