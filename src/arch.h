@@ -4,6 +4,8 @@
 
 #include "checkpoint.h"
 
+enum { MAX_HEAD_DIM = 256 };
+
 struct hparams {
     int n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx;
     float rope_theta, norm_eps;

@@ -1,8 +1,7 @@
 /* store_hidden.c - no keys and values: the rows that enter a layer, in int8 with a scale for every GROUP values; keys and values
  * are computed from them when they are attended.  Half the memory of kv_i8 on multi-head models, for two matrix products
  * over all positions in every pass.  Layout of a layer: values [position][n_embd], then scales. */
-#include <math.h>
-
+#include "int8_run.h"
 #include "row_store.h"
 
 enum { GROUP = 128 };
@@ -17,14 +16,7 @@ static void put_row(const struct store_shape *s, void *layer, int position, cons
     const size_t d = (size_t)s->n_embd;
     int8_t *q = (int8_t *)layer + (size_t)position * d;
     float *scale = (float *)(void *)((uint8_t *)layer + scales_at(s)) + (size_t)position * groups_of(s);
-    for (size_t at = 0; at < d; at += GROUP) {
-        const size_t end = d - at < GROUP ? d : at + GROUP;
-        float most = 0;
-        for (size_t i = at; i < end; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-        const float inverse = most > 1e-30f ? 127.0f / most : 0, round = 12582912.0f;       /* 1.5 * 2^23: to even */
-        for (size_t i = at; i < end; i++) q[i] = (int8_t)((x[i] * inverse + round) - round);
-        *scale++ = inverse > 0 ? most / 127.0f : 0;
-    }
+    for (size_t at = 0; at < d; at += GROUP) *scale++ = int8_run(q + at, x + at, d - at < GROUP ? d - at : GROUP);
 }
 
 static void get_row(const struct store_shape *s, const void *layer, int position, float *x)

@@ -1,8 +1,7 @@
 /* store_kv_i8.c - keys and values in int8 with one scale per head and position: a quarter of the memory of kv_f32.
- * scale = max|x| / 127, q = round-to-even(x / scale).  Layout of a layer: keys [head][tile][head_dim][LANES], values
- * [head][tile][LANES][head_dim], key scales and value scales [head][tile][LANES]. */
-#include <math.h>
-
+ * Layout of a layer: keys [head][tile][head_dim][LANES], values [head][tile][LANES][head_dim], key scales and value scales
+ * [head][tile][LANES]. */
+#include "int8_run.h"
 #include "row_store.h"
 
 static size_t rows_of(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES; }
@@ -17,28 +16,20 @@ static struct layer divide(const struct store_shape *s, const void *bytes)
     return (struct layer){ k, v, scale, scale + rows_of(s) };
 }
 
-static float quantize(int8_t *q, size_t stride, const float *x, size_t n)
-{
-    float most = 0;
-    for (size_t i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    /* Adding 1.5 * 2^23 leaves no room for a fraction: round to even without a call. */
-    const float inverse = most > 1e-30f ? 127.0f / most : 0, round = 12582912.0f;
-    for (size_t i = 0; i < n; i++) q[i * stride] = (int8_t)((x[i] * inverse + round) - round);
-    return inverse > 0 ? most / 127.0f : 0;
-}
-
 static void put(const struct store_shape *s, void *bytes, int position, const float *k, const float *v)
 {
     const struct layer l = divide(s, bytes);
     const size_t d = (size_t)s->head_dim;
     for (size_t h = 0; h < (size_t)s->n_head_kv; h++) {
         const size_t tile = h * (size_t)s->n_tiles + (size_t)position / LANES, lane = (size_t)position % LANES;
-        l.k_scale[tile * LANES + lane] = quantize(l.k + tile * d * LANES + lane, LANES, k + h * d, d);
-        l.v_scale[tile * LANES + lane] = quantize(l.v + (tile * LANES + lane) * d, 1, v + h * d, d);
+        int8_t *keys = l.k + tile * d * LANES + lane, key[MAX_HEAD_DIM];
+        l.k_scale[tile * LANES + lane] = int8_run(key, k + h * d, d);
+        for (size_t i = 0; i < d; i++) keys[i * LANES] = key[i];
+        l.v_scale[tile * LANES + lane] = int8_run(l.v + (tile * LANES + lane) * d, v + h * d, d);
     }
 }
 
-static void get(const struct store_shape *s, const void *bytes, int head, int tile, float *k, float *v)
+static void get(const struct store_shape *s, const void *bytes, int head, int tile, float *restrict k, float *restrict v)
 {
     const struct layer l = divide(s, bytes);
     const size_t d = (size_t)s->head_dim, at = (size_t)head * (size_t)s->n_tiles + (size_t)tile;
