@@ -26,107 +26,24 @@
 
 #include <stdbool.h>
 
-#include "pack.h"
-#include "vectors.h"
+#include "weights_x86.h"
 
 enum {
     MAX_ROWS = LANES_V == 16 ? 8 : 4,           /* rows of a step                                   */
-    TILES_V = 2 * LANES_V / TILE_N,             /* tiles that two registers span: 1 or 2            */
+    MOST_ROWS = 128,                            /* whose sums are kept at a time                    */
     CHUNK = 32 / TILES_V,                       /* blocks of a panel, whose codes are 16 KiB         */
-    NEAR = 8,                                   /* blocks ahead that a single pass fetches           */
-    QUADS = QBLOCK / 4
+    NEAR = 8                                    /* blocks ahead that a single pass fetches           */
 };
 
-enum format { Q4, Q8, Q4K, Q6K };
-
-INLINE size_t block_bytes(const enum format f) { return f == Q8 ? Q8_BYTES : f == Q6K ? Q6K_BYTES : Q4_BYTES; }
-INLINE size_t super_bytes(const enum format f) { return f == Q4K ? Q4K_SUPER_BYTES : f == Q6K ? Q6K_SUPER_BYTES : 0; }
 INLINE int panel_rows(const enum format f) { return f == Q4 ? Q4_PANEL : f == Q8 ? Q8_PANEL : f == Q4K ? Q4K_PANEL : Q6K_PANEL; }
-
-/* The weights of one step: where each of the two registers finds its channels, in blocks, in what each block has behind
- * them, and in what each super-block has. */
-struct weights { const uint8_t *q[2], *scales[2], *super[2]; };
-
-/* What a block's sums are multiplied by. */
-struct scales { vfloat d[2], min[2]; struct scales_6 codes[2]; };
-struct super { vfloat d[2], min[2]; };          /* d, dmin / 8 */
 
 struct panel {
     uint8_t q[CHUNK][QUADS][2][sizeof(vint)];
     struct scales scales[CHUNK];
 } __attribute__((aligned(64)));
 
-/* Two registers from tile w on.  NV == 1: a last tile alone, where registers are as wide as a tile. */
-INLINE struct weights weights_of(const enum format f, const uint8_t *w, int nb, size_t tile_bytes)
-{
-    const size_t scales = (size_t)nb * block_bytes(f), super = scales + (size_t)nb * SCALES_BYTES;
-    const uint8_t *next = w + tile_bytes;
-    if (TILES_V == 2) return (struct weights){ { w, next }, { w + scales, next + scales }, { w + super, next + super } };
-    const size_t half = f == Q4K ? LANES_V : 2 * LANES_V;       /* codes have one byte there, not two */
-    return (struct weights){ { w, w + sizeof(vint) }, { w + scales, w + scales + half }, { w + super, w + super + 2 * LANES_V } };
-}
-
-/* What is fetched into the cache beforehand: a block for every `every` steps, some blocks on; after the last one of these tiles
- * the first ones of those that follow. */
-struct ahead { const uint8_t *q[TILES_V], *scales[TILES_V]; const struct weights *next; int blocks, nb, every, left; };
-
-INLINE void ahead_at(const enum format f, struct ahead *a, const struct weights *packed, int b)
-{
-    a->blocks = a->nb - b;
-    for (int t = 0; t < TILES_V; t++) {
-        a->q[t] = packed->q[t] + (size_t)b * block_bytes(f);
-        a->scales[t] = packed->scales[t] + (size_t)b * SCALES_BYTES;
-    }
-}
-
-INLINE void fetch_ahead(const enum format f, struct ahead *a)
-{
-    if (--a->left) return;
-    a->left = a->every;
-    if (a->blocks == 0) ahead_at(f, a, a->next, 0);
-    a->blocks--;
-    for (int t = 0; t < TILES_V; t++) {
-        for (size_t line = 0; line < block_bytes(f); line += 64) __builtin_prefetch(a->q[t] + line);
-        __builtin_prefetch(a->scales[t]);
-        a->q[t] += block_bytes(f);
-        a->scales[t] += SCALES_BYTES;
-    }
-}
-
-/* Quad j of a register of packed weights at q. */
-INLINE vint weight(const enum format f, const uint8_t *q, int j)
-{
-    if (f == Q8) return q8_weights(load_v(q + j * 64));
-    const vint nibbles = j < QUADS / 2 ? low_nibbles(load_v(q + j * 64)) : high_nibbles(load_v(q + (j - QUADS / 2) * 64));
-    return f == Q6K ? or_v(nibbles, bits_5_4(load_v(q + Q4_BYTES + j % 2 * 64), j / 2)) : nibbles;
-}
-
-INLINE void load_super(const enum format f, const int NV, struct super *super, const struct weights *packed, int b)
-{
-    const size_t at = (size_t)(b / SUPER) * super_bytes(f);
-UNROLL
-    for (int v = 0; v < NV; v++) {
-        super->d[v] = from_f16(packed->super[v] + at);
-        if (f == Q4K) super->min[v] = mul_f(from_f16(packed->super[v] + at + 2 * TILE_N), broadcast_f(0.125f));
-    }
-}
-
-INLINE void load_scales(const enum format f, const int NV, struct scales *s, const struct super *super, const struct weights *packed, int b)
-{
-UNROLL
-    for (int v = 0; v < NV; v++) {
-        const uint8_t *at = packed->scales[v] + (size_t)b * SCALES_BYTES;
-        if (f == Q4 || f == Q8) s->d[v] = from_f16(at);
-        if (f == Q4K) {
-            s->d[v] = mul_f(super->d[v], from_u8(at));
-            s->min[v] = mul_f(super->min[v], from_u8(at + TILE_N));
-        }
-        if (f == Q6K) {
-            s->d[v] = super->d[v];
-            s->codes[v] = scales_6_of(from_i8(at));
-        }
-    }
-}
+/* Quad j of a register of packed weights at q, as dot() wants it. */
+INLINE vint weight(const enum format f, const uint8_t *q, int j) { return f == Q8 ? q8_weights(codes(f, q, j)) : codes(f, q, j); }
 
 /* The activations of a step: of the first row; rows follow each other. */
 struct rows { const int8_t *q; const float *scale; const int32_t *offset; const int16_t *halves; };
@@ -257,40 +174,43 @@ UNROLL
     }
 }
 
-/* All rows times the tiles of one step. */
+/* At most MOST_ROWS rows times the tiles of one step.  Sums lie side by side until all blocks are added up: rows of y are a
+ * power of 2 apart in most models, and would push each other out of the caches between chunks. */
 INLINE void rows_by_tiles(const int NV, const enum format f, float *y, size_t ldy, const struct q8rows *x,
                           int row0, int row1, const struct weights *packed, const struct weights *next)
 {
-    const int nb = x->k / QBLOCK;
+    const int nb = x->k / QBLOCK, n = row1 - row0;
     struct panel panel;
-    const int passes = (row1 - row0 + MAX_ROWS - 1) / MAX_ROWS, distance = passes > 1 ? CHUNK : NEAR;
+    float sums[MOST_ROWS][2 * LANES_V] __attribute__((aligned(64)));
+    const int passes = (n + MAX_ROWS - 1) / MAX_ROWS, distance = passes > 1 ? CHUNK : NEAR;
     struct ahead ahead = { .next = next, .nb = nb, .every = passes, .left = passes };
     ahead_at(f, &ahead, distance < nb ? packed : next, distance < nb ? distance : 0);
     for (int b0 = 0; b0 < nb; b0 += CHUNK) {
         const int b1 = b0 + CHUNK < nb ? b0 + CHUNK : nb;
-        const bool unpacked = NV == 2 && row1 - row0 >= panel_rows(f);
+        const bool unpacked = NV == 2 && n >= panel_rows(f);
         if (unpacked) unpack(&panel, NV, f, packed, b0, b1);
-        for (int r = row0; r < row1; r += MAX_ROWS) {
-            const int rows = row1 - r < MAX_ROWS ? row1 - r : MAX_ROWS;
-            float *yr = y + (size_t)r * ldy;
-            if (unpacked) some_rows_by_blocks(rows, NV, f, true, yr, ldy, x, r, packed, &panel, &ahead, b0, b1);
-            else some_rows_by_blocks(rows, NV, f, false, yr, ldy, x, r, packed, NULL, &ahead, b0, b1);
+        for (int r = 0; r < n; r += MAX_ROWS) {
+            const int rows = n - r < MAX_ROWS ? n - r : MAX_ROWS;
+            if (unpacked) some_rows_by_blocks(rows, NV, f, true, sums[r], 2 * LANES_V, x, row0 + r, packed, &panel, &ahead, b0, b1);
+            else some_rows_by_blocks(rows, NV, f, false, sums[r], 2 * LANES_V, x, row0 + r, packed, NULL, &ahead, b0, b1);
         }
     }
+    for (int r = 0; r < n; r++)
+        for (int v = 0; v < NV; v++) store_f(y + (size_t)(row0 + r) * ldy + v * LANES_V, load_f(sums[r] + v * LANES_V));
 }
 
 INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct q8rows *x, int row0, int row1,
                         const uint8_t *w, int n_tiles)
 {
     const int nb = x->k / QBLOCK;
-    const size_t tile_bytes = ((size_t)nb * (block_bytes(f) + SCALES_BYTES) + (size_t)(nb / SUPER) * super_bytes(f) + 63) & ~(size_t)63;
+    const size_t tile_bytes = tile_bytes_of(f, nb);
     for (; n_tiles >= TILES_V; n_tiles -= TILES_V, w += TILES_V * tile_bytes, y += 2 * LANES_V) {
         const struct weights packed = weights_of(f, w, nb, tile_bytes), next = weights_of(f, w + TILES_V * tile_bytes, nb, tile_bytes);
-        rows_by_tiles(2, f, y, ldy, x, row0, row1, &packed, &next);
+        for (int r = row0; r < row1; r += MOST_ROWS) rows_by_tiles(2, f, y, ldy, x, r, row1 - r < MOST_ROWS ? row1 : r + MOST_ROWS, &packed, &next);
     }
     if (n_tiles > 0) {
         const struct weights packed = weights_of(f, w, nb, tile_bytes);
-        rows_by_tiles(1, f, y, ldy, x, row0, row1, &packed, &packed);
+        for (int r = row0; r < row1; r += MOST_ROWS) rows_by_tiles(1, f, y, ldy, x, r, row1 - r < MOST_ROWS ? row1 : r + MOST_ROWS, &packed, &packed);
     }
 }
 
