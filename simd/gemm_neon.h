@@ -1,6 +1,6 @@
 /* gemm_neon.h - what the NEON matrix products over packed blocks share: the walk over tiles, k and rows.
  * Each set gives its panel: 4 channels of a tile times 1 to 8 rows of a group, over a chunk of k.  The vector pipes are what
- * all of it waits for.  So for more rows than a group's a chunk is unpacked once, and loads replace what would be done again.
+ * all of it waits for.  So for more rows than a panel's a chunk is unpacked once, and loads replace what would be done again.
  *
  * The file that includes this one defines first
  *     factor, factor factor_of(float32x4_t v)      a number of each of 4 channels as its panels multiply by it */
@@ -22,7 +22,8 @@
 
 enum {
     QUADS = 4, QUAD = TILE_N / QUADS,   /* quads of a tile; channels of a quad: the lanes of a 128-bit register */
-    SECOND_GROUP = ROW_GROUP + 1, NEVER = 0,            /* from how many rows on chunks are unpacked         */
+    PANEL_ROWS = 8,                     /* most rows of a panel: half a group, whose sums fill the registers      */
+    SECOND_PANEL = PANEL_ROWS + 1, NEVER = 0,           /* from how many rows on chunks are unpacked         */
     CHUNK = 16                          /* blocks of k at a time: activations (4 KiB) and weights, packed (9 KiB at most) or
                                            unpacked (12), stay in the first-level cache until all rows have used them */
 };
@@ -109,10 +110,10 @@ struct packed { const uint8_t *w, *scale, *super; };
 /* The same, unpacked: what the set's load and the format's scales make of it. */
 struct unpacked { struct weights weights[CHUNK]; struct scales scales[CHUNK]; };
 
-/* A chunk of a group as the set's panels take it, 256 bytes to the next block, and where the set puts what it makes for that.
+/* Rows of a chunk as the set's panels take them, and where the set puts what it makes for that.
  * offset: offset * scale, if the format has use for it. */
 struct rows { const int8_t *q; const float *scale, *offset; };
-struct room { int8_t q[CHUNK * ROW_GROUP * QBLOCK]; float scale[CHUNK * ROW_GROUP * 2], offset[CHUNK * ROW_GROUP * 2]; };
+struct room { int8_t q[CHUNK * PANEL_ROWS * QBLOCK]; float scale[CHUNK * PANEL_ROWS * 2], offset[CHUNK * PANEL_ROWS * 2]; };
 
 /* Between chunks the running sums lie in y. */
 struct panel {
@@ -218,7 +219,7 @@ INLINE void unpack(struct unpacked *to, const struct packed *from, int n_blocks,
 
 typedef void panel_fn(const struct panel *p, int rows, const bool unpacked);
 
-/* What the set makes of the first rows of a chunk of a group; at: its first block.  offsets: whether they take part. */
+/* What the set makes of PANEL_ROWS rows of a chunk, of which `rows` are multiplied; at: the first one's first block.  offsets: whether they take part. */
 typedef struct rows rows_fn(struct room *room, const struct q8rows *x, size_t at, int n_blocks, int rows, bool offsets);
 
 /* Rows beyond the live ones are computed and dropped: the group has them, and a panel of constant height is fast. */
@@ -256,8 +257,8 @@ INLINE void rows_by_tile(float *y, size_t ldy, const struct q8rows *x, int row0,
             packed[i] = quad_of_tile(tile, l, nb, b, i);
             if (unpacked) unpack_quad(&weights[i], &packed[i], n_blocks);
         }
-        for (int row = row0; row < row1; row += ROW_GROUP) {
-            const int live = row1 - row < ROW_GROUP ? row1 - row : ROW_GROUP, rows = height(live, least);
+        for (int row = row0; row < row1; row += PANEL_ROWS) {
+            const int live = row1 - row < PANEL_ROWS ? row1 - row : PANEL_ROWS, rows = height(live, least);
             const struct rows x_rows = rows_of(&room, x, q8_index(x, row, b), n_blocks, rows, l.min);
             for (int i = 0; i < QUADS; i++)
                 panel_of_height(&(struct panel){ .y = y + (size_t)row * ldy + i * QUAD, .ldy = ldy, .live = live, .first = b == 0,

@@ -9,12 +9,15 @@ static inline factor factor_of(float32x4_t v) { return v; }
 
 #include "gemm_neon.h"
 
-/* Rows are taken as they lie. */
+/* Rows are taken as they lie, but for offset * scale. */
 INLINE struct rows rows_as_they_are(struct room *room, const struct q8rows *x, size_t at, int n_blocks, int rows, bool offsets)
 {
     (void)rows;
-    for (int i = 0; offsets && i < n_blocks * ROW_GROUP; i += 4)
-        vst1q_f32(room->offset + i, vmulq_f32(to_float(vld1q_s32(x->offset + at + i)), vld1q_f32(x->scale + at + i)));
+    for (int b = 0; offsets && b < n_blocks; b++)
+        for (int r = 0; r < PANEL_ROWS; r += 4) {
+            const size_t from = at + (size_t)(b * ROW_GROUP + r);
+            vst1q_f32(room->offset + b * PANEL_ROWS + r, vmulq_f32(to_float(vld1q_s32(x->offset + from)), vld1q_f32(x->scale + from)));
+        }
     return (struct rows){ x->q + at * QBLOCK, x->scale + at, room->offset };
 }
 
@@ -24,7 +27,7 @@ typedef float32x4_t dot_fn(const struct weights *w, const int8_t *x, const struc
 INLINE void panel_by_rows(const struct panel *p, int rows, const bool unpacked, const struct layout l, dot_fn *dot, load_fn *load,
                           scales_fn *scales, super_fn *super)
 {
-    float32x4_t acc[ROW_GROUP];
+    float32x4_t acc[PANEL_ROWS];
     const int8_t *q = p->rows.q;
     const float *scale = p->rows.scale, *offset = p->rows.offset;
     struct super now = no_super(NULL);
@@ -40,7 +43,7 @@ INLINE void panel_by_rows(const struct panel *p, int rows, const bool unpacked, 
         }
         q += ROW_GROUP * QBLOCK;
         scale += ROW_GROUP;
-        offset += ROW_GROUP;
+        offset += PANEL_ROWS;
     }
     store_sums(acc, p, rows);
 }

@@ -17,18 +17,18 @@
 
 enum {
     TILE_N = 16,                /* output channels that are interleaved in packed weights          */
-    ROW_GROUP = 8,              /* activation rows that are interleaved in struct q8rows           */
+    ROW_GROUP = 16,             /* activation rows that are interleaved in struct q8rows           */
     EXP_LEAST = -87,            /* exp of less is, or nearly, subnormal: e() in attend_args        */
     KEY_TILE = 64,              /* keys that attention takes before it rescales its running sums   */
     LANES = 16
 };
 
-/* Activations in int8: rows of k values (k a multiple of 32), quantized per block of 32, in groups of 8
+/* Activations in int8: rows of k values (k a multiple of 32), quantized per block of 32, in groups of 16
  * rows so that a kernel finds row r of the group at a constant distance:
- *     q      [group][k/32][8][32]       -127..127; -128 never occurs
- *     scale  [group][k/32][8]           value = scale * q
- *     offset [group][k/32][8]           -8 * (sum of the 32 q): where a sum over unsigned nibbles starts
- *     halves [group][k/32][8][2]        -8 * (sum of the first 16 q), -8 * (sum of the others)
+ *     q      [group][k/32][16][32]      -127..127; -128 never occurs
+ *     scale  [group][k/32][16]          value = scale * q
+ *     offset [group][k/32][16]          -8 * (sum of the 32 q): where a sum over unsigned nibbles starts
+ *     halves [group][k/32][16][2]       -8 * (sum of the first 16 q), -8 * (sum of the others)
  * Rows past the last one of the last group hold anything readable. */
 struct q8rows { int8_t *q; float *scale; int32_t *offset; int16_t *halves; int k; };
 

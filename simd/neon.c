@@ -119,10 +119,10 @@ INLINE float32x4_t dot_q6k(const struct weights *w, const int8_t *x, const struc
     return vfmaq_f32(vmulq_f32(sum[0], s->half[0]), sum[1], s->half[1]);
 }
 
-GEMM_OF_PANEL(q4, SECOND_GROUP, dot_q4, READ_Q4(load_q4))
+GEMM_OF_PANEL(q4, SECOND_PANEL, dot_q4, READ_Q4(load_q4))
 GEMM_OF_PANEL(q8, NEVER, dot_q8, READ_Q8(load_q8))
-GEMM_OF_PANEL(q4k, SECOND_GROUP, dot_q4, READ_Q4K(load_q4_unsigned))
-GEMM_OF_PANEL(q6k, SECOND_GROUP, dot_q6k, READ_Q6K(load_q6k))
+GEMM_OF_PANEL(q4k, SECOND_PANEL, dot_q4, READ_Q4K(load_q4_unsigned))
+GEMM_OF_PANEL(q6k, SECOND_PANEL, dot_q6k, READ_Q6K(load_q6k))
 
 /* ---- matrix products, float: 4 rows x 16 channels at a time */
 

@@ -33,10 +33,10 @@ INLINE float32x4_t dot_q6k(const struct weights *w, const int8_t *x, const struc
     return vfmaq_f32(fma_in_place(reload_f(&s->min), first, s->half[0]), vsubq_f32(second, vdupq_n_f32(Q6K_ZERO)), s->half[1]);
 }
 
-GEMM_OF_PANEL(q4, SECOND_GROUP, dot_q4, READ_Q4(load_q4_high))
+GEMM_OF_PANEL(q4, SECOND_PANEL, dot_q4, READ_Q4(load_q4_high))
 GEMM_OF_PANEL(q8, NEVER, dot_q8, READ_Q8(load_q8))
-GEMM_OF_PANEL(q4k, SECOND_GROUP, dot_q8, READ_Q4K(load_q4_unsigned))
-GEMM_OF_PANEL(q6k, SECOND_GROUP, dot_q6k, READ_Q6K(load_q6k_high))
+GEMM_OF_PANEL(q4k, SECOND_PANEL, dot_q8, READ_Q4K(load_q4_unsigned))
+GEMM_OF_PANEL(q6k, SECOND_PANEL, dot_q6k, READ_Q6K(load_q6k_high))
 
 extern const struct kernels kernels_neon_dotprod;
 const struct kernels kernels_neon_dotprod = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };

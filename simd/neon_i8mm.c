@@ -52,16 +52,20 @@ INLINE void store_twice(float *to, float32x4_t v)
 INLINE struct rows rows_in_pairs(struct room *room, const struct q8rows *x, size_t at, int n_blocks, int rows, bool offsets)
 {
     const int8_t *q = x->q + at * QBLOCK;
-    for (int b = 0; b < n_blocks; b++)
+    for (int b = 0; b < n_blocks; b++) {
         for (int r = 0; r < rows; r += 2) {
-            const int i = (b * ROW_GROUP + r) * QBLOCK;
-            store_halves(room->q + i, vld1q_s8(q + i), vld1q_s8(q + i + QBLOCK));
-            store_halves(room->q + i + 32, vld1q_s8(q + i + 16), vld1q_s8(q + i + QBLOCK + 16));
+            const int8_t *two = q + (b * ROW_GROUP + r) * QBLOCK;
+            int8_t *to = room->q + (b * PANEL_ROWS + r) * QBLOCK;
+            store_halves(to, vld1q_s8(two), vld1q_s8(two + QBLOCK));
+            store_halves(to + 32, vld1q_s8(two + 16), vld1q_s8(two + QBLOCK + 16));
         }
-    for (int i = 0; i < n_blocks * ROW_GROUP; i += 4) {
-        const float32x4_t scale = vld1q_f32(x->scale + at + i);
-        store_twice(room->scale + 2 * i, scale);
-        if (offsets) store_twice(room->offset + 2 * i, vmulq_f32(to_float(vld1q_s32(x->offset + at + i)), scale));
+        for (int r = 0; r < PANEL_ROWS; r += 4) {
+            const size_t from = at + (size_t)(b * ROW_GROUP + r);
+            const int to = 2 * (b * PANEL_ROWS + r);
+            const float32x4_t scale = vld1q_f32(x->scale + from);
+            store_twice(room->scale + to, scale);
+            if (offsets) store_twice(room->offset + to, vmulq_f32(to_float(vld1q_s32(x->offset + from)), scale));
+        }
     }
     return (struct rows){ room->q, room->scale, room->offset };
 }
@@ -109,8 +113,8 @@ INLINE struct pair dot_q6k(const struct weights *w, const int8_t *x, const struc
 INLINE void panel_by_pairs(const struct panel *p, int rows, const bool unpacked, const struct layout l, dot_fn *dot, load_fn *load,
                            scales_fn *scales, super_fn *super)
 {
-    float32x4_t sums[ROW_GROUP];
-    struct pair acc[ROW_GROUP / 2];
+    float32x4_t sums[PANEL_ROWS];
+    struct pair acc[PANEL_ROWS / 2];
     const int8_t *q = p->rows.q;
     const float *scale = p->rows.scale, *offset = p->rows.offset;
     struct super now = no_super(NULL);
@@ -135,9 +139,9 @@ INLINE void panel_by_pairs(const struct panel *p, int rows, const bool unpacked,
                 acc[i].c23 = vfmaq_f32(acc[i].c23, oi, s->min.c23);
             }
         }
-        q += ROW_GROUP * QBLOCK;
-        scale += ROW_GROUP * 2;
-        offset += ROW_GROUP * 2;
+        q += PANEL_ROWS * QBLOCK;
+        scale += PANEL_ROWS * 2;
+        offset += PANEL_ROWS * 2;
     }
     UNROLL for (int i = 0; i < rows / 2; i++) {
         sums[2 * i] = vcombine_f32(vget_low_f32(acc[i].c01), vget_low_f32(acc[i].c23));
@@ -150,10 +154,10 @@ enum { LEAST = 2 };                             /* a single row takes its neighb
 #define PANEL panel_by_pairs
 #define ROWS rows_in_pairs
 
-GEMM_OF_PANEL(q4, SECOND_GROUP, dot_q4, READ_Q4(load_q4_pairs))
-GEMM_OF_PANEL(q8, SECOND_GROUP, dot_q8, READ_Q8(load_q8_pairs))
-GEMM_OF_PANEL(q4k, SECOND_GROUP, dot_q8, READ_Q4K(load_q4k_pairs))
-GEMM_OF_PANEL(q6k, SECOND_GROUP, dot_q6k, READ_Q6K(load_q6k_pairs))
+GEMM_OF_PANEL(q4, SECOND_PANEL, dot_q4, READ_Q4(load_q4_pairs))
+GEMM_OF_PANEL(q8, SECOND_PANEL, dot_q8, READ_Q8(load_q8_pairs))
+GEMM_OF_PANEL(q4k, SECOND_PANEL, dot_q8, READ_Q4K(load_q4k_pairs))
+GEMM_OF_PANEL(q6k, SECOND_PANEL, dot_q6k, READ_Q6K(load_q6k_pairs))
 
 extern const struct kernels kernels_neon_i8mm;
 const struct kernels kernels_neon_i8mm = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };
