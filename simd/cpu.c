@@ -1,12 +1,18 @@
 /* cpu.c - which instruction sets this CPU and operating system offer.
  * CPUID by hand, because clang 14 knows no __builtin_cpu_supports("avxvnni") (Intel SDM vol. 2A, CPUID; vol. 1, 13.2). */
+#define _GNU_SOURCE             /* syscall */
 #include "cpu.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #if defined __x86_64__
 #include <cpuid.h>
+#if defined __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 struct regs { unsigned a, b, c, d; };
 
@@ -26,6 +32,17 @@ static unsigned os_saves(void)
     return low;
 }
 
+/* Linux saves tiles only for processes that have asked for it (Documentation/arch/x86/xstate.rst). */
+static bool tiles_permitted(void)
+{
+#if defined __linux__
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 static unsigned all(unsigned word, unsigned bits) { return (word & bits) == bits; }
 
 unsigned cpu_detect(void)
@@ -33,12 +50,14 @@ unsigned cpu_detect(void)
     enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 };               /* leaf 1, ecx   */
     enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512BW = 1u << 30 };                           /* leaf 7.0, ebx */
     const unsigned AVX512VL = 1u << 31, AVX512VNNI = 1u << 11, AVXVNNI = 1u << 4;               /* ebx, ecx; 7.1 eax */
-    const unsigned YMM = 0x6, ZMM = 0xE6;                                                       /* XCR0          */
+    enum { AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25 };                                          /* leaf 7.0, edx */
+    const unsigned YMM = 0x6, ZMM = 0xE6, TILES = 0x60000;                                      /* XCR0          */
     const struct regs one = cpuid(1, 0), seven = cpuid(7, 0);
     if (!all(one.c, OSXSAVE | AVX | FMA | F16C) || !all(seven.b, AVX2) || !all(os_saves(), YMM)) return 0;
     unsigned set = CPU_AVX2;
     if (seven.a >= 1 && all(cpuid(7, 1).a, AVXVNNI)) set |= CPU_AVXVNNI;
     if (all(seven.b, AVX512F | AVX512BW | AVX512VL) && all(seven.c, AVX512VNNI) && all(os_saves(), ZMM)) set |= CPU_AVX512VNNI;
+    if (all(seven.d, AMX_TILE | AMX_INT8) && all(os_saves(), TILES) && tiles_permitted()) set |= CPU_AMX;
     return set;
 }
 

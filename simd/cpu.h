@@ -8,7 +8,8 @@ enum cpu_feature {
     CPU_AVX512VNNI = 4,         /* F, BW, VL and VNNI together    */
     CPU_NEON = 8,               /* ARMv8.0 Advanced SIMD          */
     CPU_DOTPROD = 16,
-    CPU_I8MM = 32
+    CPU_I8MM = 32,
+    CPU_AMX = 64                /* tiles and their products of bytes */
 };
 
 unsigned cpu_detect(void);                      /* the features as a bit set; the same at every call */
