@@ -68,12 +68,15 @@ UNROLL
     }
 }
 
-/* isum of `sums` sums from w on.  A sum is stored when the next product needs its tile: it takes long to come out. */
-INLINE void multiply(struct work *t, const enum format f, const int row_tiles, const int8_t *const x[2], int8_t (*w)[2][QUADS][64], int sums)
+/* isum of `sums` sums from w on.  A sum is stored when the next product needs its tile: it takes long to come out.  Weights are
+ * fetched block by block in between: the CPU waits for no more than 16 lines at a time. */
+INLINE void multiply(struct work *t, const enum format f, const int row_tiles, const int8_t *const x[2], int8_t (*w)[2][QUADS][64], int sums,
+                     struct ahead *ahead)
 {
     const int per = sums_of_block(f);
     for (int s = 0; s < sums; s++) {
         const int at = s / per * TILE_ROWS * QBLOCK + s % per * QBLOCK / 2, quad = s % per * QUADS / 2;
+        if (s % per == 0) fetch_ahead(f, ahead);
         TILE_LOAD(4, x[0] + at, QBLOCK);
         TILE_LOAD(6, w[s / per][0][quad], 64);
         if (s > 0) TILE_STORE(0, t->isum[s - 1][0][0]);
@@ -125,8 +128,8 @@ INLINE void rows_by_chunk(struct work *t, const enum format f, const int row_til
     for (int b = b0; b < b1; b += step) {
         const int n = b1 - b < step ? b1 - b : step;
         const size_t at[2] = { q8_index(x, r, b), row_tiles == 2 ? q8_index(x, r + TILE_ROWS, b) : 0 };
-        for (int i = 0; i < n; i++) fetch_ahead(f, ahead);
-        multiply(t, f, row_tiles, (const int8_t *const[2]){ x->q + at[0] * QBLOCK, x->q + at[1] * QBLOCK }, t->w + (b - b0), n * sums_of_block(f));
+        multiply(t, f, row_tiles, (const int8_t *const[2]){ x->q + at[0] * QBLOCK, x->q + at[1] * QBLOCK }, t->w + (b - b0), n * sums_of_block(f),
+                 ahead);
         for (int i = 0; i < row_tiles; i++)
             for (int v = 0; v < 2; v++)
                 add_scaled(acc[i][v], f, (const int32_t (*)[2][2][TILE_ROWS][TILE_N])&t->isum[0][i][v], t->scales + (b - b0), v, x->scale + at[i], x->offset + at[i], n);
