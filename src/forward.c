@@ -141,23 +141,21 @@ const struct store_kind *forward_store_kind(const struct unmask_model *m)
 
 void forward_measure(struct forward *f, struct stage_seconds *seconds) { stages_measure(&f->stages, seconds); }
 
-/* ---- stages over rows ---- */
-
-enum { STAGE_ROWS = 8 };         /* few enough for two threads to share the rows of a short step; they share no line of codes */
+/* ---- stages over rows; ROW_GROUP rows are one item, since they share cache lines of struct q8rows and of row stores ---- */
 
 typedef void row_stage(struct forward *f, int row, int worker);
 struct row_job { struct forward *f; row_stage *row; int n_rows; };
 
-static void some_rows(void *arg, int item, int worker)
+static void row_group(void *arg, int item, int worker)
 {
     const struct row_job *j = arg;
-    const int end = (item + 1) * STAGE_ROWS < j->n_rows ? (item + 1) * STAGE_ROWS : j->n_rows;
-    for (int r = item * STAGE_ROWS; r < end; r++) j->row(j->f, r, worker);
+    const int end = (item + 1) * ROW_GROUP < j->n_rows ? (item + 1) * ROW_GROUP : j->n_rows;
+    for (int r = item * ROW_GROUP; r < end; r++) j->row(j->f, r, worker);
 }
 
 static void each_row(struct forward *f, enum stage stage, row_stage *row, int n_rows)
 {
-    stage_run(&f->stages, stage, some_rows, &(struct row_job){ f, row, n_rows }, (n_rows + STAGE_ROWS - 1) / STAGE_ROWS);
+    stage_run(&f->stages, stage, row_group, &(struct row_job){ f, row, n_rows }, (n_rows + ROW_GROUP - 1) / ROW_GROUP);
 }
 
 static bool any_int8(const struct weight *const *w, int n)
