@@ -20,10 +20,11 @@ enum {
     TILE_ROWS = 16,
     MOST_ROWS = 128,            /* whose float sums are kept at a time                              */
     LEAST_ROWS = 9,             /* fewer, or fewer left over, are done by vectors                   */
-    CHUNK = 8,                  /* blocks that are unpacked at a time: 8 KiB of codes               */
+    CHUNK = 4,                  /* blocks that are unpacked at a time: 4 KiB of codes               */
     BATCH = 4                   /* sums between two turns: 16 KiB                                   */
 };
-_Static_assert((int)TILE_ROWS == ROW_GROUP && CHUNK % BATCH == 0 && TILES_V == 2, "tiles of rows are groups; registers are tiles of channels");
+_Static_assert((int)TILE_ROWS == ROW_GROUP && CHUNK % BATCH == 0 && SUPER % CHUNK == 0 && TILES_V == 2,
+               "tiles of rows are groups; chunks lie within super-blocks; registers are tiles of channels");
 
 /* Integer sums of a block: one of all 32 products, but for Q6_K one of either half. */
 INLINE int sums_of_block(const enum format f) { return f == Q6K ? 2 : 1; }
@@ -49,21 +50,26 @@ static const struct tile_config blocks = CONFIG(QBLOCK), halves = CONFIG(QBLOCK 
 INLINE void configure(const struct tile_config *c) { __asm__ volatile("ldtilecfg %0" : : "m"(*c)); }
 INLINE void release(void) { __asm__ volatile("tilerelease" : : : "memory"); }
 
-/* Weights as integers: codes of Q4_0 are 8 too high, those of Q6_K 32. */
+/* Quad j of a register of packed weights at q, as integers: codes of Q6_K are 32 too high, those of Q4_0 8.  Of these bits 3 to 7
+ * become what bit 3 is not, by a matrix that has a byte for each bit, bit 0 last (Intel SDM vol. 2, GF2P8AFFINEQB). */
 INLINE vint signed_weight(const enum format f, const uint8_t *q, int j)
 {
-    const vint w = codes(f, q, j);
-    return f == Q4 || f == Q6K ? _mm512_sub_epi8(w, _mm512_set1_epi8(f == Q4 ? 8 : 32)) : w;
+    if (f == Q4) {
+        const vint pairs = load_v(q + j % (QUADS / 2) * 64);
+        return j < QUADS / 2 ? _mm512_gf2p8affine_epi64_epi8(pairs, _mm512_set1_epi64(0x0102040808080808), 0xF8)
+                             : _mm512_gf2p8affine_epi64_epi8(pairs, _mm512_set1_epi64(0x1020408080808080), 0xF8);
+    }
+    return f == Q6K ? _mm512_sub_epi8(codes(f, q, j), _mm512_set1_epi8(32)) : codes(f, q, j);
 }
 
 INLINE void unpack(struct work *t, const enum format f, const struct weights *packed, int b0, int b1)
 {
-    struct super super = { { zero_f() }, { zero_f() } };
+    struct super super;
+    if (super_bytes(f)) load_super(f, 2, &super, packed, b0);
     for (int b = b0; b < b1; b++) {
         for (int v = 0; v < 2; v++)
 UNROLL
             for (int j = 0; j < QUADS; j++) store_v(t->w[b - b0][v][j], signed_weight(f, packed->q[v] + (size_t)b * block_bytes(f), j));
-        if (super_bytes(f) && b % SUPER == 0) load_super(f, 2, &super, packed, b);
         load_scales(f, 2, &t->scales[b - b0], &super, packed, b);
     }
 }

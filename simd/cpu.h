@@ -9,7 +9,7 @@ enum cpu_feature {
     CPU_NEON = 8,               /* ARMv8.0 Advanced SIMD          */
     CPU_DOTPROD = 16,
     CPU_I8MM = 32,
-    CPU_AMX = 64                /* tiles and their products of bytes */
+    CPU_AMX = 64                /* tiles, their products of bytes, and GFNI */
 };
 
 unsigned cpu_detect(void);                      /* the features as a bit set; the same at every call */
