@@ -45,7 +45,7 @@ static const struct tile_config blocks = CONFIG(QBLOCK), halves = CONFIG(QBLOCK 
 #define TILE_LOAD(tile, from, stride) __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"((long)(stride)) : "memory")
 #define TILE_STORE(tile, to) __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"(64l) : "memory")
 #define TILE_PRODUCT(sum, rows, channels) \
-    __asm__ volatile("tilezero %%tmm" #sum "\n\ttdpbssd %%tmm" #channels ", %%tmm" #rows ", %%tmm" #sum : : : "memory")
+    __asm__ volatile("tilezero %%tmm" #sum "\n\ttdpbssd %%tmm" #channels ", %%tmm" #rows ", %%tmm" #sum : :)
 
 INLINE void configure(const struct tile_config *c) { __asm__ volatile("ldtilecfg %0" : : "m"(*c)); }
 INLINE void release(void) { __asm__ volatile("tilerelease" : : : "memory"); }
@@ -104,9 +104,9 @@ INLINE void multiply(struct work *t, const enum format f, const int row_tiles, c
     TILE_STORE(3, t->isum[sums - 1][1][1]);
 }
 
-/* acc += isum * scales, a tile of rows times a tile of channels (v) over some blocks; isum: those of the first sum */
-INLINE void add_scaled(float (*acc)[TILE_N], const enum format f, const int32_t (*isum)[2][2][TILE_ROWS][TILE_N], const struct scales *s, int v,
-                       const float *scale, const int32_t *offset, int n_blocks)
+/* acc += isum * scales over some blocks, tile i of rows times tile v of channels. */
+INLINE void add_scaled(float (*acc)[TILE_N], const enum format f, const int32_t (*isum)[2][2][TILE_ROWS][TILE_N], int i, int v,
+                       const struct scales *s, const float *scale, const int32_t *offset, int n_blocks)
 {
     vfloat a[TILE_ROWS];
 UNROLL
@@ -116,8 +116,8 @@ UNROLL
         if (f == Q4K) store_f(times_offset, mul_f(to_float(load_v(offset)), load_f(scale)));
 UNROLL
         for (int r = 0; r < TILE_ROWS; r++) {
-            vfloat sum = to_float(load_v((*isum)[0][0][r]));
-            if (f == Q6K) sum = fma_f(to_float(load_v(isum[1][0][0][r])), s->codes[v].half[1], mul_f(sum, s->codes[v].half[0]));
+            vfloat sum = to_float(load_v(isum[0][i][v][r]));
+            if (f == Q6K) sum = fma_f(to_float(load_v(isum[1][i][v][r])), s->codes[v].half[1], mul_f(sum, s->codes[v].half[0]));
             a[r] = fma_f(sum, mul_f(s->d[v], broadcast_f(scale[r])), a[r]);
             if (f == Q4K) a[r] = fma_f(broadcast_f(times_offset[r]), s->min[v], a[r]);
         }
@@ -138,7 +138,7 @@ INLINE void rows_by_chunk(struct work *t, const enum format f, const int row_til
                  ahead);
         for (int i = 0; i < row_tiles; i++)
             for (int v = 0; v < 2; v++)
-                add_scaled(acc[i][v], f, (const int32_t (*)[2][2][TILE_ROWS][TILE_N])&t->isum[0][i][v], t->scales + (b - b0), v, x->scale + at[i], x->offset + at[i], n);
+                add_scaled(acc[i][v], f, (const int32_t (*)[2][2][TILE_ROWS][TILE_N])t->isum, i, v, t->scales + (b - b0), x->scale + at[i], x->offset + at[i], n);
     }
 }
 
