@@ -28,6 +28,7 @@ plan -m "$dir/packed.gguf" --memory 1M
 same "too small a budget: status" "$status $(grep -c '"fits":false' "$dir/plan")" "5 1"
 if grep -q 'does not fit in memory.*--memory.*E-MEM-002' "$dir/err"; then ok; else bad "$(cat "$dir/err")"; fi
 least=$(number smallest_budget_bytes "$dir/plan")
+case $UNMASK in *san*) least=$((least + 4000000)) ;; esac     # a sanitizer's own memory differs from run to run
 plan -m $demo --memory 1M
 if [ "$status" = 5 ] && grep -q "unmask quantize $demo packed.gguf --layout packed" "$dir/err"; then ok; else bad "standard file: $(cat "$dir/err")"; fi
 for size in 3 1.5.5M 0% 101% 12X 1TB2 -5M ""; do
