@@ -18,7 +18,6 @@ INLINE struct scales_6 scales_6_of(vint pairs) { return (struct scales_6){ { to_
 
 enum {
     TILE_ROWS = 16,
-    MOST_ROWS = 128,            /* whose float sums are kept at a time                              */
     LEAST_ROWS = 9,             /* fewer, or fewer left over, are done by vectors                   */
     CHUNK = 4,                  /* blocks that are unpacked at a time: 4 KiB of codes               */
     BATCH = 4                   /* sums between two turns: 16 KiB                                   */

@@ -12,7 +12,8 @@ enum cpu_feature {
     CPU_AMX = 64                /* tiles, their products of bytes, and GFNI */
 };
 
-unsigned cpu_detect(void);                      /* the features as a bit set; the same at every call */
+/* The features as a bit set; the same at every call.  Asks Linux for the tiles of AMX, once for the whole process. */
+unsigned cpu_detect(void);
 /* "AMD EPYC ..." where the system tells, else the architecture; NUL-terminated, cut at size. */
 void cpu_model_name(char *buf, int size);
 

@@ -30,7 +30,6 @@
 
 enum {
     MAX_ROWS = LANES_V == 16 ? 8 : 4,           /* rows of a step                                   */
-    MOST_ROWS = 128,                            /* whose sums are kept at a time                    */
     CHUNK = 32 / TILES_V,                       /* blocks of a panel, whose codes are 16 KiB         */
     NEAR = 8                                    /* blocks ahead that a single pass fetches           */
 };

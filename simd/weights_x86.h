@@ -10,6 +10,7 @@
 
 enum {
     TILES_V = 2 * LANES_V / TILE_N,             /* tiles that two registers span: 1 or 2            */
+    MOST_ROWS = 128,                            /* whose float sums are kept at a time              */
     QUADS = QBLOCK / 4
 };
 

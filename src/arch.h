@@ -4,7 +4,7 @@
 
 #include "checkpoint.h"
 
-enum { MAX_HEAD_DIM = 256 };
+enum { MAX_HEAD_DIM = 256 };                    /* what kernels take: kernels.h, attend_args           */
 
 struct hparams {
     int n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx;
