@@ -32,7 +32,7 @@
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
 /* Scalar outputs for seed 1, made with SLEEF 3.5.1 (exp's bits may change between its versions). */
-static const uint64_t GOLDEN = 0x20c8f5d41a01dac9ull;
+static const uint64_t GOLDEN = 0x1de109f36b2da18dull;
 
 enum { POISON = 0x99, MAX_BUFFERS = 64, MAX_NAME = 64 };
 
@@ -286,7 +286,7 @@ static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 
         { 0, 0, 1, 32 }, { 0, 1, 1, 32 }, { 0, 1, 2, 64 }, { 0, 2, 3, 96 }, { 0, 3, 1, 160 }, { 0, 4, 2, 128 }, { 0, 5, 1, 64 }, { 0, 6, 3, 32 },
         { 0, 7, 1, 96 }, { 0, 8, 4, 256 }, { 0, 9, 1, 64 }, { 0, 12, 2, 96 }, { 0, 15, 3, 32 }, { 0, 16, 2, 64 }, { 0, 17, 1, 288 },
         { 0, 24, 3, 32 }, { 0, 31, 1, 64 }, { 0, 33, 2, 32 }, { 16, 17, 2, 64 }, { 16, 24, 1, 96 }, { 16, 37, 3, 64 }, { 32, 36, 2, 1056 }, { 0, 40, 5, 2080 },
-        { 0, 45, 2, 544 }, { 16, 171, 3, 288 },
+        { 0, 45, 2, 544 }, { 16, 171, 3, 288 }, { 0, 700, 2, 64 },
     };
     for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
         for (enum weights kind = 0; kind < WEIGHT_KINDS; kind++) {
