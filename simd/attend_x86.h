@@ -2,7 +2,8 @@
  * arXiv:2205.14135, in a fixed order of operations).
  *
  * GROUP query rows pass over the keys together.  For a tile of 64 keys, each block of keys meets all rows while it lies in L1,
- * then each block of the values does.  A step holds ROWS rows x NV registers of sums. */
+ * then each block of the values does.  A step holds ROWS rows x NV registers of sums; the first steps of a tile fetch the next
+ * one, which the caches' own prefetchers do not foresee in time. */
 #ifndef ATTEND_X86_H
 #define ATTEND_X86_H
 
@@ -11,7 +12,7 @@
 
 #include "vectors.h"
 
-enum { STEP_ROWS = LANES_V == 16 ? 8 : 6, GROUP = 16, MAX_DIM = 256 };
+enum { STEP_ROWS = 6, WIDE = LANES_V == 16 ? 4 : 2, GROUP = 64, MAX_DIM = 256, LINE = 64 };
 
 struct attend_state {
     float s[GROUP][KEY_TILE];                   /* scores, then probabilities, of one tile    */
@@ -21,17 +22,23 @@ struct attend_state {
     int32_t out[KEY_TILE];                      /* all ones: this key is masked or absent     */
 } __attribute__((aligned(64)));
 
-/* s = scale * q k for ROWS rows and the NV * LANES_V keys at k. */
-INLINE void score_step(const int ROWS, const int NV, float *s, const float *q, size_t ldq, const float *k, size_t dim, float scale)
+/* s = scale * q k for ROWS rows and the NV * LANES_V keys at k; fetches dim lines from `next` on. */
+INLINE void score_step(const int ROWS, const int NV, float *s, const float *q, size_t ldq, const float *k, size_t dim, float scale,
+                       const char *next)
 {
-    const float *k2[2] = { k, LANES_V == LANES ? k + dim * LANES : k + LANES_V };
-    vfloat dot[STEP_ROWS][2];
+    const float *kn[WIDE];
+    vfloat dot[STEP_ROWS][WIDE];
 UNROLL
-    for (int r = 0; r < ROWS; r++) dot[r][0] = dot[r][1] = zero_f();
+    for (int i = 0; i < NV; i++) kn[i] = LANES_V == LANES ? k + (size_t)i * dim * LANES : k + i * LANES_V;
+UNROLL
+    for (int r = 0; r < ROWS; r++)
+UNROLL
+        for (int i = 0; i < NV; i++) dot[r][i] = zero_f();
     for (size_t d = 0; d < dim; d++) {
-        vfloat keys[2];
+        vfloat keys[WIDE];
+        _mm_prefetch(next + d * LINE, _MM_HINT_T1);
 UNROLL
-        for (int i = 0; i < NV; i++) keys[i] = load_f(k2[i] + d * LANES);
+        for (int i = 0; i < NV; i++) keys[i] = load_f(kn[i] + d * LANES);
 UNROLL
         for (int r = 0; r < ROWS; r++) {
             const vfloat x = broadcast_f(q[(size_t)r * ldq + d]);
@@ -45,19 +52,21 @@ UNROLL
         for (int i = 0; i < NV; i++) store_f(s + r * KEY_TILE + i * LANES_V, mul_f(broadcast_f(scale), dot[r][i]));
 }
 
-/* acc = acc * c + p v for ROWS rows, n keys, and elements of the head from v and acc on: NV registers, or `lanes` of one. */
+/* acc = acc * c + p v for ROWS rows, n keys, and elements of the head from v and acc on: NV registers, or `lanes` of one;
+ * fetches n lines from `next` on. */
 INLINE void value_step(const int ROWS, const int NV, float (*acc)[MAX_DIM + LANES_V], size_t d, const float *p, const float *c,
-                       const float *v, size_t dim, int n, int lanes)
+                       const float *v, size_t dim, int n, int lanes, const char *next)
 {
-    vfloat sum[STEP_ROWS][2];
+    vfloat sum[STEP_ROWS][WIDE];
 UNROLL
     for (int r = 0; r < ROWS; r++)
 UNROLL
         for (int i = 0; i < NV; i++) sum[r][i] = mul_f(load_f(acc[r] + d + LANES_V * i), broadcast_f(c[r]));
     for (int j = 0; j < n; j++, v += dim) {
-        vfloat values[2];
+        vfloat values[WIDE];
+        _mm_prefetch(next + (size_t)j * LINE, _MM_HINT_T1);
 UNROLL
-        for (int i = 0; i < NV; i++) values[i] = NV == 2 ? load_f(v + LANES_V * i) : load_lanes(v, lanes);
+        for (int i = 0; i < NV; i++) values[i] = NV > 1 ? load_f(v + LANES_V * i) : load_lanes(v, lanes);
 UNROLL
         for (int r = 0; r < ROWS; r++) {
             const vfloat x = broadcast_f(p[r * KEY_TILE + j]);
@@ -73,7 +82,7 @@ UNROLL
 
 #define BY_ROWS(rows, CALL) \
     switch (rows) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; case 4: CALL(4); break; case 5: CALL(5); break; \
-                    case 6: CALL(6); break; case 7: if (STEP_ROWS > 6) CALL(7); break; case 8: if (STEP_ROWS > 6) CALL(8); break; }
+                    case 6: CALL(6); break; }
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
@@ -81,15 +90,25 @@ INLINE int least(int a, int b) { return a < b ? a : b; }
 INLINE void score_tile(struct attend_state *st, const struct attend_args *a, int row, int rows, int j0, int n)
 {
     const size_t dim = (size_t)a->head_dim;
-    for (int j = 0; j < n; j += 2 * LANES_V) {
-        const float *k = a->k + (size_t)((j0 + j) / LANES) * dim * LANES;
-        for (int r = 0; r < rows; r += STEP_ROWS) {
+    const float *tile = a->k + (size_t)(j0 / LANES) * dim * LANES;
+    const int next_keys = least(a->n_keys - j0 - n, KEY_TILE);
+    int fetched = 0;                                                        /* blocks of 16 keys of the next tile */
+    for (int j = 0, wide; j < n; j += wide * LANES_V) {
+        const int left = LANES_V == LANES ? (n - j + LANES - 1) / LANES : WIDE;
+        const float *k = tile + (size_t)(j / LANES) * dim * LANES;
+        wide = left >= WIDE ? WIDE : left >= 2 ? 2 : 1;
+        for (int r = 0; r < rows; r += STEP_ROWS, fetched++) {
             const float *q = a->q + (size_t)(row + r) * a->ldq;
+            const char *next = (const char *)(fetched * LANES < next_keys ? tile + (size_t)(KEY_TILE / LANES + fetched) * dim * LANES : tile);
             float *s = st->s[r] + j;
-#define PAIR(m) score_step(m, 2, s, q, a->ldq, k, dim, a->scale)
-#define SINGLE(m) score_step(m, 1, s, q, a->ldq, k, dim, a->scale)
-            if (LANES_V < LANES || n - j > LANES_V) { BY_ROWS(least(rows - r, STEP_ROWS), PAIR) }
-            else { BY_ROWS(least(rows - r, STEP_ROWS), SINGLE) }        /* there is no second block of 16 keys */
+#define SCORES(m, nv) score_step(m, nv, s, q, a->ldq, k, dim, a->scale, next)
+#define WIDEST(m) SCORES(m, WIDE)
+#define PAIR(m) SCORES(m, 2)
+#define SINGLE(m) SCORES(m, 1)
+            const int m = least(rows - r, STEP_ROWS);
+            if (wide == WIDE) { BY_ROWS(m, WIDEST) }
+            else if (wide == 2) { BY_ROWS(m, PAIR) }
+            else { BY_ROWS(m, SINGLE) }
         }
     }
     if (!a->mask && n == KEY_TILE) return;
@@ -125,20 +144,25 @@ INLINE bool softmax_tile(struct attend_state *st, int rows)
     return true;
 }
 
-INLINE void value_tile(struct attend_state *st, const float *v, size_t dim, int rows, int n)
+/* next_keys: of the tile that follows, up to KEY_TILE. */
+INLINE void value_tile(struct attend_state *st, const float *v, size_t dim, int rows, int n, int next_keys)
 {
-    for (size_t d = 0, left; d < dim; d += 2 * LANES_V) {
-        left = dim - d;
-        for (int r = 0; r < rows; r += STEP_ROWS) {
+    const size_t lines = (size_t)next_keys * dim / LANES;
+    size_t fetched = 0;
+    for (size_t d = 0, wide; d < dim; d += wide * LANES_V) {
+        const size_t left = dim - d;
+        wide = left >= WIDE * LANES_V ? WIDE : left >= 2 * LANES_V ? 2 : 1;
+        for (int r = 0; r < rows; r += STEP_ROWS, fetched += (size_t)n) {
+            const char *next = (const char *)v + (fetched < lines ? KEY_TILE * dim * sizeof *v + fetched * LINE : 0);
             const float *p = st->s[r], *c = st->c + r;
-#define FULL(m) value_step(m, 2, st->acc + r, d, p, c, v + d, dim, n, LANES_V)
-#define REST(m, at) value_step(m, 1, st->acc + r, d + (at), p, c, v + d + (at), dim, n, least((int)left - (at), LANES_V))
-#define FIRST_REST(m) REST(m, 0)
-#define SECOND_REST(m) REST(m, LANES_V)
+#define VALUES(m, nv, lanes) value_step(m, nv, st->acc + r, d, p, c, v + d, dim, n, lanes, next)
+#define WIDEST_OF(m) VALUES(m, WIDE, LANES_V)
+#define PAIR_OF(m) VALUES(m, 2, LANES_V)
+#define REST_OF(m) VALUES(m, 1, least((int)left, LANES_V))
             const int m = least(rows - r, STEP_ROWS);
-            if (left >= 2 * LANES_V) { BY_ROWS(m, FULL) }
-            else { BY_ROWS(m, FIRST_REST) }
-            if (left < 2 * LANES_V && left > LANES_V) { BY_ROWS(m, SECOND_REST) }
+            if (wide == WIDE) { BY_ROWS(m, WIDEST_OF) }
+            else if (wide == 2) { BY_ROWS(m, PAIR_OF) }
+            else { BY_ROWS(m, REST_OF) }
         }
     }
 }
@@ -155,7 +179,7 @@ INLINE void attend_group(const struct attend_args *a, int row, int rows)
     for (int j0 = 0; j0 < a->n_keys; j0 += KEY_TILE) {
         const int n = least(a->n_keys - j0, KEY_TILE);
         score_tile(&st, a, row, rows, j0, n);
-        if (softmax_tile(&st, rows)) value_tile(&st, a->v + (size_t)j0 * dim, dim, rows, n);
+        if (softmax_tile(&st, rows)) value_tile(&st, a->v + (size_t)j0 * dim, dim, rows, n, least(a->n_keys - j0 - n, KEY_TILE));
     }
     for (int r = 0; r < rows; r++) {
         float *y = a->y + (size_t)(row + r) * a->ldy;

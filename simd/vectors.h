@@ -81,9 +81,9 @@ INLINE vfloat sub_f(vfloat a, vfloat b) { return _mm512_sub_ps(a, b); }
 INLINE vfloat div_f(vfloat a, vfloat b) { return _mm512_div_ps(a, b); }
 INLINE vfloat max_f(vfloat a, vfloat b) { return _mm512_max_ps(a, b); }
 INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf16_u10avx512f(a); }
-INLINE vfloat exp_or_0(vfloat a)        /* kernels.h: e(a) of attend */
+INLINE vfloat zero_below(float least, vfloat x, vfloat v)       /* v where x >= least */
 {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, _mm512_set1_ps(EXP_LEAST), _CMP_NLT_UQ), exp_f(a));
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, broadcast_f(least), _CMP_NLT_UQ), v);
 }
 INLINE vfloat negate_f(vfloat a) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN))); }
 /* a where the mask is all ones, b where it is 0 */
@@ -138,7 +138,7 @@ INLINE vfloat sub_f(vfloat a, vfloat b) { return _mm256_sub_ps(a, b); }
 INLINE vfloat div_f(vfloat a, vfloat b) { return _mm256_div_ps(a, b); }
 INLINE vfloat max_f(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
 INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf8_u10avx2(a); }
-INLINE vfloat exp_or_0(vfloat a) { return _mm256_and_ps(exp_f(a), _mm256_cmp_ps(a, _mm256_set1_ps(EXP_LEAST), _CMP_NLT_UQ)); }
+INLINE vfloat zero_below(float least, vfloat x, vfloat v) { return _mm256_and_ps(v, _mm256_cmp_ps(x, broadcast_f(least), _CMP_NLT_UQ)); }
 INLINE vfloat negate_f(vfloat a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask)); }
 INLINE vfloat load_lanes(const float *p, int n) { return n == LANES_V ? load_f(p) : _mm256_maskload_ps(p, lanes_below(n)); }
@@ -150,6 +150,9 @@ INLINE void store_lanes(float *p, vfloat v, int n)
 INLINE float largest(vfloat a) { return largest_8(a); }
 
 #endif
+
+/* kernels.h: e(a) of attend.  exp() sees nothing below EXP_LEAST, where its own steps would be subnormal and slow. */
+INLINE vfloat exp_or_0(vfloat a) { return zero_below(EXP_LEAST, a, exp_f(max_f(a, broadcast_f(EXP_LEAST)))); }
 
 /* Four bytes to every lane. */
 INLINE vint broadcast_4(const void *p) { int32_t v; memcpy(&v, p, 4); return all_4(v); }

@@ -37,6 +37,7 @@ struct forward {
     const float *x_in;          /* rows that norm_row reads                                        */
     const int *list; int n_list;                /* the rows of x that a stage works on; NULL: all  */
     int row0, n_rows;           /* the chunk: entries row0 .. row0 + n_rows - 1 of the list        */
+    int attend_rows;            /* rows of an item of attention                                    */
     int layer_index;
     const struct layer *layer;
     struct store_view view[MAX_BRANCHES];
@@ -267,16 +268,24 @@ static void show_kv_row(struct forward *f, int r, int worker)
     row_store_show(f->p->store[f->branch], f->row0 + r, kv.k, kv.v);
 }
 
-/* Item: one head and ATTEND_ROWS rows of the chunk; their queries are rotated here, where they are used. */
-enum { ATTEND_ROWS = 16 };
+/* Item of attention: one head and so many rows of the chunk that its keys and values are seldom read, but that there are items
+ * for every thread; their queries are rotated here, where they are used. */
+enum { LEAST_ATTEND_ROWS = 16, MOST_ATTEND_ROWS = 64, ITEMS_PER_THREAD = 4 };
+static int items_of_head(const struct forward *f) { return (f->n_rows + f->attend_rows - 1) / f->attend_rows; }
+static void choose_attend_rows(struct forward *f)
+{
+    for (f->attend_rows = MOST_ATTEND_ROWS; f->attend_rows > LEAST_ATTEND_ROWS; f->attend_rows /= 2)
+        if (f->m->h.n_head * items_of_head(f) >= ITEMS_PER_THREAD * f->threads) break;
+}
+
 static void attend_item(void *arg, int item, int worker)
 {
     (void)worker;
     struct forward *f = arg;
     const struct hparams *h = &f->m->h;
-    const int of_head = (f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS;       /* items that share a head's keys and values, while those are in L2 */
-    const int head = item / of_head, kv_head = head / (h->n_head / h->n_head_kv), first = item % of_head * ATTEND_ROWS;
-    const int end = first + ATTEND_ROWS < f->n_rows ? first + ATTEND_ROWS : f->n_rows;
+    const int of_head = items_of_head(f);
+    const int head = item / of_head, kv_head = head / (h->n_head / h->n_head_kv), first = item % of_head * f->attend_rows;
+    const int end = first + f->attend_rows < f->n_rows ? first + f->attend_rows : f->n_rows;
     const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
     float *q = f->q + (size_t)head * d;
     const float *bias = f->layer->q_bias ? f->layer->q_bias + (size_t)head * d : NULL;
@@ -357,7 +366,8 @@ static void chunk_rest(struct forward *f)
         each_row(f, STAGE_NORM, attn_norm_row, f->n_rows);
         run_products(f, STAGE_QKV, &(struct product){ &l->q, &f->normed, f->q, padded(q_width(h)) }, 1);
     }
-    stage_run(&f->stages, STAGE_ATTENTION, attend_item, f, h->n_head * ((f->n_rows + ATTEND_ROWS - 1) / ATTEND_ROWS));
+    choose_attend_rows(f);
+    stage_run(&f->stages, STAGE_ATTENTION, attend_item, f, h->n_head * items_of_head(f));
     if (any_int8((const struct weight *[]){ &l->o }, 1)) each_row(f, STAGE_QUANTIZE, quantize_attended_row, f->n_rows);
     show_input(f, T_O, &f->attended);
     run_products(f, STAGE_O, &(struct product){ &l->o, &f->attended, f->out, padded(h->n_embd) }, 1);
