@@ -272,30 +272,46 @@ static void add_neon(float *y, const float *x, int n)
     for (; i < n; i++) y[i] += x[i];
 }
 
-/* ---- attention: 4 query rows share every load of keys and values */
+/* ---- attention: GROUP query rows pass over the keys together, tile by tile, so that keys and values come into L1 once for all of
+ * them; BATCH rows share every load */
 
-enum { BATCH = 4, HEAD_MAX = 256 };
+enum { BATCH = 4, GROUP = 64, HEAD_MAX = 256 };
 
 /* What a query row carries from tile to tile. */
 struct attend_row { float m, c; float32x4_t l[4]; float acc[HEAD_MAX]; float p[KEY_TILE]; };
 
-/* p = scores of the n keys from j0, -inf where `dead` says so and behind the last key. */
-INLINE void scores(struct attend_row *row, const struct attend_args *a, const float *q, int j0, int n, const uint32_t *dead,
-                   int rows)
+/* CALL(row, how many) for the rows of a group, a batch at a time. */
+#define BY_BATCHES(rows, CALL)                                      \
+    do {                                                            \
+        int r_ = 0;                                                 \
+        for (; r_ + BATCH <= (rows); r_ += BATCH) CALL(r_, BATCH);  \
+        if (r_ + 2 <= (rows)) { CALL(r_, 2); r_ += 2; }             \
+        if (r_ < (rows)) CALL(r_, 1);                               \
+    } while (0)
+
+/* p = scores of the 16 keys from j0 + j, -inf where `dead` says so. */
+INLINE void score_part(struct attend_row *row, const struct attend_args *a, const float *q, int j0, int j, const uint32_t *dead, int rows)
 {
     const float32x4_t none = vdupq_n_f32(-INFINITY);
-    for (int j = 0; j < n; j += LANES) {
-        const float *k = a->k + (size_t)(j0 + j) * (size_t)a->head_dim;
-        float32x4_t s[BATCH][4];
-        UNROLL for (int r = 0; r < rows; r++)
-            UNROLL for (int v = 0; v < 4; v++) s[r][v] = vdupq_n_f32(0);
-        for (int d = 0; d < a->head_dim; d++, k += LANES)
-            UNROLL for (int r = 0; r < rows; r++)
-                UNROLL for (int v = 0; v < 4; v++)
-                    s[r][v] = vfmaq_n_f32(s[r][v], vld1q_f32(k + 4 * v), q[(size_t)r * a->ldq + (size_t)d]);
+    const float *k = a->k + (size_t)(j0 + j) * (size_t)a->head_dim;
+    float32x4_t s[BATCH][4];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < 4; v++) s[r][v] = vdupq_n_f32(0);
+    for (int d = 0; d < a->head_dim; d++, k += LANES)
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int v = 0; v < 4; v++)
-                vst1q_f32(row[r].p + j + 4 * v, vbslq_f32(vld1q_u32(dead + j + 4 * v), none, vmulq_n_f32(s[r][v], a->scale)));
+                s[r][v] = vfmaq_n_f32(s[r][v], vld1q_f32(k + 4 * v), q[(size_t)r * a->ldq + (size_t)d]);
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < 4; v++)
+            vst1q_f32(row[r].p + j + 4 * v, vbslq_f32(vld1q_u32(dead + j + 4 * v), none, vmulq_n_f32(s[r][v], a->scale)));
+}
+
+/* Scores of the n keys of a tile, -inf behind the last one too. */
+INLINE void score(struct attend_row *row, const struct attend_args *a, const float *q, int j0, int n, const uint32_t *dead, int rows)
+{
+    for (int j = 0; j < n; j += LANES) {
+#define SCORE(r, m) score_part(row + (r), a, q + (size_t)(r) * a->ldq, j0, j, dead, m)
+        BY_BATCHES(rows, SCORE);
     }
 }
 
@@ -336,20 +352,25 @@ INLINE void mix_part(struct attend_row *row, const struct attend_args *a, int j0
 INLINE void mix(struct attend_row *row, const struct attend_args *a, int j0, int n, int rows)
 {
     int d = 0;
-    for (; d + LANES <= a->head_dim; d += LANES) mix_part(row, a, j0, n, d, rows, 4);
-    for (; d < a->head_dim; d += 8) mix_part(row, a, j0, n, d, rows, 2);
+#define MIX_4(r, m) mix_part(row + (r), a, j0, n, d, m, 4)
+#define MIX_2(r, m) mix_part(row + (r), a, j0, n, d, m, 2)
+    for (; d + LANES <= a->head_dim; d += LANES) BY_BATCHES(rows, MIX_4);
+    for (; d < a->head_dim; d += 8) BY_BATCHES(rows, MIX_2);
 }
 
-INLINE void attend_rows(const struct attend_args *a, int r0, int rows)
+static void attend_group(const struct attend_args *a, int r0, int rows)
 {
-    struct attend_row row[BATCH];
-    memset(row, 0, sizeof *row * (size_t)rows);
-    for (int r = 0; r < rows; r++) row[r].m = -INFINITY;
+    struct attend_row row[GROUP];
+    for (int r = 0; r < rows; r++) {
+        row[r].m = -INFINITY;
+        memset(row[r].l, 0, sizeof row[r].l);
+        memset(row[r].acc, 0, (size_t)a->head_dim * sizeof row[r].acc[0]);
+    }
     for (int j0 = 0; j0 < a->n_keys; j0 += KEY_TILE) {
         const int n = a->n_keys - j0 < KEY_TILE ? a->n_keys - j0 : KEY_TILE;
         uint32_t dead[KEY_TILE];
         for (int j = 0; j < KEY_TILE; j++) dead[j] = j >= n || (a->mask && !a->mask[j0 + j]) ? UINT32_MAX : 0;
-        scores(row, a, a->q + (size_t)r0 * a->ldq, j0, n, dead, rows);
+        score(row, a, a->q + (size_t)r0 * a->ldq, j0, n, dead, rows);
         bool any = false;                       /* the same answer for every row: the mask decides it */
         for (int r = 0; r < rows; r++) any = soften(&row[r], n);
         if (any) mix(row, a, j0, n, rows);
@@ -363,9 +384,7 @@ INLINE void attend_rows(const struct attend_args *a, int r0, int rows)
 
 static void attend_neon(const struct attend_args *a)
 {
-    int r = 0;
-    for (; r + BATCH <= a->n_rows; r += BATCH) attend_rows(a, r, BATCH);
-    for (; r < a->n_rows; r++) attend_rows(a, r, 1);
+    for (int r = 0; r < a->n_rows; r += GROUP) attend_group(a, r, a->n_rows - r < GROUP ? a->n_rows - r : GROUP);
 }
 
 /* ---- logits */
