@@ -123,7 +123,7 @@ static bool compare(const char *path, const json_t *baseline, json_t *rows, doub
 
 static bool make_model(const struct settings *s, struct unmask_err *err)
 {
-    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args),
+    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = s->n_args ? "one argument" : "none",
                                    .need = "a format and OUT: unmask bench --make-model 0.5b q4_0 OUT.gguf");
     if (!cmd_expect_args(s, 2, err)) return false;
     const struct quant_format *f = quant_format_by_name(s->args[0]);

@@ -215,7 +215,7 @@ static const char *default_type(const struct settings *s)
 
 static bool read_arguments(const struct settings *s, struct run *r, struct unmask_err *err)
 {
-    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = FMT("%d arguments", s->n_args), .need = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0");
+    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = s->n_args ? "one argument" : "none", .need = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0");
     if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a type");
     r->in = s->args[0];
     r->out = s->args[1];

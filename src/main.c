@@ -112,7 +112,7 @@ static int run(int argc, char **argv)
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) name = "help";
     if (!strcmp(name, "help") || !strcmp(name, "-h") || !strcmp(name, "--help")) {
         const struct command *c = argc > 2 ? find(argv[2]) : NULL;
-        if (argc > 2 && !c && argv[2][0] != '-' && argv[1][0] != '-') return report(unknown_command(argv[2], &err), false);
+        if (argc > 2 && !c && argv[1][0] != '-' && strcmp(argv[2], "-h") && strcmp(argv[2], "--help")) return report(unknown_command(argv[2], &err), false);
         if (c) command_help(stdout, c);
         else help(stdout);
         return 0;

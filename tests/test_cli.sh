@@ -69,6 +69,7 @@ run quantise --help;            expect "help after an unknown command" 0 'Comman
 run --version;                  expect "version" 0 '^unmask [0-9]+\.[0-9]+\.[0-9]+$' -
 run quantise;                   refused "a command misspelled" 2 'quantise.*Did you mean `unmask quantize`\?'
 run help quantise;              refused "help of none" 2 'Did you mean `unmask quantize`\?'
+run help --bogus;                 refused "help of an option" 2 '--bogus'
 run 'a
 b';                             refused "a command with a line end" 2 'a\\x0ab'
 for c in $($unmask --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do

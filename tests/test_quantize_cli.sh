@@ -38,6 +38,7 @@ quantize "$dir/packed.gguf" "$dir/unpacked.gguf" --layout standard -q
 check "and back" "$(cksum <"$dir/unpacked.gguf")" "$(cksum <"$dir/q8.gguf")"
 quantize "$from" "$dir/x.gguf" --layout tiles;              expect "an unknown layout" 2 "standard|packed.*E-CLI-"
 quantize;                                                   expect "no arguments" 2 "E-CLI-005"
+quantize model.gguf;                                        expect "one argument" 2 "found one argument"
 quantize "$from" "$dir/x.gguf" q8_0 q4_0;                   expect "an argument too many" 2 "E-CLI-006"
 quantize "$from" "$dir/x.gguf" Q4_K_X;                      expect "an unknown format" 2 "found Q4_K_X.*q4_0.*E-QNT-007"
 quantize "$from" "$dir/x.gguf" --set llada.block_count=9;   expect "metadata of ours" 2 "E-QNT-006"
