@@ -18,7 +18,8 @@ INLINE struct scales_6 scales_6_of(vint pairs) { return (struct scales_6){ { to_
 
 enum {
     TILE_ROWS = 16,
-    LEAST_ROWS = 9,             /* fewer, or fewer left over, are done by vectors                   */
+    LEAST_ROWS = 10,            /* fewer are done by vectors,                                       */
+    LEAST_LEFT = 9,             /* and fewer behind whole tiles, which cost more there: weights are unpacked twice */
     CHUNK = 4,                  /* blocks that are unpacked at a time: 4 KiB of codes               */
     BATCH = 4                   /* sums between two turns: 16 KiB                                   */
 };
@@ -163,7 +164,8 @@ INLINE void rows_by_tiles(struct work *t, const enum format f, float *y, size_t 
 INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles,
                         const struct gemm_int8 *vectors)
 {
-    const int nb = x->k / QBLOCK, pairs = n_tiles / 2, left = (row1 - row0) % TILE_ROWS, end = left < LEAST_ROWS ? row1 - left : row1;
+    const int nb = x->k / QBLOCK, pairs = n_tiles / 2, left = (row1 - row0) % TILE_ROWS;
+    const int end = left < (row1 - row0 < TILE_ROWS ? LEAST_ROWS : LEAST_LEFT) ? row1 - left : row1;
     const size_t tile_bytes = tile_bytes_of(f, nb);
     struct work t;
     if (end > row0) {
