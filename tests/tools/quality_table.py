@@ -14,9 +14,9 @@ import tempfile
 
 ROWS = [  # name, arguments of quantize
     ("F16", ["f16"]), ("Q8_0", ["q8_0"]), ("Q6_K", ["q6_k"]),
-    ("Q4_K_M", ["q4_k_m"]), ("Q4_K_M, own text", ["q4_k_m", "--calibrate", "self"]), ("Q4_K_M, calibrated", ["q4_k_m", "--calibrate", "TEXT"]),
-    ("Q4_0 plain", ["q4_0"]), ("Q4_0 searched", ["q4_0", "--search"]), ("Q4_0, own text", ["q4_0", "--calibrate", "self"]),
-    ("Q4_0, calibrated", ["q4_0", "--calibrate", "TEXT"]),
+    ("Q4_K_M", ["q4_k_m"]), ("Q4_K_M --calibrate self", ["q4_k_m", "--calibrate", "self"]), ("Q4_K_M --calibrate TEXT", ["q4_k_m", "--calibrate", "TEXT"]),
+    ("Q4_0", ["q4_0"]), ("Q4_0 --search", ["q4_0", "--search"]), ("Q4_0 --calibrate self", ["q4_0", "--calibrate", "self"]),
+    ("Q4_0 --calibrate TEXT", ["q4_0", "--calibrate", "TEXT"]),
 ]
 
 
@@ -26,17 +26,11 @@ def compare(args, model, data, limit):
     return out["assistant"] if "assistant" in out else out["stories"], out["a"]["weight_bytes"], out["b"]["weight_bytes"]
 
 
-def percent(x):
-    return "%.1f %%" % (100 * x)
-
-
-def line(name, size, qa, st, side, base):
-    kl = "-" if side == "a" else "%.5f / %.5f" % (qa["kl"], st["kl"])
-    change = "" if base is None or side == "a" else " (%+.0f / %+.0f %%)" % (100 * (qa["kl"] / base[0] - 1), 100 * (st["kl"] / base[1] - 1))
+def line(name, size, qa, st, side):
     low, high = qa["score_%s_interval" % side]
-    same = "-" if side == "a" else "%s / %s" % (percent(qa["agreement_teacher"]), percent(st["agreement_teacher"]))
-    written = "-" if side == "a" else percent(1 - qa["differing"])
-    print("| %s | %.2f MB | %.4f | %s%s | %s | %s | %s (%s to %s) |" % (name, size / 1e6, st["nll_" + side], kl, change, same, written, percent(qa["score_" + side]), percent(low), percent(high)), flush=True)
+    kl = "| |" if side == "a" else "%.4f | %.4f |" % (qa["kl"], st["kl"])
+    same = "" if side == "a" else "%.1f %%" % (100 - 100 * qa["differing"])
+    print("| %s | %.1f | %s %.3f | %s | %.0f %% (%.0f to %.0f) |" % (name, size / 1e6, kl, st["nll_" + side], same, 100 * qa["score_" + side], 100 * low, 100 * high), flush=True)
 
 
 def main():
@@ -49,21 +43,16 @@ def main():
     p.add_argument("--mc", type=int, default=16)
     p.add_argument("--only")
     args = p.parse_args()
-    print("| type | weights | nats per token, stories | KL to the original, questions / stories (against plain Q4_0) | best token equal at masks, questions / stories | tokens of answers equal | exact match (95 % interval) |\n|---|---|---|---|---|---|---|")
-    rows = [r for r in ROWS if not args.only or r[0] in args.only.split(";")]
-    rows.sort(key=lambda r: r[0] != "Q4_0 plain")               # what the others are compared with comes first
-    base = None
+    print("| type | weights, MB | KL, questions | KL, stories | likelihood | same tokens | right |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        for i, (name, how) in enumerate(rows):
+        for i, (name, how) in enumerate(r for r in ROWS if not args.only or r[0] in args.only.split(",")):
             out = os.path.join(folder, "model.gguf")
             subprocess.run([args.unmask, "quantize", args.model, out, "--force", "-q"] + [args.text if a == "TEXT" else a for a in how], check=True)
             qa, size_a, size_b = compare(args, out, "assistant.jsonl", 0)
             st = compare(args, out, "stories.jsonl", args.stories)[0]
             if i == 0:
-                line("original", size_a, qa, st, "a", None)
-            if name == "Q4_0 plain":
-                base = (qa["kl"], st["kl"])
-            line(name, size_b, qa, st, "b", base)
+                line("the original", size_a, qa, st, "a")
+            line(name, size_b, qa, st, "b")
 
 
 if __name__ == "__main__":
