@@ -177,7 +177,8 @@ enum unmask_finish { UNMASK_FINISH_STOP, UNMASK_FINISH_LENGTH, UNMASK_FINISH_CAN
 
 /* Owned by the caller after success or UNMASK_ECANCELLED; give it to unmask_result_free(). */
 struct unmask_result {
-    int32_t *canvas;            /* the whole canvas; masks only where a run was cancelled or ended early */
+    int32_t *canvas;            /* the whole canvas; masks only where a run was cancelled or ended early, or the prompt
+                                   held some, for which a fixed schedule may have too few steps       */
     int n_canvas, n_prompt;
     const int32_t *ids;         /* the answer inside canvas: up to and including the first end token
                                    (early stop), else every answer position                      */

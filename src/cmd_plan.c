@@ -64,12 +64,12 @@ static bool plan_steps(struct planning *p, struct unmask_err *err)
         reuse_lay_out(&r, &rows, memory, &used, n);
         for (int i = start; i < n; i++) is_mask[i] = true;
         reuse_begin(&r, &p->reuse, n, p->m->h.n_layer);
-        plan_step(&r, is_mask, (struct reuse_block){ start, end, 0 }, &rows, &p->steps[FULL]);
+        plan_step(&r, is_mask, (struct reuse_block){ start, end, 0, (int)commits_a_step }, &rows, &p->steps[FULL]);
         commit(&r, is_mask, start, start + (int)commits_a_step < end ? start + (int)commits_a_step : end);
-        plan_step(&r, is_mask, (struct reuse_block){ start, end, 1 }, &rows, &p->steps[LEAN]);
+        plan_step(&r, is_mask, (struct reuse_block){ start, end, 1, (int)commits_a_step }, &rows, &p->steps[LEAN]);
         commit(&r, is_mask, start, end);
         p->steps[BLOCK] = p->steps[FULL];
-        if (end < n) plan_step(&r, is_mask, (struct reuse_block){ end, end + block < n ? end + block : n, 0 }, &rows, &p->steps[BLOCK]);
+        if (end < n) plan_step(&r, is_mask, (struct reuse_block){ end, end + block < n ? end + block : n, 0, (int)commits_a_step }, &rows, &p->steps[BLOCK]);
     }
     mem_free(is_mask);
     mem_free(memory);

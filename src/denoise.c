@@ -185,7 +185,7 @@ static void choose(const struct denoise *d, struct logit_stats *s, const struct 
 
 /* ---- one evaluation ---- */
 
-struct decision { const struct commit_rule *rule; float parameter; int quota; };
+struct decision { const struct commit_rule *rule; float parameter; };
 
 struct choose_job { const struct denoise *d; struct candidate *c; size_t stride; };
 
@@ -293,7 +293,7 @@ static bool evaluate(struct denoise *d, struct reuse_block block, const struct d
     const bool audited = w->plan.period && audit_due(a);
     if (audited) reuse_plan_lean(&w->reuse, w->is_mask, block, &w->plan);
     if (!pass_candidates(d, block, n, err)) return false;
-    *k = by->rule->select(w->candidates, *n, by->quota, by->parameter);
+    *k = by->rule->select(w->candidates, *n, block.quota, by->parameter);
     const bool doubts = !audited && !w->plan.full && audit_doubts(a, age, by->rule, by->parameter, w->candidates, *n, *k);
     if (audited || doubts) {
         const int n_stale = *n, k_stale = *k;
@@ -303,7 +303,7 @@ static bool evaluate(struct denoise *d, struct reuse_block block, const struct d
         if (!pass_candidates(d, block, n, err)) return false;
         audit_compare(a, age, w->stale, n_stale, k_stale, w->candidates, *n, &w->reuse.period);
         if (doubts) audit_spend(a);
-        *k = by->rule->select(w->candidates, *n, by->quota, by->parameter);
+        *k = by->rule->select(w->candidates, *n, block.quota, by->parameter);
     }
     reuse_stepped(&w->reuse);
     return true;
@@ -336,11 +336,12 @@ void denoise_begin(struct denoise *d)
     for (int i = 0; i < d->n_canvas; i++) d->work->was_mask[i] = d->canvas[i] == d->m->h.mask_id;
 }
 
-bool denoise_evaluate(struct denoise *d, struct reuse_block block, int n_commits, const struct candidate **choice, int *n_choice, struct unmask_err *err)
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, const struct candidate **choice, int *n_choice, struct unmask_err *err)
 {
-    struct decision by = { .quota = n_commits };
+    struct decision by;
     int n;
     by.rule = commit_rule_of(d->o, &by.parameter);
+    if (by.rule != &commit_fixed) block.quota = 1;
     *choice = d->work->candidates;
     return evaluate(d, block, &by, &n, n_choice, err);
 }
@@ -356,7 +357,7 @@ static bool step(struct denoise *d, const struct decision *by, struct reuse_bloc
 {
     struct denoise_work *w = d->work;
     int n = 0, k = 0;
-    if (by->quota > 0 && !evaluate(d, block, by, &n, &k, err)) return false;
+    if (block.quota > 0 && !evaluate(d, block, by, &n, &k, err)) return false;
     for (int i = 0; i < k; i++) {
         const struct candidate *c = &w->candidates[i];
         denoise_commit(d, c->position, c->token);
@@ -392,9 +393,9 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
         const int end = d->block_end[b], masks = count_masks(d, start, end), steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;
         before += masks;
         for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0 || s < d->reuse->least_steps); s++) {
-            by.quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;
+            const int quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;
             int n_committed;
-            if (!step(d, &by, (struct reuse_block){ start, end, s }, &n_committed, err)) {
+            if (!step(d, &by, (struct reuse_block){ start, end, s, quota }, &n_committed, err)) {
                 if (d->stopped) *finish = UNMASK_FINISH_CANCELLED;
                 return false;
             }

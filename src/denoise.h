@@ -52,10 +52,10 @@ void denoise_work_close(struct denoise_work *w);
 bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err);
 
 /* The same loop in the caller's hands, for a run whose commits are given: begin, then evaluate a step of a block that
- * will commit n_commits (its candidates go to on_candidate, nothing is committed yet) and commit what the caller decides, in turn.
+ * will commit block.quota (its candidates go to on_candidate, nothing is committed yet) and commit what the caller decides, in turn.
  * choice[n_choice]: what the rule would commit, borrowed until the next step. */
 void denoise_begin(struct denoise *d);
-bool denoise_evaluate(struct denoise *d, struct reuse_block block, int n_commits, const struct candidate **choice, int *n_choice, struct unmask_err *err);
+bool denoise_evaluate(struct denoise *d, struct reuse_block block, const struct candidate **choice, int *n_choice, struct unmask_err *err);
 void denoise_commit(struct denoise *d, int position, int32_t token);
 
 /* First position from n_prompt on that holds an end token with no mask before it; -1: none. */

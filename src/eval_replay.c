@@ -93,17 +93,17 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
     memset(forced->token, -1, (size_t)forced->block * sizeof *forced->token);
     const uint64_t before = d[1].row_layers;
     const struct candidate *choice;             /* in the end, of the other                */
-    int n = 0, n_choice;
-    for (int p = 0; p < run->r.n_canvas; p++) n += run->step_of[p] == number;
+    int n_choice;
+    for (int p = 0; p < run->r.n_canvas; p++) block.quota += run->step_of[p] == number;
     for (int i = 0; i < 2; i++) {
         d[i].steps = number - 1;
-        if (!denoise_evaluate(&d[i], block, n, &choice, &n_choice, err)) return false;
+        if (!denoise_evaluate(&d[i], block, &choice, &n_choice, err)) return false;
     }
     const int branches = d[1].o->cfg_scale > 0 ? 2 : 1;
     *age = d[1].row_layers - before >= (uint64_t)branches * (uint64_t)d[1].n_canvas * (uint64_t)d[1].m->h.n_layer ? 0 : *age + 1;
     forced->sum.steps = 1;
-    forced->sum.overlap = overlap(forced, n, choice, n_choice);
-    forced->sum.committed = n;
+    forced->sum.overlap = overlap(forced, block.quota, choice, n_choice);
+    forced->sum.committed = block.quota;
     add(&r->age[age_bin(*age)], &forced->sum);
     for (int p = 0; p < run->r.n_canvas; p++)
         for (int i = 0; i < 2 && run->step_of[p] == number; i++) denoise_commit(&d[i], p, run->r.canvas[p]);
@@ -119,7 +119,7 @@ static bool steps(struct replay *r, struct denoise d[2], struct forced *forced, 
         while (p < run->r.n_canvas && run->step_of[p] != number) p++;
         if (p == run->r.n_canvas) continue;     /* a step that committed nothing ran no pass */
         const int start = p - (p - n_prompt) % forced->block, end = start + forced->block;
-        const struct reuse_block block = { start, end < run->r.n_canvas ? end : run->r.n_canvas, number - run->block_step[p] };
+        const struct reuse_block block = { start, end < run->r.n_canvas ? end : run->r.n_canvas, number - run->block_step[p], 0 };
         if (!eval_tick(clock)) return fail(err, E_CANCELLED, .hint = NULL);
         if (!step(r, d, forced, run, number, block, &age, err)) return false;
     }

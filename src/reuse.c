@@ -36,7 +36,7 @@ const struct reuse_knob reuse_knobs[] = {
     KNOB("first", first, ANY, "all rows in the first N steps of a block"),
     KNOB("warm", warm, ANY, "all rows in the first N steps of a run"),
     KNOB("whole", whole, 100, "all rows where a step would compute more than N % of them; 0: never"),
-    KNOB("candidates", candidates, ANY, "at most N masks of the block in a step, surest first; 0: all"),
+    KNOB("candidates", candidates, ANY, "N masks of the block in a step (more where it is to commit more), surest first; 0: all"),
     KNOB("leftmost", leftmost, 1, "1: the leftmost masks instead of the surest"),
     KNOB("far", far, ANY, "steps over some rows attend to the N leftmost masks only; 0: to all"),
     KNOB("settle", settle, ANY, "positions committed within the last N steps"),
@@ -197,7 +197,8 @@ static void mark_candidates(struct reuse_state *r, const bool *is_mask, struct r
     memset(r->mark, 0, (size_t)r->n * sizeof *r->mark);
     for (int i = 0; i < b.end; i++)
         if (is_mask[i]) r->rank[n++] = (struct reuse_rank){ r->p->leftmost ? 0 : r->confidence[i], i };
-    const int most = all || !r->p->candidates || r->p->candidates > n ? n : r->p->candidates;
+    const int wanted = r->p->candidates > b.quota ? r->p->candidates : b.quota;
+    const int most = all || !r->p->candidates || wanted > n ? n : wanted;
     if (most < n) qsort(r->rank + 1, (size_t)n - 1, sizeof *r->rank, by_key);          /* behind the leftmost */
     for (int i = 0; i < most; i++) r->mark[r->rank[i].position] = NEED;
 }
@@ -230,9 +231,9 @@ static void mark_fill(struct reuse_state *r)
     for (int i = 0; i < n && i < r->p->fill; i++) r->mark[r->rank[i].position] = ROW;
 }
 
-/* Of the rows marked, all but the changed ones, the leftmost mask and the surest of the rest end at `depth`.  Two more stay
- * than were committed last, so that as many can be again. */
-static void mark_thin(struct reuse_state *r, const bool *is_mask)
+/* Of the rows marked, all but the changed ones, the leftmost mask and the surest of the rest end at `depth`.  As many stay
+ * as are to be committed, and two more than were last: so many can be again. */
+static void mark_thin(struct reuse_state *r, const bool *is_mask, struct reuse_block b)
 {
     int n = 0, committed = 0, leftmost = 0;
     while (leftmost < r->n && !(r->mark[leftmost] && is_mask[leftmost])) leftmost++;
@@ -240,7 +241,7 @@ static void mark_thin(struct reuse_state *r, const bool *is_mask)
         committed += r->age[i] == 0;
         if (r->mark[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ is_mask[i] ? r->confidence[i] : 0, i };
     }
-    const int share = (n * r->p->thin + 99) / 100, keep = share > committed + 1 ? share : committed + 1;      /* and the leftmost */
+    const int share = (n * r->p->thin + 99) / 100, most = committed + 1 > b.quota ? committed + 1 : b.quota, keep = share > most ? share : most;
     qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);
     for (int i = keep; i < n; i++) r->mark[r->rank[i].position] = ROW | ENDS;
 }
@@ -286,7 +287,7 @@ static void plan(struct reuse_state *r, const bool *is_mask, struct reuse_block 
         r->mark[i] = need ? ROW | NEED : row ? ROW : 0;
     }
     if (p->fill && !out->full) mark_fill(r);
-    if (p->thin && !out->full && !part) mark_thin(r, is_mask);
+    if (p->thin && !out->full && !part) mark_thin(r, is_mask, b);
     for (int i = 0; deep && i < r->n; i++)
         if (!r->mark[i]) r->mark[i] = ROW | DEEP;
     list_rows(r, out);

@@ -27,7 +27,7 @@ struct reuse_profile {
     const char *name, *what;            /* "dual"; one line for the help text                                     */
     int every;                          /* 1: every step computes every row; 0: only where `start` says so        */
     int start, back;                    /* enum reuse_start: what begins a block                                  */
-    int candidates;                     /* most masks whose rows are computed in a step; 0 = all of the block     */
+    int candidates;                     /* masks whose rows are computed in a step, and as many as it is to commit; 0 = all of the block */
     int leftmost;                       /* 1: the candidates are the leftmost masks, not the surest               */
     int far;                            /* a step over some rows attends only to so many masks, the leftmost; 0: all */
     int first, warm;                    /* steps at the beginning of a block, and of a run, that compute every row */
@@ -72,7 +72,8 @@ struct reuse_state {
 };
 void reuse_begin(struct reuse_state *r, const struct reuse_profile *p, int n, int n_layer);
 
-struct reuse_block { int start, end, step; };            /* positions; number of the step within the block, from 0 */
+/* Positions; number of the step within the block, from 0; masks that the step is to commit. */
+struct reuse_block { int start, end, step, quota; };
 
 /* Positions to compute, ascending, into rows[n], and the layers of each into span[n]; those of them whose logits are needed as
  * indexes into rows, ascending, into need[n].  Eligible: is_mask[i] and i < block.end. */

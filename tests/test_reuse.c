@@ -39,7 +39,7 @@ static bool has_whole_row(int position) { return span_of(position).from == 0 && 
 
 static void step(int start, int end, int in_block)
 {
-    reuse_plan(&r, is_mask, (struct reuse_block){ start, end, in_block }, &out);
+    reuse_plan(&r, is_mask, (struct reuse_block){ start, end, in_block, 0 }, &out);
     for (int i = 1; i < out.n_rows; i++) assert_true(rows[i] > rows[i - 1]);
     for (int i = 0; i < out.n_need; i++) assert_true(need[i] < out.n_rows && (i == 0 || need[i] > need[i - 1]) && has_whole_row(rows[need[i]]));
     reuse_passed(&r, &out);
@@ -339,6 +339,28 @@ static void profiles_run(void **state)
     runs_close(&runs);
 }
 
+/* Where a step is to commit more than a profile has candidates for, it has more candidates: the schedule stays what it is. */
+static void few_steps_fill_the_canvas(void **state)
+{
+    (void)state;
+    struct unmask_result res;
+    struct runs runs;
+    runs_open(&runs);
+    for (const struct reuse_profile *p = reuse_profiles; p->name; p++)
+        for (int thin = 0; thin < 2; thin++)
+            for (int steps = 1; steps <= 4; steps++) {
+                char text[64];
+                snprintf(text, sizeof text, "%s%s", p->name, thin ? ",thin=10" : "");
+                struct unmask_options o = run_options(&runs, text);
+                o.block_length = GEN;
+                o.steps = steps;
+                run(runs.s, &o, &res);
+                assert_int_equal(res.steps, steps);
+                unmask_result_free(&res);
+            }
+    runs_close(&runs);
+}
+
 /* A row that goes through one layer of three counts as a third, in every kind of store and with guidance; and the canvas is filled. */
 static void parts_count_as_shares(void **state)
 {
@@ -370,7 +392,7 @@ static double rows_per_position(const char *name, int prompt, int commits)
     assert_true(r.p->spare < n && r.p->extra == 0);
     for (int start = prompt; start < n; start += 32)
         for (int left = 32, k = 0; left > 0; k++) {
-            reuse_plan(&r, is_mask, (struct reuse_block){ start, start + 32, k }, &out);
+            reuse_plan(&r, is_mask, (struct reuse_block){ start, start + 32, k, commits }, &out);
             all += out.n_rows;
             reuse_passed(&r, &out);
             reuse_stepped(&r);
@@ -505,7 +527,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_computes_every_row_and_needs_the_masks), cmocka_unit_test(dual_computes_the_block), cmocka_unit_test(dkv_keeps_what_was_decoded_a_step_ago),
-        cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run), cmocka_unit_test(stores_are_small), cmocka_unit_test(stores_round),
+        cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run), cmocka_unit_test(few_steps_fill_the_canvas), cmocka_unit_test(stores_are_small), cmocka_unit_test(stores_round),
         cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step), cmocka_unit_test(deep_rows_start_at_depth), cmocka_unit_test(thin_rows_end_at_depth), cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation),
