@@ -52,7 +52,7 @@ static int kv_width(const struct hparams *h) { return h->n_head_kv * h->head_dim
 
 enum { KEPT_ROWS = 512 };       /* of an embedding in the file */
 
-static size_t lay_out(struct forward *f, uint8_t *base, bool streamed)
+static size_t lay_out(struct forward *f, uint8_t *base, struct away away)
 {
     const struct hparams *h = &f->m->h;
     const size_t n = (size_t)f->max_tokens, d = (size_t)h->head_dim, rows = (size_t)f->chunk, F = sizeof(float);
@@ -64,8 +64,8 @@ static size_t lay_out(struct forward *f, uint8_t *base, bool streamed)
     head_lay(&f->head, f->m, base, &used, f->threads);
     f->embed_scratch = mem_lay(base, &used, (size_t)f->threads * f->embed_scratch_each);
     f->active = mem_lay(base, &used, (size_t)f->max_branches * n * sizeof *f->active);
-    f->kept_ids = mem_lay(base, &used, streamed ? KEPT_ROWS * sizeof *f->kept_ids : 0);
-    f->kept = mem_lay(base, &used, streamed ? KEPT_ROWS * f->embed_scratch_each : 0);
+    f->kept_ids = mem_lay(base, &used, away.embedding ? KEPT_ROWS * sizeof *f->kept_ids : 0);
+    f->kept = mem_lay(base, &used, away.embedding ? KEPT_ROWS * f->embed_scratch_each : 0);
     other = used;                               /* what attention needs is used up before the rest of the layer begins */
     f->q = mem_lay(base, &used, rows * padded(q_width(h)) * F);
     f->kv = mem_lay(base, &used, 2 * rows * padded(kv_width(h)) * F);
@@ -77,19 +77,21 @@ static size_t lay_out(struct forward *f, uint8_t *base, bool streamed)
 }
 
 /* One chunk takes all rows of a pass where weights are streamed, since they are read once for each. */
-static void size_up(struct forward *f, const struct unmask_model *m, int max_tokens, int max_branches, bool streamed, int threads)
+static void size_up(struct forward *f, const struct unmask_model *m, int max_tokens, int max_branches, struct away away, int threads)
 {
     const int rows = (max_tokens * max_branches + ROW_GROUP - 1) / ROW_GROUP * ROW_GROUP, least = LOGIT_ROWS;
     *f = (struct forward){ .m = m, .max_tokens = max_tokens, .max_branches = max_branches, .threads = threads };
-    f->chunk = rows < least ? least : streamed || rows < FORWARD_CHUNK ? rows : FORWARD_CHUNK;  /* the head's rows use it too */
+    f->chunk = rows < least ? least : away.matrices || rows < FORWARD_CHUNK ? rows : FORWARD_CHUNK;  /* the head's rows use it too */
     f->embed_scratch_each = (model_embed_scratch(m) + 63) & ~(size_t)63;
 }
 
-size_t forward_bytes(const struct unmask_model *m, int max_tokens, int max_branches, bool streamed, int threads)
+struct away forward_away(const struct unmask_model *m) { return (struct away){ m->n_stream > 0, m->embed_file != NULL }; }
+
+size_t forward_bytes(const struct unmask_model *m, int max_tokens, int max_branches, struct away away, int threads)
 {
     struct forward f;
-    size_up(&f, m, max_tokens, max_branches, streamed, threads);
-    return lay_out(&f, NULL, streamed);
+    size_up(&f, m, max_tokens, max_branches, away, threads);
+    return lay_out(&f, NULL, away);
 }
 
 /* Angles as the reference computes them, in float32: position * theta^(-2i/d). */
@@ -107,18 +109,18 @@ static void fill_rope(struct forward *f)
 
 bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches, struct pool *pool, struct unmask_err *err)
 {
-    const bool streamed = m->n_stream > 0;
+    const struct away away = forward_away(m);
     struct forward *f = mem_zalloc(1, sizeof *f, err);
     if (!f) return false;
-    size_up(f, m, max_tokens, max_branches, streamed, pool_threads(pool));
+    size_up(f, m, max_tokens, max_branches, away, pool_threads(pool));
     f->stages.pool = pool;
-    const size_t bytes = lay_out(f, NULL, streamed);
-    if (!(f->memory = mem_aligned(bytes, err)) || (streamed && !stream_open(&f->stream, m->stream, m->n_stream, m->ring_bytes, err))) {
+    const size_t bytes = lay_out(f, NULL, away);
+    if (!(f->memory = mem_aligned(bytes, err)) || (away.matrices && !stream_open(&f->stream, m->stream, m->n_stream, m->ring_bytes, err))) {
         forward_close(f);
         return false;
     }
     memset(f->memory, 0, bytes);                /* padding of quantized rows and of keys is readable from the start */
-    lay_out(f, f->memory, streamed);
+    lay_out(f, f->memory, away);
     fill_rope(f);
     *out = f;
     return true;
@@ -413,9 +415,10 @@ static void embed_chunk(struct forward *f)
 }
 
 /* Nothing that a pass computed counts where it read from a file that failed, or changed meanwhile. */
-static bool check_stream(struct forward *f)
+static bool check_files(struct forward *f)
 {
-    f->failed = f->failed || (f->stream && (stream_failed(f->stream, &f->err) || !stream_unchanged(f->stream, &f->err)));
+    f->failed = f->failed || (f->stream && (stream_failed(f->stream, &f->err) || !stream_unchanged(f->stream, &f->err)))
+        || (f->m->embed_file && !file_unchanged(f->m->embed_file, &f->err));
     return !f->failed;
 }
 
@@ -470,7 +473,7 @@ bool forward_pass(struct forward *f, const struct pass *p)
         if (f->stream && stream_failed(f->stream, NULL)) break;
         if (p->on_layer && !p->on_layer(p->user, i, p->x)) return false;
     }
-    return check_stream(f);
+    return check_files(f);
 }
 
 static void norm_head_rows(struct forward *f, const float *x, const int *rows, int n_rows)

@@ -12,8 +12,11 @@ enum { FORWARD_CHUNK = 128 };   /* rows that go through a layer's stages togethe
 /* Work space of passes over canvases of up to max_tokens positions, in up to max_branches branches. */
 struct forward;
 bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches, struct pool *pool, struct unmask_err *err);
-/* Bytes that it takes, for a model of which some weights are streamed, or none; the ring is not counted. */
-size_t forward_bytes(const struct unmask_model *m, int max_tokens, int max_branches, bool streamed, int threads);
+/* What of the weights stays in the file: matrices that every pass reads, an embedding whose rows are looked up. */
+struct away { bool matrices, embedding; };
+struct away forward_away(const struct unmask_model *m);
+/* Bytes that it takes for such a model; the ring is not counted. */
+size_t forward_bytes(const struct unmask_model *m, int max_tokens, int max_branches, struct away away, int threads);
 void forward_close(struct forward *f);          /* NULL is fine */
 int forward_max_tokens(const struct forward *f);
 int forward_max_branches(const struct forward *f);
@@ -40,8 +43,8 @@ struct pass {
                                                    the final norm; unspecified for rows that are not needed        */
     /* Sees x after every block; false ends the pass early.  NULL: nobody looks. */
     bool (*on_layer)(void *user, int layer, const float *x);
-    /* Sees what matrices multiply, a chunk of n rows of k floats at a time, FORWARD_CHUNK at most: role T_Q (of K and V too), T_O,
-     * T_GATE (of Up too) or T_DOWN.  NULL: nobody looks. */
+    /* Sees what matrices multiply, a chunk of n rows of k floats at a time (FORWARD_CHUNK at most, all where weights are streamed):
+     * role T_Q (of K and V too), T_O, T_GATE (of Up too) or T_DOWN.  NULL: nobody looks. */
     void (*on_input)(void *user, enum tensor_role role, const float *rows, int n);
     bool resume;                                /* x holds what the first layer reads; ids are not looked at       */
     void *user;

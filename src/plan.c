@@ -23,9 +23,9 @@ uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *
     return (n->guidance ? 2 : 1) * (uint64_t)row_store_bytes(n->kind, &m->h, n->n_tokens, n->layers);
 }
 
-uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n, bool streamed)
+uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n, struct away away)
 {
-    return forward_bytes(m, n->n_tokens, n->guidance ? 2 : 1, streamed, n->threads) + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
+    return forward_bytes(m, n->n_tokens, n->guidance ? 2 : 1, away, n->threads) + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
 }
 
 static size_t ring_of(uint64_t weights)
@@ -39,11 +39,11 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = mem_resident(), .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
     const size_t ring = ring_of(m->weight_bytes);
     p.store = plan_store_bytes(m, need);
-    p.work = plan_work_bytes(m, need, false);
+    p.work = plan_work_bytes(m, need, (struct away){ false, false });
     p.resident = model_divide(m, UINT64_MAX).resident;
     p.total = p.program + p.resident + p.store + p.work;
     model_divide(m, 0);
-    const uint64_t streaming = plan_work_bytes(m, need, true), ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
+    const uint64_t streaming = plan_work_bytes(m, need, (struct away){ true, !m->h.tied_head }), ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
     p.least_packed = p.program + model_least(m) + p.store + streaming + ring_bytes;
     p.least = p.packed && p.least_packed < p.total ? p.least_packed : p.total;
     p.fits = p.total <= p.budget;
@@ -53,8 +53,8 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     }
     const uint64_t other = p.program + p.store + streaming + ring_bytes;
     const struct model_share s = model_divide(m, p.budget > other ? p.budget - other : 0);
-    p.work = streaming;
-    p.ring = stream_bytes(m->stream, m->n_stream, ring);
+    p.work = s.streamed ? streaming : plan_work_bytes(m, need, (struct away){ false, s.in_file > 0 });
+    p.ring = s.streamed ? stream_bytes(m->stream, m->n_stream, ring) : 0;
     p.resident = s.resident;
     p.streamed = s.streamed;
     p.in_file = s.in_file;

@@ -36,6 +36,6 @@ bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_er
 
 /* What a session's store and work space take. */
 uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *need);
-uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *need, bool streamed);
+uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *need, struct away away);
 
 #endif

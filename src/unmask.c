@@ -145,7 +145,7 @@ static bool within_budget(const struct unmask_session *s, const struct session_n
     const struct unmask_model *m = s->m;
     const struct plan_need n = { .n_tokens = need->n_tokens, .guidance = need->n_branches > 1, .logits = s->work_need.logits, .layers = need->layers,
                                  .kind = need->kind ? need->kind : forward_store_kind(m), .threads = pool_threads(s->pool) };
-    const uint64_t bytes = m->taken + plan_store_bytes(m, &n) + plan_work_bytes(m, &n, m->n_stream > 0) + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
+    const uint64_t bytes = m->taken + plan_store_bytes(m, &n) + plan_work_bytes(m, &n, forward_away(m)) + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
     return !m->budget || bytes <= m->budget
         || fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", n.n_tokens, (double)bytes / 0x1p20),
                 .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),

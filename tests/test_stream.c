@@ -140,6 +140,68 @@ static bool pass(const struct unmask_model *m, int threads, int n, struct logits
     return ok;
 }
 
+/* Where all matrices stay in memory, the embedding alone may be left in the file: rows that come again, pass after pass. */
+static void an_embedding_alone_is_looked_up(void **state)
+{
+    (void)state;
+    static struct logits a, b;
+    static int32_t ids[40];
+    struct unmask_err err;
+    struct unmask_session *s;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const char *path = pack(names[i], &format_q8_0);
+        struct unmask_model *whole = open_part(path, UINT64_MAX), *m = open_part(path, whole->weight_bytes - 1);
+        if (whole->h.tied_head) assert_true(m->n_stream > 0 && !m->embed_file);
+        else {
+            assert_true(m->n_stream == 0 && m->embed_file);
+            assert_true(forward_bytes(m, 40, 1, forward_away(m), 2) > forward_bytes(m, 40, 1, (struct away){ false, false }, 2) + 500 * model_embed_scratch(m));
+            OK(unmask_session_open(&s, m, 2, &err), err);
+            for (int round = 0; round < 3; round++) {
+                for (int k = 0; k < 40; k++) ids[k] = k % 3 ? (k * 37 + 11 + round * 5) % 480 : m->h.mask_id;
+                struct unmask_session *reference;
+                OK(unmask_session_open(&reference, whole, 2, &err), err);
+                OK(unmask_forward(reference, ids, 40, NULL, &(struct unmask_taps){ .user = &a, .logits = keep_row }, &err), err);
+                unmask_session_close(reference);
+                OK(unmask_forward(s, ids, 40, NULL, &(struct unmask_taps){ .user = &b, .logits = keep_row }, &err), err);
+                assert_memory_equal(&a, &b, sizeof a);
+            }
+            assert_int_equal(truncate(path, 100000), 0);
+            assert_false(unmask_forward(s, ids, 40, NULL, &(struct unmask_taps){ .user = &b, .logits = keep_row }, &err));
+            expect_err(&err, "E-FILE-004", "packed.gguf", NULL);
+            unmask_session_close(s);
+        }
+        unmask_close(m);
+        unmask_close(whole);
+    }
+}
+
+/* No file of ours has an embedding that is no head in tiles; one that has is unpacked, with a budget too. */
+static void a_packed_embedding_becomes_rows(void **state)
+{
+    (void)state;
+    static struct logits a, b;
+    struct unmask_err err;
+    struct unmask_model *whole, *m;
+    static char file[1 << 20];
+    FILE *f = fopen(pack("llada-tiny", &format_q8_0), "r+b");
+    const size_t n = fread(file, 1, sizeof file, f);
+    const char *const tensors[] = { "token_embd.weight", "blk.0.attn_q.weight" };
+    long type[2] = { 0 };                       /* behind the name, in its last place: number of dimensions, two of 8 bytes, type */
+    for (int i = 0; i < 2; i++)
+        for (size_t at = 0; at + 64 < n; at++)
+            if (!memcmp(file + at, tensors[i], strlen(tensors[i]))) type[i] = (long)(at + strlen(tensors[i]) + 4 + 2 * 8);
+    fseek(f, type[0], SEEK_SET);
+    fwrite(file + type[1], 1, 4, f);
+    fclose(f);
+    OK(unmask_open(&whole, scratch("packed.gguf"), NULL, &err), err);
+    OK(unmask_open(&m, scratch("packed.gguf"), &(struct unmask_open_options){ .memory_budget = 1u << 30 }, &err), err);
+    OK(pass(whole, 2, 40, &a, &err), err);
+    OK(pass(m, 2, 40, &b, &err), err);
+    assert_memory_equal(&a, &b, sizeof a);
+    unmask_close(m);
+    unmask_close(whole);
+}
+
 static void streamed_models_compute_the_same(void **state)
 {
     (void)state;
@@ -379,7 +441,7 @@ static void budgets_are_kept(void **state)
     unmask_close(m);
 
     m = open_part(path, UINT64_MAX);
-    m->budget = m->taken + plan_store_bytes(m, &need) + plan_work_bytes(m, &need, false);        /* fits, for so long a canvas and no longer */
+    m->budget = m->taken + plan_store_bytes(m, &need) + plan_work_bytes(m, &need, (struct away){ false, false });        /* fits, for so long a canvas and no longer */
     OK(unmask_session_open(&s, m, 2, &err), err);
     static int32_t ids[250];
     static struct logits out;
@@ -396,6 +458,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_byte_comes_in_order),
         cmocka_unit_test(streamed_models_compute_the_same),
+        cmocka_unit_test(an_embedding_alone_is_looked_up),
+        cmocka_unit_test(a_packed_embedding_becomes_rows),
         cmocka_unit_test(streamed_models_write_the_same),
         cmocka_unit_test(each_byte_is_read_once_a_pass),
         cmocka_unit_test(a_read_that_fails_is_an_error),
