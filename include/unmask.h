@@ -19,7 +19,7 @@
  *     unmask_detokenize(m, r.ids, r.n_ids, 0, &text, &len, &err);
  *
  * Every function that can fail returns false and fills err (which may be NULL); see struct
- * unmask_err.  The library prints nothing, installs no signal handler and never exits.  A model is
+ * unmask_err; a NULL where something is needed is such a failure.  The library prints nothing, installs no signal handler and never exits.  A model is
  * immutable and may be shared between threads; a session belongs to one thread at a time.  The same
  * file, prompt, options and seed give the same tokens on every CPU and for every thread count. */
 #ifndef UNMASK_H
@@ -154,7 +154,9 @@ void unmask_options_default(const struct unmask_model *m, struct unmask_options 
 
 struct unmask_session;
 
-/* A session for one sequence at a time; threads 0 = all cores we may run on.  The model must outlive it. */
+/* A session for one sequence at a time; threads 0 = all cores we may run on.  The model must outlive it.  One call at a
+ * time: a second one, from another thread or from a callback of the first, is refused (UNMASK_EUSAGE).  Sessions of one
+ * model are independent, and share its memory budget. */
 bool unmask_session_open(struct unmask_session **out, const struct unmask_model *m, int threads,
                          struct unmask_err *err);
 void unmask_session_close(struct unmask_session *s);

@@ -103,6 +103,8 @@ bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info
 const char *unmask_err_message(const struct unmask_err *e, char *buf, size_t size)
 {
     char where[200] = "", values[540] = "", byte[40] = "";
+    static const struct unmask_err none = { .what = "no error was given" };
+    if (!e) e = &none;
     if (e->has_offset) snprintf(byte, sizeof byte, "byte %llu", (unsigned long long)e->offset);
     if (e->field[0] || byte[0])
         snprintf(where, sizeof where, " (%s%s%s)", e->field, e->field[0] && byte[0] ? ", " : "", byte);

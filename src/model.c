@@ -502,7 +502,7 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
     if (!opts) opts = &none;
     struct checkpoint *c = NULL;
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
-    bool ok = m && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
+    bool ok = m && (m->in_sessions = mem_zalloc(1, sizeof *m->in_sessions, err)) && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
     for (size_t i = 0; ok && opts->memory_budget && i < c->reader->n_files; i++) c->reader->files[i].once = true;
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
         && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && find_weights(m, c, -1, err);
@@ -550,6 +550,7 @@ void model_close(struct unmask_model *m)
     mem_free(m->stream);
     mem_free(m->layers);
     mem_free(m->memory);
+    mem_free(m->in_sessions);
     mem_free(m->name);
     mem_free(m);
 }

@@ -47,6 +47,7 @@ struct unmask_model {
     struct file *files; size_t n_files;         /* that the others are in */
     uint64_t budget, taken;                     /* of the process's memory: all that it may take (0: no limit), and what it has, this model's
                                                    weights included and no session's */
+    _Atomic uint64_t *in_sessions;              /* bytes that its sessions may take */
     struct loader *loader;                      /* between model_prepare() and model_load() */
 };
 

@@ -2,10 +2,14 @@
 #ifndef SESSION_H
 #define SESSION_H
 
+#include <stdatomic.h>
+
 #include "denoise.h"
 
 struct unmask_session {
     const struct unmask_model *m;
+    atomic_bool busy;                           /* a call of the public interface is in work */
+    uint64_t bytes;                             /* what it may take, in m->in_sessions       */
     struct reuse_profile reuse;                 /* of the run in work */
     struct pool *pool;
     struct forward *f;                          /* NULL until the first pass */
@@ -20,8 +24,10 @@ struct session_need {
     int n_branches;
     const struct store_kind *kind;              /* NULL: kv_i8 for int8 weights, kv_f32 for others    */
     struct store_layers layers;                 /* what outlives a pass                               */
+    struct denoise_need work;                   /* what rows of logits are allocated beside; by a run:   */
+    bool run;                                   /* s->work, which makes room where something else is done */
 };
-/* Work space in s->f and s->store[0 .. n_branches-1]. */
+/* Work space in s->f and s->store[0 .. n_branches-1], within the budget that all sessions of the model share. */
 bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err);
 /* Give d, whose options, canvas and n_canvas are set, everything else that it takes from a session; the options are good. */
 bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_err *err);

@@ -11,6 +11,9 @@
 #include "mem.h"
 #include "plan.h"
 
+/* Return with an error from a public function where a pointer is NULL. */
+#define NEED(pointer) do { if (!(pointer)) return fail(err, E_RUN_NULL, .field = #pointer); } while (0)
+
 /* ---- model ---- */
 
 static const char *store_names(int i) { return store_kinds[i] ? store_kinds[i]->name : NULL; }
@@ -35,7 +38,11 @@ bool unmask_open(struct unmask_model **out, const char *path, const struct unmas
 {
     static const struct unmask_open_options none;
     struct unmask_model *m;
+    NEED(out);
+    NEED(path);
     if (!opts) opts = &none;
+    if (opts->threads < 0 || opts->context < 0)
+        return fail(err, E_GEN_VALUE, .field = opts->threads < 0 ? "threads" : "context", .found = FMT("%d", opts->threads < 0 ? opts->threads : opts->context), .need = "0 or more");
     if (!session_check_open(opts, err) || !model_prepare(&m, path, opts, err)) return false;
     const struct plan_need need = plan_need_of(m, opts);
     const struct memory_plan plan = plan_memory(m, &need, opts->memory_budget);
@@ -51,6 +58,9 @@ void unmask_close(struct unmask_model *m) { model_close(m); }
 
 void unmask_model_get_info(const struct unmask_model *m, struct unmask_model_info *info)
 {
+    if (!info) return;
+    *info = (struct unmask_model_info){ .mask_id = -1, .eos_id = -1, .eot_id = -1, .bos_id = -1 };
+    if (!m) return;
     const struct hparams *h = &m->h;
     *info = (struct unmask_model_info){
         .name = m->name, .architecture = m->arch->name, .isa = m->isa, .weight_format = m->weight_format,
@@ -66,6 +76,10 @@ static bool need_tokenizer(const struct unmask_model *m, struct unmask_err *err)
 
 bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n, struct unmask_err *err)
 {
+    NEED(m);
+    NEED(text || !len);
+    NEED(ids);
+    NEED(n);
     *ids = NULL;
     *n = 0;
     if (need_tokenizer(m, err) && tokenizer_encode(m->tokenizer, text, len, flags & UNMASK_SPECIAL, ids, n, err)) return true;
@@ -78,6 +92,10 @@ bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t 
 {
     struct token_decoder d = { .n_held = 0 };
     struct text_out out = { NULL, 0, 0 };
+    NEED(m);
+    NEED(ids || !n);
+    NEED(text);
+    NEED(len);
     if (!need_tokenizer(m, err) || !tokenizer_decode(m->tokenizer, &d, ids, n, flags & UNMASK_SPECIAL, &out, err)
         || !tokenizer_decode_end(&d, &out, err) || (!out.s && !(out.s = mem_zalloc(1, 1, err)))) {
         mem_free(out.s);
@@ -91,6 +109,14 @@ bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t 
 bool unmask_chat_ids(const struct unmask_model *m, const struct unmask_message *messages, size_t n_messages, int32_t **ids, size_t *n,
                      struct unmask_err *err)
 {
+    NEED(m);
+    NEED(messages || !n_messages);
+    NEED(ids);
+    NEED(n);
+    for (size_t i = 0; i < n_messages; i++) {
+        NEED(messages[i].role);
+        NEED(messages[i].content);
+    }
     *ids = NULL;
     *n = 0;
     if (!need_tokenizer(m, err)) return false;
@@ -116,8 +142,28 @@ void unmask_free(void *p) { mem_free(p); }
 
 /* ---- sessions ---- */
 
+static void work_close(struct unmask_session *s)
+{
+    denoise_work_close(s->work);
+    s->work = NULL;
+}
+
+/* Everything that grows with the canvas. */
+static void release(struct unmask_session *s)
+{
+    work_close(s);
+    for (int b = 0; b < MAX_BRANCHES; b++) {
+        row_store_close(s->store[b]);
+        s->store[b] = NULL;
+    }
+    forward_close(s->f);
+    s->f = NULL;
+}
+
 bool unmask_session_open(struct unmask_session **out, const struct unmask_model *m, int threads, struct unmask_err *err)
 {
+    NEED(out);
+    NEED(m);
     struct unmask_session *s = mem_zalloc(1, sizeof *s, err);
     if (!s) return false;
     s->m = m;
@@ -132,24 +178,54 @@ bool unmask_session_open(struct unmask_session **out, const struct unmask_model 
 void unmask_session_close(struct unmask_session *s)
 {
     if (!s) return;
-    denoise_work_close(s->work);
-    for (int b = 0; b < MAX_BRANCHES; b++) row_store_close(s->store[b]);
-    forward_close(s->f);
+    release(s);
+    atomic_fetch_sub(s->m->in_sessions, s->bytes);
     pool_close(s->pool);
     mem_free(s);
 }
 
-/* A session never takes more than the model's budget leaves. */
-static bool within_budget(const struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
+static uint64_t bytes_of(const struct unmask_session *s, const struct session_need *need)
 {
     const struct unmask_model *m = s->m;
-    const struct plan_need n = { .n_tokens = need->n_tokens, .guidance = need->n_branches > 1, .logits = s->work_need.logits, .layers = need->layers,
-                                 .kind = need->kind ? need->kind : forward_store_kind(m), .threads = pool_threads(s->pool) };
-    const uint64_t bytes = m->taken + plan_store_bytes(m, &n) + plan_work_bytes(m, &n, forward_away(m)) + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
-    return !m->budget || bytes <= m->budget
-        || fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", n.n_tokens, (double)bytes / 0x1p20),
-                .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
-                .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", n.n_tokens));
+    const struct store_kind *kind = need->kind ? need->kind : forward_store_kind(m);
+    return (uint64_t)need->n_branches * row_store_bytes(kind, &m->h, need->n_tokens, need->layers)
+        + forward_bytes(m, need->n_tokens, need->n_branches, forward_away(m), pool_threads(s->pool)) + denoise_work_bytes(m, need->n_tokens, need->work)
+        + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
+}
+
+/* What is needed beside what the session has from earlier runs: at most. */
+static struct session_need with_held(const struct unmask_session *s, const struct session_need *need)
+{
+    struct session_need all = *need;
+    if (s->f && forward_max_tokens(s->f) > all.n_tokens) all.n_tokens = forward_max_tokens(s->f);
+    if (s->f && forward_max_branches(s->f) > all.n_branches) all.n_branches = forward_max_branches(s->f);
+    for (int b = 0; b < MAX_BRANCHES; b++)
+        if (s->store[b] && row_store_max_tokens(s->store[b]) > all.n_tokens) all.n_tokens = row_store_max_tokens(s->store[b]);
+    if (s->work && s->work_tokens > all.n_tokens) all.n_tokens = s->work_tokens;
+    all.work.cfg |= s->work && s->work_need.cfg;
+    all.work.logits |= s->work && s->work_need.logits;
+    return all;
+}
+
+/* Sessions together never take more than the model's budget leaves; what a session has from larger runs makes room. */
+static bool within_budget(struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
+{
+    const struct unmask_model *m = s->m;
+    const struct session_need all = with_held(s, need);
+    const uint64_t others = m->taken + atomic_load(m->in_sessions) - s->bytes, alone = others + bytes_of(s, need);
+    uint64_t bytes = bytes_of(s, &all);
+    if (!m->budget) return true;
+    if (alone > m->budget)
+        return fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens, (double)alone / 0x1p20),
+                    .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
+                    .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", need->n_tokens));
+    if (others + bytes > m->budget) {
+        release(s);
+        bytes = alone - others;
+    }
+    atomic_fetch_add(m->in_sessions, bytes - s->bytes);
+    s->bytes = bytes;
+    return true;
 }
 
 static bool store_room(struct unmask_session *s, int branch, const struct session_need *need, struct unmask_err *err)
@@ -174,6 +250,7 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
     const int n = need->n_tokens;
     if (n > s->m->h.n_ctx)
         return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
+    if (!need->run) work_close(s);
     if (!within_budget(s, need, err)) return false;
     for (int b = 0; b < need->n_branches; b++)
         if (!store_room(s, b, need, err)) return false;
@@ -186,8 +263,7 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
 static bool work_room(struct unmask_session *s, int n, struct denoise_need need, struct unmask_err *err)
 {
     if (s->work && s->work_tokens >= n && s->work_need.cfg == need.cfg && s->work_need.logits == need.logits) return true;
-    denoise_work_close(s->work);
-    s->work = NULL;
+    work_close(s);
     s->work_tokens = n;
     s->work_need = need;
     return denoise_work_open(&s->work, s->m, n, need, err);
@@ -203,7 +279,10 @@ bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_
 
 /* ---- generation ---- */
 
-void unmask_options_default(const struct unmask_model *m, struct unmask_options *o) { *o = m->defaults; }
+void unmask_options_default(const struct unmask_model *m, struct unmask_options *o)
+{
+    if (o) *o = m ? m->defaults : (struct unmask_options){ .gen_length = 0 };
+}
 
 static bool in_range(const char *name, double v, double min, double max, struct unmask_err *err)
 {
@@ -215,7 +294,7 @@ static bool check_options(const struct unmask_model *m, const struct unmask_opti
     if (!in_range("gen_length", o->gen_length, 0, 1 << 24, err) || !in_range("block_length", o->block_length, 0, 1 << 24, err)
         || !in_range("steps", o->steps, 0, 1 << 24, err) || !in_range("temperature", (double)o->temperature, 0, 2, err)
         || !in_range("cfg_scale", (double)o->cfg_scale, 0, 100, err) || !in_range("threshold", (double)o->threshold, 0, 1, err)
-        || !in_range("factor", (double)o->factor, 0, 1e6, err)) return false;
+        || !in_range("factor", (double)o->factor, 0, 1e6, err) || !in_range("remasking", o->remasking, UNMASK_LOW_CONFIDENCE, UNMASK_RANDOM, err)) return false;
     if (o->threshold > 0 && o->factor > 0)
         return fail(err, E_GEN_VALUE, .field = "threshold, factor", .found = "both", .need = "one commit rule at a time");
     if (!check_names(o->reuse, o->store, err)) return false;
@@ -246,8 +325,9 @@ bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_
     const bool cfg = d->o->cfg_scale > 0;
     if (!reuse_profile_read(d->o->reuse ? d->o->reuse : "exact", &s->reuse, err)) return false;
     d->reuse = &s->reuse;
-    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_layers(d->reuse, s->m->h.n_layer) };
-    if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, denoise_need_of(d), err)) return false;
+    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_layers(d->reuse, s->m->h.n_layer),
+                                       denoise_need_of(d), true };
+    if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, need.work, err)) return false;
     d->m = s->m;
     d->f = s->f;
     d->pool = s->pool;
@@ -288,10 +368,21 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
     return ok;
 }
 
-bool unmask_generate(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const struct unmask_options *options,
+/* One call at a time: a callback, or another thread, that calls again would pull the work space from under the first. */
+static bool enter(struct unmask_session *s, struct unmask_err *err)
+{
+    return !atomic_exchange(&s->busy, true) || fail(err, E_RUN_BUSY, .need = "one call at a time, also from callbacks", .hint = "Open a session for each thread or task");
+}
+
+static bool leave(struct unmask_session *s, bool ok)
+{
+    atomic_store(&s->busy, false);
+    return ok;
+}
+
+static bool generate(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const struct unmask_options *options,
                      unmask_step_fn *on_step, void *user, struct unmask_result *r, struct unmask_err *err)
 {
-    *r = (struct unmask_result){ .canvas = NULL };
     struct unmask_options o = *options;
     if (!check_options(s->m, &o, err) || !session_check_ids(s, prompt, n_prompt, err)) return false;
     if (!o.gen_length) o.gen_length = s->m->defaults.gen_length;
@@ -319,10 +410,20 @@ bool unmask_generate(struct unmask_session *s, const int32_t *prompt, size_t n_p
     return run(s, &d, block_end, r, err);
 }
 
-bool unmask_infill(struct unmask_session *s, const int32_t *canvas, size_t n_canvas, const struct unmask_options *options,
+bool unmask_generate(struct unmask_session *session, const int32_t *prompt, size_t n_prompt, const struct unmask_options *options,
+                     unmask_step_fn *on_step, void *user, struct unmask_result *result, struct unmask_err *err)
+{
+    NEED(result);
+    *result = (struct unmask_result){ .canvas = NULL };
+    NEED(session);
+    NEED(prompt || !n_prompt);
+    NEED(options);
+    return enter(session, err) && leave(session, generate(session, prompt, n_prompt, options, on_step, user, result, err));
+}
+
+static bool infill(struct unmask_session *s, const int32_t *canvas, size_t n_canvas, const struct unmask_options *options,
                    unmask_step_fn *on_step, void *user, struct unmask_result *r, struct unmask_err *err)
 {
-    *r = (struct unmask_result){ .canvas = NULL };
     struct unmask_options o = *options;
     o.early_stop = false;
     if (!check_options(s->m, &o, err) || !session_check_ids(s, canvas, n_canvas, err)) return false;
@@ -348,6 +449,17 @@ bool unmask_infill(struct unmask_session *s, const int32_t *canvas, size_t n_can
     return run(s, &d, block_end, r, err);
 }
 
+bool unmask_infill(struct unmask_session *session, const int32_t *canvas, size_t n_canvas, const struct unmask_options *options,
+                   unmask_step_fn *on_step, void *user, struct unmask_result *result, struct unmask_err *err)
+{
+    NEED(result);
+    *result = (struct unmask_result){ .canvas = NULL };
+    NEED(session);
+    NEED(canvas || !n_canvas);
+    NEED(options);
+    return enter(session, err) && leave(session, infill(session, canvas, n_canvas, options, on_step, user, result, err));
+}
+
 /* ---- diagnostics ---- */
 
 struct tap { const struct unmask_taps *t; bool stopped; };
@@ -359,12 +471,12 @@ static bool tap_layer(void *user, int layer, const float *x)
     return !tap->stopped;
 }
 
-bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, const uint8_t *key_mask, const struct unmask_taps *taps,
+static bool forward(struct unmask_session *s, const int32_t *ids, size_t n, const uint8_t *key_mask, const struct unmask_taps *taps,
                     struct unmask_err *err)
 {
     if (n < 1 || n > (size_t)s->m->h.n_ctx)
-        return fail(err, E_GEN_CONTEXT, .found = FMT("%zu tokens", n), .need = FMT("1 to %d", s->m->h.n_ctx));
-    if (!session_check_ids(s, ids, n, err) || !session_room(s, &(struct session_need){ .n_tokens = (int)n, .n_branches = 1 }, err)) return false;
+        return fail(err, E_GEN_CONTEXT, .what = "a canvas that is no pass", .found = FMT("%zu tokens", n), .need = FMT("1 to %d", s->m->h.n_ctx));
+    if (!session_check_ids(s, ids, n, err) || !session_room(s, &(struct session_need){ .n_tokens = (int)n, .n_branches = 1, .work.logits = true }, err)) return false;
     const size_t ld = logits_stride(s->m), x_floats = n * (size_t)s->m->h.n_embd;
     float *x = mem_aligned((x_floats + LOGIT_ROWS * ld) * sizeof(float) + 64, err);
     if (!x) return false;
@@ -384,8 +496,22 @@ bool unmask_forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
     return !failed && (!tap.stopped || fail(err, E_CANCELLED, .hint = NULL));
 }
 
-bool unmask_likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
+bool unmask_forward(struct unmask_session *session, const int32_t *ids, size_t n, const uint8_t *key_mask, const struct unmask_taps *taps,
+                    struct unmask_err *err)
+{
+    NEED(session);
+    NEED(ids || !n);
+    NEED(taps);
+    return enter(session, err) && leave(session, forward(session, ids, n, key_mask, taps, err));
+}
+
+bool unmask_likelihood(struct unmask_session *session, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
                        float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
 {
-    return likelihood(s, prompt, n_prompt, answer, n_answer, mc, cfg_scale, seed, NULL, NULL, nats, err);
+    NEED(session);
+    NEED(prompt || !n_prompt);
+    NEED(answer || !n_answer);
+    NEED(nats);
+    return in_range("cfg_scale", (double)cfg_scale, 0, 100, err) && enter(session, err)
+        && leave(session, likelihood(session, prompt, n_prompt, answer, n_answer, mc, cfg_scale, seed, NULL, NULL, nats, err));
 }

@@ -441,15 +441,44 @@ static void budgets_are_kept(void **state)
     unmask_close(m);
 
     m = open_part(path, UINT64_MAX);
-    m->budget = m->taken + plan_store_bytes(m, &need) + plan_work_bytes(m, &need, (struct away){ false, false });        /* fits, for so long a canvas and no longer */
+    struct plan_need rows = need;
+    rows.logits = true;
+    m->budget = m->taken + plan_store_bytes(m, &rows) + plan_work_bytes(m, &rows, (struct away){ false, false });        /* fits, for so long a canvas and no longer */
     OK(unmask_session_open(&s, m, 2, &err), err);
     static int32_t ids[250];
     static struct logits out;
+    double nats;
     OK(unmask_forward(s, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
     assert_false(unmask_forward(s, ids, 250, NULL, &(struct unmask_taps){ .user = NULL }, &err));
     expect_err(&err, "E-MEM-003", "250 positions", "--context 250", NULL);
     OK(unmask_forward(s, ids, 30, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
+    OK(unmask_likelihood(s, ids, 30, ids, 10, 1, 0, 0, &nats, &err), err);
+    assert_false(unmask_likelihood(s, ids, 30, ids, 34, 1, 1, 0, &nats, &err));         /* guidance takes two blocks of logits */
+    expect_err(&err, "E-MEM-003", "64 positions", NULL);
+
+    /* A second session finds only what the first one left, and all of it once that is gone. */
+    struct unmask_session *second;
+    OK(unmask_session_open(&second, m, 2, &err), err);
+    assert_false(unmask_forward(second, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err));
+    expect_err(&err, "E-MEM-003", "40 positions", NULL);
     unmask_session_close(s);
+    OK(unmask_forward(second, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
+
+    /* The same call is allowed, or refused, as often as it is made; what is kept of another run makes room. */
+    struct unmask_options noisy, plain;
+    struct unmask_result r;
+    unmask_options_default(m, &plain);
+    plain.gen_length = plain.block_length = 32;
+    noisy = plain;
+    noisy.temperature = 1;
+    m->budget = m->taken + plan_store_bytes(m, &need) + plan_work_bytes(m, &need, (struct away){ false, false });
+    for (int i = 0; i < 2; i++) {
+        OK(unmask_generate(second, ids, 32, &plain, NULL, NULL, &r, &err), err);
+        unmask_result_free(&r);
+        assert_false(unmask_generate(second, ids, 32, &noisy, NULL, NULL, &r, &err));
+        expect_err(&err, "E-MEM-003", "64 positions", NULL);
+    }
+    unmask_session_close(second);
     unmask_close(m);
 }
 

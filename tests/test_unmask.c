@@ -255,6 +255,18 @@ static void bad_parameters_are_named(void **state)
     BAD(steps, -1, "E-GEN-001", "steps");
     BAD(gen_length, -3, "E-GEN-001", "gen_length");
     BAD(block_length, -3, "E-GEN-001", "block_length");
+    BAD(remasking, (enum unmask_remasking)77, "E-GEN-001", "remasking");
+    double nats;
+    const float guidance[] = { -1, NAN, INFINITY };
+    for (int i = 0; i < 3; i++) {
+        assert_false(unmask_likelihood(s, prompt, 4, prompt, 4, 1, guidance[i], 0, &nats, &err));
+        expect_err(&err, "E-GEN-001", "cfg_scale", NULL);
+    }
+    struct unmask_model *model;
+    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .context = -5 }, &err));
+    expect_err(&err, "E-GEN-001", "context", "-5", NULL);
+    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .threads = -5 }, &err));
+    expect_err(&err, "E-GEN-001", "threads", "-5", NULL);
     o = plain(16, 8, 8);
     o.threshold = 0.5f;
     o.factor = 1;
@@ -379,6 +391,78 @@ static void gumbel_samples_the_softmax(void **state)
     assert_true(chi < cells + 4 * sqrt(2.0 * cells));            /* about four standard deviations */
 }
 
+static bool again(void *user, const struct unmask_step *step)
+{
+    struct unmask_err *err = user;
+    struct unmask_result r;
+    double nats;
+    const struct unmask_options o = plain(64, 64, 4);
+    if (step->step != 2) return true;
+    assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, err));
+    expect_err(err, "E-RUN-003", "one call at a time", NULL);
+    assert_null(r.canvas);
+    assert_false(unmask_infill(s, step->canvas, (size_t)step->n_canvas, &o, NULL, NULL, &r, err));
+    assert_false(unmask_forward(s, prompt, N_PROMPT, NULL, &(struct unmask_taps){ NULL, NULL, NULL }, err));
+    assert_false(unmask_likelihood(s, prompt, 4, prompt, 4, 1, 0, 0, &nats, err));
+    expect_err(err, "E-RUN-003", NULL);
+    return true;
+}
+
+/* A callback that uses its own session again is refused, and the run goes on as if nothing had been. */
+static void a_session_does_one_thing_at_a_time(void **state)
+{
+    (void)state;
+    struct unmask_err err, inner;
+    struct unmask_result a, b;
+    const struct unmask_options o = plain(16, 16, 8);
+    OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &a, &err), err);
+    OK(unmask_generate(s, prompt, N_PROMPT, &o, again, &inner, &b, &err), err);
+    assert_memory_equal(a.canvas, b.canvas, (size_t)a.n_canvas * sizeof *a.canvas);
+    unmask_result_free(&a);
+    unmask_result_free(&b);
+    const struct unmask_options bad = plain(1000, 1000, 8);
+    assert_false(unmask_generate(s, prompt, N_PROMPT, &bad, NULL, NULL, &a, &err));     /* an error ends the call, too */
+    OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &a, &err), err);
+    unmask_result_free(&a);
+}
+
+#define NO_POINTER(call, name) do { assert_false(call); expect_err(&err, "E-RUN-004", name, NULL); } while (0)
+
+static void pointers_are_checked(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *model;
+    struct unmask_session *session;
+    struct unmask_result r;
+    const struct unmask_options o = plain(16, 16, 8);
+    int32_t *ids;
+    size_t n;
+    double nats;
+    char *text, line[200];
+    NO_POINTER(unmask_open(&model, NULL, NULL, &err), "path");
+    NO_POINTER(unmask_open(NULL, "x", NULL, &err), "out");
+    NO_POINTER(unmask_session_open(&session, NULL, 1, &err), "m");
+    NO_POINTER(unmask_tokenize(m, NULL, 1, 0, &ids, &n, &err), "text");
+    NO_POINTER(unmask_tokenize(NULL, "x", 1, 0, &ids, &n, &err), "m");
+    NO_POINTER(unmask_detokenize(m, NULL, 1, 0, &text, &n, &err), "ids");
+    NO_POINTER(unmask_chat_ids(m, &(struct unmask_message){ .content = "x" }, 1, &ids, &n, &err), "role");
+    NO_POINTER(unmask_chat_ids(m, &(struct unmask_message){ .role = "user" }, 1, &ids, &n, &err), "content");
+    NO_POINTER(unmask_generate(NULL, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), "session");
+    NO_POINTER(unmask_generate(s, NULL, N_PROMPT, &o, NULL, NULL, &r, &err), "prompt");
+    NO_POINTER(unmask_generate(s, prompt, N_PROMPT, NULL, NULL, NULL, &r, &err), "options");
+    NO_POINTER(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, NULL, &err), "result");
+    NO_POINTER(unmask_infill(s, prompt, N_PROMPT, NULL, NULL, NULL, &r, &err), "options");
+    NO_POINTER(unmask_forward(s, prompt, N_PROMPT, NULL, NULL, &err), "taps");
+    NO_POINTER(unmask_likelihood(s, prompt, 4, NULL, 4, 1, 0, 0, &nats, &err), "answer");
+    struct unmask_model_info none;
+    struct unmask_options zero;
+    unmask_model_get_info(NULL, &none);
+    unmask_options_default(NULL, &zero);
+    assert_true(none.mask_id == -1 && !none.name && zero.steps == 0);
+    assert_non_null(strstr(unmask_err_message(NULL, line, sizeof line), "no error"));
+}
+
 static void missing_files_are_errors(void **state)
 {
     (void)state;
@@ -398,6 +482,7 @@ int main(void)
         cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks), cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_flag_ends_a_pass),
         cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently), cmocka_unit_test(flags_that_need_a_token_say_so),
         cmocka_unit_test(text_goes_round), cmocka_unit_test(gumbel_samples_the_softmax), cmocka_unit_test(missing_files_are_errors),
+        cmocka_unit_test(a_session_does_one_thing_at_a_time), cmocka_unit_test(pointers_are_checked),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
