@@ -42,9 +42,10 @@ static bool add_window(struct source *s, const int32_t *ids, size_t n, struct un
 {
     int32_t row[READING_LENGTH];
     const int given = s->bos >= 0, room = s->longest - given, take = n < (size_t)room ? (int)n : room;
+    if (take == 0) return true;                 /* an empty text has no ids, not even a place for them */
     if (given) row[0] = s->bos;
     memcpy(row + given, ids, (size_t)take * sizeof *ids);
-    return take == 0 || reading_set_add(s->set, row, given + take, given, err);
+    return reading_set_add(s->set, row, given + take, given, err);
 }
 
 /* A question that leaves no room for an answer is passed over. */
@@ -126,7 +127,9 @@ bool calibration_text_read(struct reading_set *set, const char *model, const cha
         s.longest = h.n_ctx < READING_LENGTH ? h.n_ctx : READING_LENGTH;
         s.bos = h.bos_id >= 0 ? h.bos_id : ids.bos;
         s.eos = h.eos_id >= 0 ? h.eos_id : ids.eos;
-        ok = read_texts(&s, path, err);
+        ok = s.longest > (s.bos >= 0) || fail(err, E_QNT_TEXT, .file = model, .what = "the context is too short for a text to calibrate on",
+                                              .found = FMT("%d position", h.n_ctx), .need = "one more, behind the begin token");
+        ok = ok && read_texts(&s, path, err);
     }
     for (size_t i = 0; ok && i < set->n_ids; i++)
         if (set->ids[i] >= h.n_vocab) ok = fail(err, E_TOKEN_ID, .file = model, .found = FMT("%d", set->ids[i]), .need = FMT("less than %d, the rows of the embedding", h.n_vocab));

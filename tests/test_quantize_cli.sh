@@ -67,6 +67,13 @@ quantize "$from" "$dir/x.gguf" --calibrate "$dir/none.txt"; expect "a text that 
 seq 1 300 >"$dir/text.txt"; echo '{"x":1}' >"$dir/bad.jsonl"
 quantize "$from" "$dir/x.gguf" --calibrate "$dir/empty.txt"; expect "a text without text" 2 "empty.txt: no text to calibrate on.*E-QNT-011"
 quantize "$from" "$dir/x.gguf" --calibrate "$dir/bad.jsonl"; expect "lines of something else" 2 "bad.jsonl.*line 1.*E-CLI-0"
+echo '{"text":""}' >"$dir/nothing.jsonl"
+quantize "$from" "$dir/x.gguf" --calibrate "$dir/nothing.jsonl"; expect "lines without text" 2 "nothing.jsonl: no text to calibrate on.*E-QNT-011"
+mkdir "$dir/short"; cp tests/data/checkpoints/llada-tiny/* "$dir/short"; chmod u+w "$dir/short/"*
+sed 's/"max_sequence_length": 256/"max_sequence_length": 1/' tests/data/checkpoints/llada-tiny/config.json >"$dir/short/config.json"
+for text in "$dir/text.txt" "$dir/lines.jsonl"; do
+    quantize "$dir/short" "$dir/x.gguf" --calibrate "$text"; expect "a context of one position, ${text##*/}" 2 "short: the context is too short for a text to calibrate on: found 1 position.*E-QNT-011"
+done
 for text in "$dir/text.txt" "$dir/lines.jsonl" self; do
     quantize "$from" "$dir/k.gguf" --force --calibrate "$text" --calibrate-tokens 600 --save-imatrix "$dir/i.gguf" --report "$dir/k.json"
     expect "calibrated on ${text##*/}" 0 "^error of the 14 calibrated matrices' outputs: 0.0[0-9]*; by plain rounding it would be 0.0[0-9]*$"
