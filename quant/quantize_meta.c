@@ -14,6 +14,7 @@ static struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
 /* ---- general.*: what the caller sets, and what follows from the format ---------------------------- */
 
 static const char file_type_key[] = "general.file_type", version_key[] = "general.quantization_version";
+static const char base_count_key[] = "general.base_model.count";
 enum { QUANTIZATION_VERSION = 2 };              /* of ggml's block layouts */
 
 static bool key_is(struct str key, const char *name) { return key.n == strlen(name) && !memcmp(key.s, name, key.n); }
@@ -21,7 +22,7 @@ static bool key_is(struct str key, const char *name) { return key.n == strlen(na
 /* "KEY=TEXT" in two; keys that say what the file is made of are not the caller's to choose. */
 static bool split_setting(const char *setting, struct str *key, struct str *value, struct unmask_err *err)
 {
-    static const char *const ours[] = { "general.architecture", file_type_key, version_key, "general.alignment" };
+    static const char *const ours[] = { "general.architecture", file_type_key, version_key, "general.alignment", base_count_key };
     const char *eq = strchr(setting, '=');
     *key = (struct str){ setting, eq ? (size_t)(eq - setting) : strlen(setting) };
     *value = str_of(eq ? eq + 1 : "");
@@ -67,10 +68,10 @@ static bool put_new_settings(struct quantize_job *j, struct unmask_err *err)
 /* general.base_model.0.* count for nothing where their number does not stand beside them. */
 static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
 {
-    static const char key[] = "general.base_model.count", first[] = "general.base_model.0.";
+    static const char first[] = "general.base_model.0.";
     bool any = false;
     for (size_t i = 0; i < j->o->n_set; i++) any = any || !strncmp(j->o->set[i], first, sizeof first - 1);
-    return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, key)) || gguf_put_u32(j->shards[0].writer, key, 1, err);
+    return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key)) || gguf_put_u32(j->shards[0].writer, base_count_key, 1, err);
 }
 
 /* ---- what the quantization did ----------------------------------------------------------------------- */
