@@ -290,10 +290,12 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
     if (o->type == LIST && from > s->origin[id]) *list_of(s, o).n = 0;
     if (!store(s, o, text, from, err)) {
         struct err_text need;
-        return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file, .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
+        return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file, .what = from == FROM_ENVIRONMENT ? "not a value of this environment variable" : NULL,
+                    .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
                     .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max) : need_of(o, from, &need));
     }
     s->origin[id] = from;
+    s->file[id] = file;
     return true;
 }
 
@@ -339,7 +341,8 @@ static bool set_from_yaml(void *user, const struct yaml_value *v, struct unmask_
 
 static bool read_yaml(struct settings *s, const char *path, struct unmask_err *err)
 {
-    return yaml_read(path, set_from_yaml, &(struct yaml_source){ s, path }, err);
+    const char *kept = arena_strndup(s->arena, path, strlen(path), err);       /* settings name it */
+    return kept && yaml_read(path, set_from_yaml, &(struct yaml_source){ s, kept }, err);
 }
 
 static bool exists(const char *path)
@@ -377,15 +380,19 @@ static bool read_files(struct settings *s, struct unmask_err *err)
 }
 
 /* UNMASK_ and the YAML key in capitals, "." as "_"; UNMASK_MODEL for the model. */
+static const char *environment_name(struct err_text *t, int id)
+{
+    err_fmt(t, "UNMASK_%s", id == OPT_MODEL ? "MODEL" : options[id].key);
+    for (char *p = t->s; *p; p++) *p = *p == '.' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
+    return t->s;
+}
+
 static bool read_environment(struct settings *s, struct unmask_err *err)
 {
     for (int i = 0; i < OPT_COUNT; i++) {
-        if (!options[i].key) continue;
-        char name[96];
-        int n = snprintf(name, sizeof name, "UNMASK_%s", i == OPT_MODEL ? "MODEL" : options[i].key);
-        for (char *p = name; *p && n > 0; p++) *p = *p == '.' ? '_' : *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
-        const char *v = getenv(name);
-        if (v && *v && !set(s, i, v, FROM_ENVIRONMENT, NULL, name, err)) return false;
+        struct err_text name;
+        const char *v = options[i].key ? getenv(environment_name(&name, i)) : NULL;
+        if (v && *v && !set(s, i, v, FROM_ENVIRONMENT, NULL, name.s, err)) return false;
     }
     return true;
 }
@@ -459,10 +466,26 @@ static void weaker_rules_off(struct settings *s)
     if (!s->origin[OPT_STEPS]) s->steps = 0;
 }
 
+/* As whoever set it spelled it. */
+static const char *spelling(const struct settings *s, enum option_id id, struct err_text *t)
+{
+    return s->origin[id] == FROM_YAML ? options[id].key : s->origin[id] == FROM_ENVIRONMENT ? environment_name(t, id) : options[id].flag;
+}
+
+/* Of one source, but two files may be. */
+static bool refuse_two_rules(const struct settings *s, struct unmask_err *err)
+{
+    struct err_text threshold, factor;
+    const char *first = s->file[OPT_THRESHOLD], *second = s->file[OPT_FACTOR];
+    return fail(err, E_CLI_CONFLICT, .file = second, .what = s->origin[OPT_FACTOR] == FROM_FLAG ? NULL : "settings that exclude each other",
+                .field = FMT("%s, %s", spelling(s, OPT_THRESHOLD, &threshold), spelling(s, OPT_FACTOR, &factor)),
+                .found = first != second ? FMT("the first in %.200s", first) : NULL, .need = "one of them");
+}
+
 static bool check_conflicts(struct settings *s, struct unmask_err *err)
 {
     weaker_rules_off(s);
-    if (s->threshold > 0 && s->factor > 0) return fail(err, E_CLI_CONFLICT, .field = "--threshold, --factor", .need = "one of them");
+    if (s->threshold > 0 && s->factor > 0) return refuse_two_rules(s, err);
     if (s->verbose && s->quiet) return fail(err, E_CLI_CONFLICT, .field = "--verbose, --quiet", .need = "one of them");
     if (s->raw && s->system && s->origin[OPT_SYSTEM] == FROM_FLAG)
         return fail(err, E_CLI_CONFLICT, .field = "--raw, --system", .need = "one of them", .hint = "A system message needs the chat template");
@@ -474,8 +497,11 @@ static bool check_conflicts(struct settings *s, struct unmask_err *err)
 static bool fill_reuse(struct settings *s, struct unmask_err *err)
 {
     if (!s->fill) return true;
-    const char *text = FMT("%.150s,fill=%d", s->reuse ? s->reuse : "exact", s->fill);
-    return (s->reuse = arena_strndup(s->arena, text, strlen(text), err)) != NULL;
+    const char *reuse = s->reuse ? s->reuse : "exact";
+    const size_t size = strlen(reuse) + sizeof ",fill=65536";
+    char *text = arena_alloc(s->arena, size, err);
+    if (text) snprintf(text, size, "%s,fill=%d", reuse, s->fill);
+    return (s->reuse = text) != NULL;
 }
 
 bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command, int argc, char **argv, struct unmask_err *err)

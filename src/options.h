@@ -33,6 +33,7 @@ struct settings {
     const char *command;
     const char **args; int n_args;              /* positional arguments */
     enum origin origin[OPT_COUNT];
+    const char *file[OPT_COUNT];                /* NULL: not from one */
     int times[OPT_COUNT];                       /* how often it was given as a flag */
 
     const char *model, *config;

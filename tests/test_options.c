@@ -2,6 +2,7 @@
 #include "testing.h"
 
 #include <float.h>
+#include <sys/stat.h>
 
 #include "mem.h"
 #include "options.h"
@@ -250,7 +251,7 @@ static void environment_stands_between_file_and_flag(void **state)
     setenv("UNMASK_COMPUTE_THREADS", "many", 1);
     OK(settings(CMD_RUN, flags), err);          /* the flag hides it */
     assert_false(settings(CMD_RUN, ""));
-    expect_err(&err, "E-CLI-004", "UNMASK_COMPUTE_THREADS", "found many", NULL);
+    expect_err(&err, "E-CLI-004", "not a value of this environment variable", "UNMASK_COMPUTE_THREADS", "found many", NULL);
     unsetenv("UNMASK_DIFFUSION_GEN_LENGTH");
     unsetenv("UNMASK_COMPUTE_THREADS");
     unsetenv("UNMASK_MODEL");
@@ -276,6 +277,42 @@ static void a_rule_of_a_stronger_source_replaces_the_weaker(void **state)
     OK(settings(CMD_RUN, "--threshold 0.5 --steps 16"), err);           /* same source: the rule, with the steps beside it */
     assert_true(s.threshold == 0.5);
     assert_int_equal(s.steps, 16);
+}
+
+/* Two rules of one source exclude each other, and are named as that source spells them. */
+static void two_rules_are_named_where_they_stand(void **state)
+{
+    (void)state;
+    char flags[600], path[600], folder[600];
+    snprintf(flags, sizeof flags, "-c %s", scratch_write("two.yaml", "diffusion:\n  threshold: 0.8\n  factor: 2\n", 40));
+    refused(flags, "E-CLI-010", "two.yaml: settings that exclude each other (diffusion.threshold, diffusion.factor): need one", NULL);
+    setenv("UNMASK_DIFFUSION_THRESHOLD", "0.8", 1);
+    setenv("UNMASK_DIFFUSION_FACTOR", "2", 1);
+    refused("", "E-CLI-010", "settings that exclude each other (UNMASK_DIFFUSION_THRESHOLD, UNMASK_DIFFUSION_FACTOR)", NULL);
+    unsetenv("UNMASK_DIFFUSION_THRESHOLD");
+    unsetenv("UNMASK_DIFFUSION_FACTOR");
+    snprintf(folder, sizeof folder, "%s", scratch("unmask"));
+    assert_int_equal(mkdir(folder, 0700), 0);
+    snprintf(path, sizeof path, "%s", scratch_write("unmask/config.yaml", "diffusion:\n  threshold: 0.8\n", 28));
+    *strrchr(folder, '/') = 0;
+    setenv("XDG_CONFIG_HOME", folder, 1);
+    snprintf(flags, sizeof flags, "-c %s", scratch_write("factor.yaml", "diffusion:\n  factor: 2\n", 23));
+    refused(flags, "E-CLI-010", "factor.yaml: ", "found the first in ");
+    expect_err(&err, "E-CLI-010", path, NULL);
+    setenv("XDG_CONFIG_HOME", "/nonexistent", 1);
+}
+
+/* --fill is put behind --reuse, however much that says. */
+static void fill_is_a_knob_of_reuse(void **state)
+{
+    (void)state;
+    char flags[600] = "--fill 65536 --reuse balanced", want[600];
+    OK(settings(CMD_RUN, "--fill 3"), err);
+    assert_string_equal(s.reuse, "exact,fill=3");
+    while (strlen(flags) < 400) strcat(flags, ",candidates=16");
+    snprintf(want, sizeof want, "%s,fill=65536", strstr(flags, "balanced"));
+    OK(settings(CMD_RUN, flags), err);
+    assert_string_equal(s.reuse, want);
 }
 
 static void random_seeds_differ(void **state)
@@ -328,7 +365,8 @@ int main(void)
         cmocka_unit_test(flags_that_do_not_exist_get_a_suggestion), cmocka_unit_test(flags_without_their_value),
         cmocka_unit_test(stop_texts_are_limited), cmocka_unit_test(settings_that_exclude_each_other), cmocka_unit_test(arguments_and_flags_mix),
         cmocka_unit_test(help_is_given_whatever_else_is_wrong), cmocka_unit_test(environment_stands_between_file_and_flag),
-        cmocka_unit_test(a_rule_of_a_stronger_source_replaces_the_weaker), cmocka_unit_test(random_seeds_differ),
+        cmocka_unit_test(a_rule_of_a_stronger_source_replaces_the_weaker), cmocka_unit_test(two_rules_are_named_where_they_stand),
+        cmocka_unit_test(fill_is_a_knob_of_reuse), cmocka_unit_test(random_seeds_differ),
         cmocka_unit_test(ids_are_numbers_with_commas), cmocka_unit_test(help_lists_what_a_command_takes),
     };
     return cmocka_run_group_tests(tests, no_files, cleanup);
