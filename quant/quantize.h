@@ -23,6 +23,7 @@ struct quantize_report {
     size_t n_of[QUANTIZE_FORMATS];              /* tensors of quant_formats[i] in the output             */
     size_t n_requantized;                       /* from one lossy format to another                      */
     char file_name[256];                        /* of the output by GGUF's naming rule                   */
+    size_t n_calibrated;                        /* matrices that are rounded by what the model reads     */
     uint64_t random_ids;                        /* that the model reads, about; 0: it reads text, or nothing */
     uint64_t memory_bytes;                      /* that the work takes beside what the program is        */
     double relative_error;                      /* sqrt(sum (written - read)^2 / sum read^2), matrices   */

@@ -36,9 +36,18 @@ bool quantize_has_moments(const struct quantize_options *o, enum tensor_role rol
     return quantize_calibrates(o) && role != T_EMBED && !(draws(o) && (role == T_DOWN || role == T_HEAD));
 }
 
+static bool rounded_by_it(const struct piece *p) { return p->method == BY_FEEDBACK || p->method == BY_IMPORTANCE; }
+
+size_t quantize_n_calibrated(const struct quantize_job *j)
+{
+    size_t n = 0;
+    for (size_t i = 0; quantize_calibrates(j->o) && i < j->n_pieces; i++) n += rounded_by_it(&j->pieces[i]);
+    return n;
+}
+
 bool quantize_needs_calibration(const struct quantize_job *j, const struct piece *p)
 {
-    return p->method == BY_FEEDBACK || p->method == BY_IMPORTANCE || (j->o->save_importance && p->matrix && p->role != T_EMBED);
+    return rounded_by_it(p) || (j->o->save_importance && p->matrix && p->role != T_EMBED);
 }
 
 /* Texts are not read for nothing: types whose numbers are rounded each alone need none. */

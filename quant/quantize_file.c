@@ -73,6 +73,7 @@ static bool write_files(struct quantize_job *j, struct unmask_err *err)
     for (size_t i = 0; i < j->n_pieces; i++) j->total += j->pieces[i].bytes;
     j->total += quantize_calibrate_work(j);
     j->report->memory_bytes = quantize_rows_memory(j, workers) + quantize_calibrate_memory(j, workers);
+    j->report->n_calibrated = quantize_n_calibrated(j);
     j->report->random_ids = quantize_random_ids(j);
     if (!quantize_shards_open(j, err) || !quantize_tell(j, QUANTIZE_PLANNED, NULL, err)) return false;
     return j->o->dry_run || (pool_open(&j->pool, j->o->threads, err) && quantize_shards_headers(j, err) && quantize_calibrate_open(j, err) && quantize_rows(j, err)

@@ -92,6 +92,7 @@ bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err
  * moments: factored, NULL without feedback; importance: [k]. */
 bool quantize_calibrates(const struct quantize_options *o);             /* there are texts, or there will be, if only of random ids */
 uint64_t quantize_calibrate_ids(const struct quantize_options *o);      /* that are read, about; 0: none */
+size_t quantize_n_calibrated(const struct quantize_job *j);             /* matrices that are rounded by them */
 uint64_t quantize_random_ids(const struct quantize_job *j);             /* of those; 0 also where no piece needs them */
 const char *quantize_calibrate_source(const struct quantize_options *o);        /* where they, or a file's importance, come from; NULL: nobody says */
 bool quantize_has_moments(const struct quantize_options *o, enum tensor_role role);     /* and what the matrix multiplies becomes known */

@@ -17,6 +17,7 @@
 struct run {
     const struct settings *s;
     const char *in, *out;
+    char *first;                                /* the file that is written, of several the first one */
     struct recipe recipe;
     uint64_t split_bytes;
     struct progress progress;
@@ -65,7 +66,8 @@ static void print_plan(const struct run *r, const struct quantize_report *q)
     print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(file_name(r->out), q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
-    if (r->s->calibrate) fprintf(stderr, "calibrated on %s, at most %d tokens of it\n", own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
+    if (r->s->calibrate && !q->n_calibrated) fprintf(stderr, "no matrix here is rounded by what --calibrate reads\n");
+    else if (r->s->calibrate) fprintf(stderr, "calibrated on %s, at most %d tokens of it\n", own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
     if (q->random_ids) fprintf(stderr, "calibrated on %" PRIu64 " random ids, which go through the model\n", q->random_ids);
     if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
 }
@@ -106,9 +108,26 @@ static bool on_progress(void *user, const struct quantize_progress *p)
     return term_signal() == 0;
 }
 
+/* File i of the output. */
+static char *path_of(const struct run *r, const struct quantize_report *q, size_t i, struct unmask_err *err)
+{
+    return q->n_files > 1 ? gguf_part_path(r->out, i, q->n_files, err) : mem_strndup(r->out, strlen(r->out), err);
+}
+
+static json_t *list_outputs(const struct run *r, const struct quantize_report *q)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; list && i < q->n_files; i++) {
+        char *path = path_of(r, q, i, NULL);
+        if (path) json_array_append_new(list, json_string(path));
+        mem_free(path);
+    }
+    return list;
+}
+
 static json_t *json_of(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    json_t *o = json_pack("{s:s,s:s,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", r->in, "output", r->out, "format", r->recipe.name, "input_bytes",
+    json_t *o = json_pack("{s:s,s:s,s:o,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", r->in, "output", r->first, "outputs", list_outputs(r, q), "format", r->recipe.name, "input_bytes",
                           (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes, "files", (int)q->n_files, "tensors", (int)q->n_tensors,
                           "fallback_tensors", (int)q->n_fallback, "requantized_tensors", (int)q->n_requantized, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
                           "seconds", seconds);
@@ -128,7 +147,9 @@ static void print_end(const struct run *r, const struct quantize_report *q, doub
         json_decref(o);
     }
     if (r->s->quiet || r->s->json || r->s->dry_run) return;
-    fprintf(stderr, "%s: %s written and verified in %.1f s; relative error of the weights %.2g", r->out, SIZE(q->out_bytes), seconds, q->relative_error);
+    if (q->n_files > 1) fprintf(stderr, "%s and %zu more: ", r->first, q->n_files - 1);
+    else fprintf(stderr, "%s: ", r->first);
+    fprintf(stderr, "%s written and verified in %.1f s; relative error of the weights %.2g", SIZE(q->out_bytes), seconds, q->relative_error);
     if (r->worst_name[0]) fprintf(stderr, " (worst tensor: %s, %.2g)", r->worst_name, r->worst);
     fputc('\n', stderr);
     if (r->n_measured)
@@ -166,10 +187,7 @@ static bool write_report(struct run *r, const struct quantize_report *q, double 
 static bool write_card(struct run *r, const struct quantize_report *q, struct unmask_err *err)
 {
     const struct card_facts facts = { .relative_error = q->relative_error, .bytes = q->out_bytes, .format = r->recipe.name, .n_files = q->n_files };
-    char *first = q->n_files > 1 ? gguf_part_path(r->out, 0, q->n_files, err) : mem_strndup(r->out, strlen(r->out), err);
-    const bool ok = first && card_write(&r->card, first, &facts, err) && outfile_commit(&r->card, err);
-    mem_free(first);
-    return ok;
+    return card_write(&r->card, r->first, &facts, err) && outfile_commit(&r->card, err);
 }
 
 static bool write_extras(struct run *r, const struct quantize_report *q, double seconds, struct unmask_err *err)
@@ -215,7 +233,10 @@ static const char *default_type(const struct settings *s)
 
 static bool read_arguments(const struct settings *s, struct run *r, struct unmask_err *err)
 {
-    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = s->n_args ? "one argument" : "none", .need = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0");
+    static const char need[] = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0";
+    if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = s->n_args ? "one argument" : "none", .need = need);
+    if (s->n_args == 2 && recipe_is_type(s->args[1]))
+        return fail(err, E_CLI_MISSING, .field = "OUT", .found = FMT("%s, which is a type", QUOTE(s->args[1], strlen(s->args[1]))), .need = need);
     if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a type");
     r->in = s->args[0];
     r->out = s->args[1];
@@ -225,8 +246,10 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
 static bool read_calibration(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
-    if (s->save_imatrix && !s->calibrate) return fail(err, E_CLI_MISSING, .field = "--save-imatrix", .need = "--calibrate FILE, or --calibrate self");
-    if (s->imatrix && s->calibrate) return fail(err, E_CLI_CONFLICT, .field = "--imatrix, --calibrate", .need = "one of them");
+    const char *alone = s->save_imatrix ? "--save-imatrix" : s->times[OPT_CALIBRATE_N] ? "--calibrate-tokens" : NULL;
+    if (alone && !s->calibrate) return fail(err, E_CLI_MISSING, .field = alone, .need = "--calibrate FILE, or --calibrate self");
+    if ((s->imatrix != NULL) + (s->calibrate != NULL) + s->search > 1)          /* each says how all matrices are rounded */
+        return fail(err, E_CLI_CONFLICT, .field = !s->search ? "--imatrix, --calibrate" : s->imatrix ? "--imatrix, --search" : "--calibrate, --search", .need = "one of them");
     if (s->imatrix && !imatrix_read(&r->importance, s->imatrix, err)) return false;
     snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? file_name(s->calibrate) : "");
     if (!s->calibrate || own_text(s)) return true;
@@ -251,7 +274,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
         const double seconds = term_now() - r.start;
-        ok = ok && write_extras(&r, &report, seconds, err);
+        ok = ok && (r.first = path_of(&r, &report, 0, err)) && write_extras(&r, &report, seconds, err);
         if (ok) print_end(&r, &report, seconds);
     }
     outfile_abort(&r.card);
@@ -261,6 +284,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     imatrix_free(&r.importance);
     imatrix_free(&r.found);
     json_decref(r.tensors);
+    mem_free(r.first);
     return ok;
 }
 

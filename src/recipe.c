@@ -66,6 +66,12 @@ static bool find_file(const char *type, char path[1024])
     return !type[n] && datafile_find("configs/quant", file, path);
 }
 
+bool recipe_is_type(const char *text)
+{
+    char path[1024];
+    return quant_format_by_name(text) || (!strchr(text, '/') && find_file(text, path));
+}
+
 bool recipe_read(struct recipe *r, const struct settings *s, const char *type, struct unmask_err *err)
 {
     char path[1024];

@@ -21,5 +21,7 @@ struct recipe {
 /* The rules of --keep, then those of `type`: a format, a recipe that comes with the program, or the path of a file.  Texts live
  * in the settings' arena. */
 bool recipe_read(struct recipe *r, const struct settings *s, const char *type, struct unmask_err *err);
+/* A format, a recipe that comes with the program, or the name of a file (.yaml) beside us: nothing that a model would be called. */
+bool recipe_is_type(const char *text);
 
 #endif

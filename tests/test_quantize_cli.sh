@@ -39,6 +39,7 @@ check "and back" "$(cksum <"$dir/unpacked.gguf")" "$(cksum <"$dir/q8.gguf")"
 quantize "$from" "$dir/x.gguf" --layout tiles;              expect "an unknown layout" 2 "standard|packed.*E-CLI-"
 quantize;                                                   expect "no arguments" 2 "E-CLI-005"
 quantize model.gguf;                                        expect "one argument" 2 "found one argument"
+for type in q8_0 Q4_K_M other.yaml; do quantize "$from" "$type" --dry-run; expect "only the type $type" 2 "missing argument (OUT): found $type, which is a type, need IN and OUT.*E-CLI-005"; done
 quantize "$from" "$dir/x.gguf" q8_0 q4_0;                   expect "an argument too many" 2 "E-CLI-006"
 quantize "$from" "$dir/x.gguf" Q4_K_X;                      expect "an unknown format" 2 "found Q4_K_X.*q4_0.*E-QNT-007"
 quantize "$from" "$dir/x.gguf" --set llada.block_count=9;   expect "metadata of ours" 2 "E-QNT-006"
@@ -86,10 +87,16 @@ quantize "$from" "$dir/kr.gguf" --search
 expect "random ids in the plan" 0 "^calibrated on 4096 random ids, which go through the model$"
 quantize "$from" "$dir/kr8.gguf" q8_0 --search
 check "no random ids where nothing is searched" "$status $(grep -c 'random ids' "$dir/err")" "0 0"
+quantize "$from" "$dir/kf.gguf" f16 --calibrate self --calibrate-tokens 256
+expect "what rounds each value alone is not calibrated" 0 "^no matrix here is rounded by what --calibrate reads$"
+check "... and not said to be" "$(grep -c '^calibrated on' "$dir/err")" "0"
 check "calibration on the card" "$(grep -c '^Rounding: by feedback on self.$' "$dir/kc.md")" "1"
 quantize "$from" "$dir/m3.gguf" --imatrix "$dir/i.gguf" --report "$dir/m3.json"
 check "methods by importance" "$status $(grep -c '"method": "importance"' "$dir/m3.json") $(grep -c '"method": "search"' "$dir/m3.json")" "0 14 1"
-quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --calibrate self; expect "two kinds of importance" 2 "E-CLI-010"
+quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --calibrate self; expect "two kinds of importance" 2 "(--imatrix, --calibrate).*E-CLI-010"
+quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --search;         expect "importance and random ids" 2 "(--imatrix, --search).*E-CLI-010"
+quantize "$from" "$dir/x.gguf" --calibrate self --search;                expect "texts and random ids" 2 "(--calibrate, --search).*E-CLI-010"
+quantize "$from" "$dir/x.gguf" --calibrate-tokens 600;                   expect "tokens of no text" 2 "--calibrate-tokens.*--calibrate self.*E-CLI-005"
 quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output is the input" 2 "E-QNT-001"
 (ulimit -f 100; quantize "$from" "$dir/x.gguf" f32; echo "$status" >"$dir/status")
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
@@ -103,8 +110,13 @@ check "dry run: no file" "$(ls -A "$dir" | grep -c gguf)" "0"
 quantize "$from" "$dir/s.gguf" q4_0 --split-size 40k --card --report "$dir/s.json" --set general.license=mit \
     --set general.base_model.0.repo_url=https://example.org/GSAI-ML/LLaDA-8B-Instruct
 expect "split: the plan" 0 "^[0-9]* files of at most 39.1 KiB of tensors each$"
+expect "split: the end" 0 "^$dir/s-00001-of-0000[2-9].gguf and [1-8] more: .* written and verified"
 expect "the worst tensor" 0 "(worst tensor: blk.*, 0.[0-9]*)$"
 check "split: the files" "$(ls "$dir" | grep -c 's-0000[1-9]-of-0000[1-9].gguf')" "$(sed -n 's/.*"files": \([0-9]*\),/\1/p' "$dir/s.json")"
+check "split: the first of them in the report" "$(ls "$(sed -n 's/^ "output": "\(.*\)",$/\1/p' "$dir/s.json")")" "$(ls "$dir"/s-00001-of-*)"
+check "split: all of them" "$(sed -n '/"outputs": \[/,/]/s/^ *"\(\/.*\)",*$/\1/p' "$dir/s.json")" "$(ls "$dir"/s-0000*)"
+quantize "$from" "$dir/one.gguf" --json
+check "one file: a list of one" "$(grep -c "\"output\":\"$dir/one.gguf\",\"outputs\":\[\"$dir/one.gguf\"\]," "$dir/out")" "1"
 check "report" "$(grep -c '"worst_block_rmse"' "$dir/s.json")" "26"
 check "card: front matter" "$(sed -n '/^base_model\|^license\|^---\|^- Q4/p' "$dir/s.md" | tr '\n' ' ')" \
     '--- base_model: "GSAI-ML/LLaDA-8B-Instruct" base_model_relation: quantized license: "mit" - Q4_0 --- '
