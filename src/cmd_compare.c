@@ -299,20 +299,23 @@ static bool fill_report(json_t *report, const struct compare *c, struct unmask_e
     return true;
 }
 
-
 static void print_kind(const json_t *o, bool texts)
 {
-    const struct interval kl = figure_get_interval(o, "kl_interval"), nll = figure_get_interval(o, "nll_difference_interval"), score = figure_get_interval(o, "score_difference_interval");
+    struct interval i95;
     const json_t *level;
     size_t i;
-    printf("%s (%.0f)\n  at the masks of given lines: KL(A || B) %.5f nats (95 %% interval %.5f to %.5f), best token equal %.4f\n", texts ? "texts" : "questions", figure_get(o, "n"),
-           figure_get(o, "kl"), kl.low, kl.high, figure_get(o, "agreement_teacher"));
+    printf("%s (%.0f)\n  at the masks of given lines: KL(A || B) %.5f nats", texts ? "texts" : "questions", figure_get(o, "n"), figure_get(o, "kl"));
+    if (figure_get_interval(o, "kl_interval", &i95)) printf(" (95 %% interval %.5f to %.5f)", i95.low, i95.high);
+    printf(", best token equal %.4f\n", figure_get(o, "agreement_teacher"));
     json_array_foreach(json_object_get(o, "levels"), i, level)
         printf("    %3.0f %% masked: %.5f, %.4f (%.0f rows)\n", 100 * figure_get(level, "masked"), figure_get(level, "kl"), figure_get(level, "agreement"), figure_get(level, "rows"));
-    printf("  likelihood    at most %.4f and %.4f nats per token (95 %% interval of the difference %+.4f to %+.4f)\n", figure_get(o, "nll_a"), figure_get(o, "nll_b"), nll.low, nll.high);
-    printf("  written       %.2f %% of the tokens differ; %.0f of %.0f answers are equal\n", 100 * figure_get(o, "differing"), figure_get(o, "whole"), figure_get(o, "n"));
-    if (!texts) printf("  exact match   %.1f %% and %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * figure_get(o, "score_a"), 100 * figure_get(o, "score_b"),
-                       100 * score.low, 100 * score.high);
+    printf("  likelihood    at most %.4f and %.4f nats per token", figure_get(o, "nll_a"), figure_get(o, "nll_b"));
+    if (figure_get_interval(o, "nll_difference_interval", &i95)) printf(" (95 %% interval of the difference %+.4f to %+.4f)", i95.low, i95.high);
+    printf("\n  written       %.2f %% of the tokens differ; %.0f of %.0f answers are equal\n", 100 * figure_get(o, "differing"), figure_get(o, "whole"), figure_get(o, "n"));
+    if (texts) return;
+    printf("  exact match   %.1f %% and %.1f %%", 100 * figure_get(o, "score_a"), 100 * figure_get(o, "score_b"));
+    if (figure_get_interval(o, "score_difference_interval", &i95)) printf(" (95 %% interval of the difference %+.1f to %+.1f points)", 100 * i95.low, 100 * i95.high);
+    putchar('\n');
 }
 
 static void print_report(const json_t *report)

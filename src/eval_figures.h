@@ -16,10 +16,12 @@ static inline void figure_put_interval(json_t *o, const char *key, struct interv
 
 /* 0 where there is none. */
 static inline double figure_get(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }
-static inline struct interval figure_get_interval(const json_t *o, const char *key)
+/* False where there is none: of a single line. */
+static inline bool figure_get_interval(const json_t *o, const char *key, struct interval *i)
 {
-    const json_t *i = json_object_get(o, key);
-    return (struct interval){ json_number_value(json_array_get(i, 0)), json_number_value(json_array_get(i, 1)) };
+    const json_t *low = json_array_get(json_object_get(o, key), 0), *high = json_array_get(json_object_get(o, key), 1);
+    *i = (struct interval){ json_number_value(low), json_number_value(high) };
+    return json_is_number(low) && json_is_number(high);
 }
 
 static inline void figures_write(const json_t *report)

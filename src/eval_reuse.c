@@ -306,9 +306,11 @@ static void print_cost(const json_t *o, const char *a, const char *b)
 
 static void print_questions(const json_t *o, const char *b)
 {
-    const struct interval difference = figure_get_interval(o, "score_difference_interval");
-    printf("  exact match   %.1f %%, %s %.1f %% (95 %% interval of the difference %+.1f to %+.1f points)\n", 100 * figure_get(o, "score"), b,
-           100 * figure_get(o, "score_exact"), 100 * difference.low, 100 * difference.high);
+    struct interval difference;
+    printf("  exact match   %.1f %%, %s %.1f %%", 100 * figure_get(o, "score"), b, 100 * figure_get(o, "score_exact"));
+    if (figure_get_interval(o, "score_difference_interval", &difference))
+        printf(" (95 %% interval of the difference %+.1f to %+.1f points)", 100 * difference.low, 100 * difference.high);
+    putchar('\n');
 }
 
 static void print_texts(const json_t *o, const char *b)
