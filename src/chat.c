@@ -157,10 +157,13 @@ bool chat_encode(const struct chat_template *c, const struct tokenizer *t, const
                  int32_t **ids, size_t *n_ids, struct unmask_err *err)
 {
     for (size_t i = 0; i < n_messages; i++) {
-        const char *role = messages[i].role;
+        const char *role = messages[i].role, *text = messages[i].text;
+        const size_t n = messages[i].ids ? 0 : messages[i].n_text, valid = utf8_valid(text, n);
         if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)
             return fail(err, E_CHAT_ROLE, .field = FMT("message %zu", i + 1), .found = FMT("\"%s\"", QUOTE(role, strlen(role))),
                         .need = "system, user or assistant");
+        if (valid < n)                          /* here, where a byte is counted in the caller's text and not in the template's */
+            return fail(err, E_TOK_UTF8, .field = FMT("message %zu, %s", i + 1, role), .byte = AT(valid), .found = FMT("0x%02X", (uint8_t)text[valid]), .need = "UTF-8");
     }
     const size_t before = *n_ids;
     if (c->encode(c, t, messages, n_messages, ids, n_ids, err)) return true;

@@ -133,9 +133,9 @@ static void ids_are_appended_and_stay_as_they_were_on_failure(void **state)
     m = say("tool", "a");
     assert_false(chat_encode(c, t, &m, 1, &ids.v, &ids.n, &err));
     expect_err(&err, "E-TOK-023", "message 1", "\"tool\"", "assistant", NULL);
-    m = say("user", "a\xFF");
-    assert_false(chat_encode(c, t, &m, 1, &ids.v, &ids.n, &err));
-    expect_err(&err, "E-TOK-012", NULL);
+    const struct chat_message two[] = { say("system", "a"), say("user", "  a\xFF") };
+    assert_false(chat_encode(c, t, two, 2, &ids.v, &ids.n, &err));
+    expect_err(&err, "E-TOK-012", "(message 2, user, byte 3): found 0xFF", NULL);
     assert_int_equal(ids.n, before);
     mem_free(ids.v);
     tokenizer_close(t);
