@@ -13,6 +13,7 @@
 #include "json.h"
 #include "likelihood.h"
 #include "mem.h"
+#include "reuse.h"
 
 #define MAX_FILE (64u << 20)
 enum { LINE_DEPTH = 16 };
@@ -238,11 +239,19 @@ static bool measure(struct eval *e, const struct term *t, struct unmask_err *err
     return ok;
 }
 
+/* Before a line of data is blamed; --reuse is read where the model is opened. */
+static bool check_against(const char *text, struct unmask_err *err)
+{
+    struct reuse_profile p;
+    struct unmask_err why;
+    return reuse_profile_read(text, &p, &why) || fail(err, E_GEN_VALUE, .field = "--against", .found = why.found, .need = why.need, .hint = why.hint);
+}
+
 static bool run_reuse(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct unmask_model *m = NULL;
     struct unmask_session *session = NULL;
-    const bool ok = cmd_open_model(s, false, &m, &session, err) && eval_reuse(s, t, session, err);
+    const bool ok = check_against(s->against, err) && cmd_open_model(s, false, &m, &session, err) && eval_reuse(s, t, session, err);
     unmask_session_close(session);
     unmask_close(m);
     return ok;

@@ -31,7 +31,9 @@ check "the same figures on one thread" "$again" "$first"
 compare --reuse fast,candidates=1 --against exact --limit 1 --mc 4
 check "one candidate for two commits" "$(sed 's/.*"agreement_committed":\([0-9.]*\),"commit_overlap":\([0-9.]*\),.*/\1 \2/' "$dir/out" | awk '{ most = 17 / 32; print ($1 > 0.1 && $1 <= most && $2 > 0.1 && $2 <= $1) }')" 1
 
-compare --reuse nothing --against exact;                  check "an unknown profile" "$status|$(grep -c 'E-GEN-001' "$dir/err")" "2|1"
+compare --reuse nothing --against exact --data "$dir/none"; check "an unknown profile" "$status|$(grep -c 'E-GEN-001' "$dir/err")" "2|1"
+compare --reuse fast --against bogus --data "$dir/none";  check "an unknown profile to compare with" "$status|$(grep -c '(--against): found bogus' "$dir/err")" "2|1"
+compare --reuse fast --against fast,candidates=x;         check "a setting of it" "$status|$(grep -c '(--against): found candidates=x' "$dir/err")" "2|1"
 printf '{"x":1}\n' >"$dir/bad.jsonl"
 compare --reuse fast --against exact --data "$dir/bad.jsonl"; check "a line of neither kind" "$status|$(grep -c 'E-CLI-012' "$dir/err")" "2|1"
 compare --reuse fast --against exact --data "$dir/none";  check "a missing file" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
