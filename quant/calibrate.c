@@ -1,7 +1,6 @@
 /* calibrate.c - see calibrate.h. */
 #include "calibrate.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "mem.h"
@@ -33,25 +32,17 @@ static int input_of(enum tensor_role role)
 
 /* ---- masks ---- */
 
-struct shuffled { uint64_t key; int index; };
-static int by_key(const void *a, const void *b)
-{
-    const struct shuffled *x = a, *y = b;
-    return x->key != y->key ? (x->key > y->key) - (x->key < y->key) : x->index - y->index;
-}
-
 bool calibration_mask(const struct reading_set *set, int32_t mask_id, uint64_t seed, int32_t **ids, struct unmask_err *err)
 {
     enum { LEVELS = 8, STRIDE = 5 };            /* neighbouring texts differ much */
-    struct shuffled order[READING_LENGTH];
+    struct noise_rank order[READING_LENGTH];
     if (!(*ids = mem_zalloc(set->n_ids, sizeof **ids, err))) return false;
     memcpy(*ids, set->ids, set->n_ids * sizeof **ids);
     for (size_t i = 0; mask_id >= 0 && i < set->n_texts; i++) {
         const struct reading_text *t = &set->texts[i];
         const int open = t->n - t->n_given, level = (int)(i * STRIDE % LEVELS) + 1, count = (open * level + LEVELS - 1) / LEVELS;
-        for (int k = 0; k < open; k++) order[k] = (struct shuffled){ noise_bits(noise_prefix(seed, NOISE_CALIBRATION, i, 0, (uint64_t)k), 0), k };
-        qsort(order, (size_t)open, sizeof *order, by_key);
-        for (int k = 0; k < count; k++) (*ids)[t->at + (size_t)(t->n_given + order[k].index)] = mask_id;
+        noise_shuffle(order, (size_t)open, seed, NOISE_CALIBRATION, i, 0);
+        for (int k = 0; k < count; k++) (*ids)[t->at + (size_t)t->n_given + order[k].index] = mask_id;
     }
     return true;
 }

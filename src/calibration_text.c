@@ -2,7 +2,6 @@
  * them is a fair sample of the file, and the same one every time. */
 #include "calibration_text.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "chat.h"
@@ -22,18 +21,10 @@ struct source {
     int32_t *ids; size_t n;                     /* of a plain text */
 };
 
-struct shuffled { uint64_t key; size_t index; };
-static int by_key(const void *a, const void *b)
+static struct noise_rank *shuffle(size_t n, struct unmask_err *err)
 {
-    const struct shuffled *x = a, *y = b;
-    return x->key != y->key ? (x->key > y->key) - (x->key < y->key) : (x->index > y->index) - (x->index < y->index);
-}
-
-static struct shuffled *shuffle(size_t n, struct unmask_err *err)
-{
-    struct shuffled *order = mem_zalloc(n, sizeof *order, err);
-    for (size_t i = 0; order && i < n; i++) order[i] = (struct shuffled){ noise_bits(noise_prefix(0, NOISE_CALIBRATION, 0, 0, i), 0), i };
-    if (order) qsort(order, n, sizeof *order, by_key);
+    struct noise_rank *order = mem_zalloc(n, sizeof *order, err);
+    if (order) noise_shuffle(order, n, 0, NOISE_CALIBRATION, 0, 0);
     return order;
 }
 
@@ -82,7 +73,7 @@ static bool read_lines(struct source *s, const char *path, struct unmask_err *er
     struct eval_set e;
     if (!eval_set_read(&e, path, 0, err)) return false;
     const size_t n = e.n_questions + e.n_texts;
-    struct shuffled *order = shuffle(n, err);
+    struct noise_rank *order = shuffle(n, err);
     bool ok = order != NULL;
     for (size_t i = 0; ok && i < n && s->set->n_ids < s->most; i++) ok = add_line(s, &e, order[i].index, err);
     mem_free(order);
@@ -94,7 +85,7 @@ static bool read_plain(struct source *s, const char *text, size_t n_text, struct
 {
     if (!tokenizer_encode(s->t, text, n_text, false, &s->ids, &s->n, err)) return false;
     const size_t room = (size_t)(s->longest - (s->bos >= 0)), n = (s->n + room - 1) / room;
-    struct shuffled *order = shuffle(n, err);
+    struct noise_rank *order = shuffle(n, err);
     bool ok = order != NULL;
     for (size_t i = 0; ok && i < n && s->set->n_ids < s->most; i++) ok = add_window(s, s->ids + order[i].index * room, s->n - order[i].index * room, err);
     mem_free(order);

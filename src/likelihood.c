@@ -2,7 +2,6 @@
 #include "likelihood.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "mem.h"
@@ -87,20 +86,11 @@ bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t
     return true;
 }
 
-struct shuffled { uint64_t key; int index; };
-static int by_key(const void *a, const void *b)
-{
-    const struct shuffled *x = a, *y = b;
-    return x->key != y->key ? (x->key > y->key) - (x->key < y->key) : x->index - y->index;
-}
-
 bool mask_some(uint64_t seed, int batch, int row, int32_t *answer, int n_answer, int count, int32_t mask_id, struct unmask_err *err)
 {
-    struct shuffled *order = mem_zalloc((size_t)n_answer, sizeof *order, err);
+    struct noise_rank *order = mem_zalloc((size_t)n_answer, sizeof *order, err);
     if (!order) return false;
-    for (int i = 0; i < n_answer; i++)
-        order[i] = (struct shuffled){ noise_bits(noise_prefix(seed, NOISE_LIKELIHOOD, (uint64_t)batch, (uint64_t)row + 1, (uint64_t)i), 0), i };
-    qsort(order, (size_t)n_answer, sizeof *order, by_key);
+    noise_shuffle(order, (size_t)n_answer, seed, NOISE_LIKELIHOOD, (uint64_t)batch, (uint64_t)row + 1);
     for (int i = 0; i < count; i++) answer[order[i].index] = mask_id;
     mem_free(order);
     return true;

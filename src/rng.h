@@ -5,6 +5,7 @@
 #ifndef RNG_H
 #define RNG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum noise_stream {
@@ -37,5 +38,9 @@ static inline uint64_t noise_prefix(uint64_t seed, enum noise_stream stream, uin
 static inline uint64_t noise_bits(uint64_t prefix, uint64_t token) { return noise_mix(prefix + NOISE_GOLDEN + token); }
 static inline double noise_f64(uint64_t bits) { return (double)(bits >> 11) * 0x1p-53; }       /* [0, 1) */
 static inline float noise_f32(uint64_t bits) { return (float)(bits >> 40) * 0x1p-24f; }        /* [0, 1) */
+
+/* 0 .. n-1 in a random order: that of the keys of positions 0 .. n-1, so that the first few are a fair sample. */
+struct noise_rank { uint64_t key; size_t index; };
+void noise_shuffle(struct noise_rank *order, size_t n, uint64_t seed, enum noise_stream stream, uint64_t step, uint64_t row);
 
 #endif

@@ -35,8 +35,22 @@ static void ranges(void **state)
     assert_true(noise_f64(0) == 0 && noise_f64(UINT64_MAX) < 1 && noise_f32(0) == 0 && noise_f32(UINT64_MAX) < 1);
 }
 
+static void shuffled(void **state)
+{
+    (void)state;
+    struct noise_rank order[100];
+    bool seen[100] = { false };
+    noise_shuffle(order, 100, 3, NOISE_CALIBRATION, 1, 2);
+    for (int i = 0; i < 100; i++) {
+        assert_true(order[i].index < 100 && !seen[order[i].index]);
+        seen[order[i].index] = true;
+        assert_true(order[i].key == noise_bits(noise_prefix(3, NOISE_CALIBRATION, 1, 2, order[i].index), 0));
+        assert_true(i == 0 || order[i].key > order[i - 1].key);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(vectors), cmocka_unit_test(ranges) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(vectors), cmocka_unit_test(ranges), cmocka_unit_test(shuffled) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
