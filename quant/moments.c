@@ -37,7 +37,6 @@ static size_t tile_floats(int n_tiles) { return tile_at(n_tiles); }
 
 const float *moments_tile(const struct moments *m, int tile) { return m->h + tile_at(tile); }
 const float *moments_d(const struct moments *m) { return m->d; }
-uint64_t moments_rows(const struct moments *m) { return m->rows; }
 
 bool moments_open(struct moments **out, int k, struct unmask_err *err)
 {

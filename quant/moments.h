@@ -17,7 +17,6 @@ uint64_t moments_bytes(int k, int workers);     /* memory of one, with what addi
 
 /* x: n rows of k floats that follow each other. */
 bool moments_add(struct moments *m, const struct kernels *kernels, struct pool *pool, const float *x, int n, struct unmask_err *err);
-uint64_t moments_rows(const struct moments *m); /* added so far */
 /* out[k]: the mean square of each input. */
 void moments_squares(const struct moments *m, float *out);
 
