@@ -63,9 +63,9 @@ static bool add_question(struct source *s, const struct eval_line *l, struct unm
 static bool add_line(struct source *s, const struct eval_set *e, size_t i, struct unmask_err *err)
 {
     const struct eval_line *l = i < e->n_questions ? &e->questions[i] : &e->texts[i - e->n_questions];
-    if (l->answer) return add_question(s, l, err) || eval_set_at(e, l, err);
+    if (l->answer) return add_question(s, l, err) || jsonl_at(l->path, l->number, err);
     s->n = 0;
-    return (tokenizer_encode(s->t, l->text, l->n_text, false, &s->ids, &s->n, err) && add_window(s, s->ids, s->n, err)) || eval_set_at(e, l, err);
+    return (tokenizer_encode(s->t, l->text, l->n_text, false, &s->ids, &s->n, err) && add_window(s, s->ids, s->n, err)) || jsonl_at(l->path, l->number, err);
 }
 
 static bool read_lines(struct source *s, const char *path, struct unmask_err *err)

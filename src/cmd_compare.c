@@ -198,7 +198,7 @@ static bool run_side(struct compare *c, struct unmask_err *err)
     if (ok && !c->row) ok = (c->row = mem_zalloc((size_t)side->n_vocab, sizeof *c->row, err)) != NULL;
     if (ok && c->now == 1) ok = (fflush(c->kept) == 0 && fseek(c->kept, 0, SEEK_SET) == 0) || keep_failed(err);
     for (size_t i = 0; ok && i < c->n_items; i++) {
-        ok = measure_item(c, &c->items[i], i, err) || eval_set_at(&c->set, c->items[i].line, err);
+        ok = measure_item(c, &c->items[i], i, err) || jsonl_at(c->items[i].line->path, c->items[i].line->number, err);
         c->clock.done++;
     }
     side->seconds = term_now() - start;

@@ -9,14 +9,10 @@
 #include "cmd_compare.h"
 #include "eval_reuse.h"
 #include "eval_stats.h"
-#include "file.h"
-#include "json.h"
+#include "jsonl.h"
 #include "likelihood.h"
 #include "mem.h"
 #include "reuse.h"
-
-#define MAX_FILE (64u << 20)
-enum { LINE_DEPTH = 16 };
 
 struct line { json_t *o; int number; };
 
@@ -39,13 +35,6 @@ static bool refuse_line(const struct eval *e, int number, const char *found, con
     return fail(err, E_CLI_LINE, .file = e->path, .field = FMT("line %d", number), .found = found, .need = need);
 }
 
-/* Add the line to an error of the engine, which knows nothing of files of data. */
-static bool at_line(const struct eval *e, const struct line *l, struct unmask_err *err)
-{
-    if (err && !err->file[0]) snprintf(err->file, sizeof err->file, "%.220s, line %d", e->path, l->number);
-    return false;
-}
-
 static bool is_text(const json_t *o, const char *key) { return json_is_string(json_object_get(o, key)); }
 static bool is_list(const json_t *o, const char *key) { return json_is_array(json_object_get(o, key)); }
 
@@ -57,37 +46,29 @@ static bool check_line(struct eval *e, const struct line *l, struct unmask_err *
     return ids || texts || refuse_line(e, l->number, "other fields", "the texts \"prompt\" and \"answer\", or the lists \"prompt_ids\" and \"answer_ids\"", err);
 }
 
-static bool parse_line(struct eval *e, const char *text, size_t n, int number, struct unmask_err *err)
+static bool add_line(struct eval *e, json_t *o, int number, struct unmask_err *err)
 {
-    struct unmask_err why;
     struct line *grown = mem_resize(e->lines, e->n_lines + 1, sizeof *grown, err);
-    if (!grown) return false;
+    if (!grown) {
+        json_decref(o);
+        return false;
+    }
     e->lines = grown;
-    struct line *l = &grown[e->n_lines];
-    *l = (struct line){ json_parse(text, n, e->path, LINE_DEPTH, &why), number };
-    if (!l->o) return refuse_line(e, number, why.found[0] ? why.found : why.what, "a JSON object in one line", err);
-    e->n_lines++;
-    return check_line(e, l, err);
+    grown[e->n_lines] = (struct line){ o, number };
+    return check_line(e, &grown[e->n_lines++], err);
 }
 
 static bool read_lines(struct eval *e, struct unmask_err *err)
 {
-    char *text;
-    size_t n;
-    if (!file_slurp(e->path, MAX_FILE, &text, &n, err)) return false;
+    struct jsonl j;
+    json_t *o = NULL;
+    if (!jsonl_open(&j, e->path, err)) return false;
     bool ok = true;
-    int number = 0;
+    e->path = j.name;
     e->without_tokenizer = true;
-    for (const char *p = text, *end = text + n; ok && p < end && !(e->s->limit && e->n_lines == (size_t)e->s->limit); ) {
-        const char *stop = memchr(p, '\n', (size_t)(end - p));
-        const size_t length = (size_t)((stop ? stop : end) - p);
-        number++;
-        size_t blank = 0;
-        while (blank < length && (p[blank] == ' ' || p[blank] == '\t' || p[blank] == '\r')) blank++;
-        ok = blank == length || parse_line(e, p, length, number, err);
-        p = stop ? stop + 1 : end;
-    }
-    mem_free(text);
+    do ok = jsonl_next(&j, &o, err) && (!o || add_line(e, o, (int)j.number, err));
+    while (ok && o && e->n_lines != (size_t)e->s->limit);       /* limit 0: never */
+    jsonl_close(&j);
     return ok && (e->n_lines > 0 || fail(err, E_CLI_LINE, .file = e->path, .found = "no line", .need = "JSON objects, one a line"));
 }
 
@@ -117,7 +98,7 @@ static bool answers(struct eval *e, const struct line *l, const struct unmask_op
     char *text = NULL;
     size_t n_prompt, n = 0;
     unmask_model_get_info(e->m, &info);
-    if (!unmask_chat_ids(e->m, &message, 1, &prompt, &n_prompt, err)) return at_line(e, l, err);
+    if (!unmask_chat_ids(e->m, &message, 1, &prompt, &n_prompt, err)) return jsonl_at(e->path, l->number, err);
     bool ok = unmask_generate(e->session, prompt, n_prompt, o, on_step, e, &r, err);
     size_t n_ids = 0;
     while (ok && n_ids < (size_t)r.n_ids && r.ids[n_ids] != info.eos_id && r.ids[n_ids] != info.eot_id) n_ids++;
@@ -126,7 +107,7 @@ static bool answers(struct eval *e, const struct line *l, const struct unmask_op
     unmask_free(text);
     unmask_result_free(&r);
     unmask_free(prompt);
-    return ok || at_line(e, l, err);
+    return ok || jsonl_at(e->path, l->number, err);
 }
 
 static bool exact_match(struct eval *e, struct unmask_err *err)
@@ -136,7 +117,7 @@ static bool exact_match(struct eval *e, struct unmask_err *err)
     settings_generation(e->s, e->m, &o);
     o.stop = term_signal_flag();
     for (; e->done < e->n_lines; e->done++) {
-        bool right;
+        bool right = false;
         if (!answers(e, &e->lines[e->done], &o, &right, err)) return false;
         correct += right;
         show_progress(e);
@@ -166,7 +147,7 @@ static bool on_draw(void *user, int draws)
 static bool ids_of(const struct eval *e, const struct line *l, const char *list_key, const char *text_key, int32_t **ids, size_t *n, struct unmask_err *err)
 {
     const json_t *list = json_object_get(l->o, list_key), *text = json_object_get(l->o, text_key);
-    if (!json_is_array(list)) return unmask_tokenize(e->m, json_string_value(text), json_string_length(text), 0, ids, n, err) || at_line(e, l, err);
+    if (!json_is_array(list)) return unmask_tokenize(e->m, json_string_value(text), json_string_length(text), 0, ids, n, err) || jsonl_at(e->path, l->number, err);
     *n = json_array_size(list);
     if (!(*ids = mem_zalloc(*n, sizeof **ids, err))) return false;
     for (size_t i = 0; i < *n; i++) {
@@ -185,7 +166,7 @@ static bool line_nats(struct eval *e, const struct line *l, uint64_t seed, doubl
     size_t n_prompt;
     bool ok = ids_of(e, l, "prompt_ids", "prompt", &prompt, &n_prompt, err) && ids_of(e, l, "answer_ids", "answer", &answer, n_tokens, err);
     if (ok) {
-        ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err) || at_line(e, l, err);
+        ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err) || jsonl_at(e->path, l->number, err);
         *nats = -*nats;
         if (ok && !isfinite(*nats)) ok = fail(err, E_MODEL_OUTPUT, .file = e->path, .field = FMT("line %d", l->number), .hint = "The model file is damaged");
     }

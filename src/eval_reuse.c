@@ -40,7 +40,7 @@ static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_
 {
     const uint64_t before = side->session->f ? forward_bytes_read(side->session->f) : 0;
     eval_run_free(&side->run);
-    if (!eval_run(&side->run, side->session, ids, n, &side->o, &e->clock, err)) return eval_set_at(&e->set, l, err);
+    if (!eval_run(&side->run, side->session, ids, n, &side->o, &e->clock, err)) return jsonl_at(l->path, l->number, err);
     if (!counts) return true;
     const struct unmask_result *r = &side->run.r;
     side->seconds += r->seconds;
@@ -71,7 +71,7 @@ static bool score(struct eval_reuse *e, const struct eval_line *l, struct unmask
 {
     bool right[SIDES];
     for (int i = OTHER; i <= REFERENCE; i++) {
-        if (!eval_right(e->m, &e->side[i].run, l, &right[i], err)) return eval_set_at(&e->set, l, err);
+        if (!eval_right(e->m, &e->side[i].run, l, &right[i], err)) return jsonl_at(l->path, l->number, err);
         e->side[i].right += right[i];
     }
     e->both += right[OTHER] && right[REFERENCE];
@@ -108,7 +108,7 @@ static bool measure_line(struct eval_reuse *e, const struct eval_line *l, size_t
 {
     int32_t *ids;
     size_t n;
-    if (!eval_prompt(e->m, l, EVAL_PROMPT, &ids, &n, err)) return eval_set_at(&e->set, l, err);
+    if (!eval_prompt(e->m, l, EVAL_PROMPT, &ids, &n, err)) return jsonl_at(l->path, l->number, err);
     bool ok = true;
     for (int pass = line == 0 ? 0 : 1; ok && pass < 2; pass++)
         for (int i = from; ok && i <= (int)to; i++) ok = run_side(e, &e->side[i], l, ids, n, pass == 1, err);
@@ -254,7 +254,7 @@ static bool fewer_steps(struct eval_reuse *e, struct unmask_err *err)
     for (size_t i = 0; i < n; i++) {
         const struct eval_line *l = &e->set.texts[i];
         if (!measure_line(e, l, i, FEWER, FEWER, err)) return false;
-        if (!quality(e, fewer, i, err)) return eval_set_at(&e->set, l, err);
+        if (!quality(e, fewer, i, err)) return jsonl_at(l->path, l->number, err);
     }
     return true;
 }
@@ -269,7 +269,7 @@ static bool texts(struct eval_reuse *e, json_t *report, struct unmask_err *err)
         ok = measure_line(e, l, i, OTHER, NONE, err);
         if (ok) compare_answers(e);
         if (ok) ok = (quality(e, a, i, err) && quality(e, b, i, err) && eval_replay(&e->replay, &b->run, b->session, &b->o, a->session, &a->o, &e->clock, err))
-                || eval_set_at(&e->set, l, err);
+                || jsonl_at(l->path, l->number, err);
         e->clock.done++;
     }
     double *difference = ok ? mem_zalloc(n, sizeof *difference, err) : NULL;

@@ -6,12 +6,12 @@
 #include "datafiles.h"
 #include "mem.h"
 
-static bool append(struct eval_line **list, size_t *n, const json_t *text, const json_t *answer, int number, struct unmask_err *err)
+static bool append(struct eval_line **list, size_t *n, const json_t *text, const json_t *answer, const struct jsonl *j, struct unmask_err *err)
 {
     struct eval_line *grown = mem_resize(*list, *n + 1, sizeof *grown, err);
     if (!grown) return false;
     grown[(*n)++] = (struct eval_line){ json_string_value(text), answer ? json_string_value(answer) : NULL, json_string_length(text),
-                                        answer ? json_string_length(answer) : 0, number };
+                                        answer ? json_string_length(answer) : 0, j->name, (int)j->number };
     *list = grown;
     return true;
 }
@@ -19,12 +19,11 @@ static bool append(struct eval_line **list, size_t *n, const json_t *text, const
 static bool add(struct eval_set *e, const struct jsonl *j, json_t *o, int limit, struct unmask_err *err)
 {
     const json_t *q = json_object_get(o, "q"), *a = json_object_get(o, "a"), *text = json_object_get(o, "text");
-    const int number = (int)j->number;
     if (!(json_is_string(q) && json_is_string(a)) && !json_is_string(text))
-        return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %d", number), .found = "other fields", .need = "the texts \"q\" and \"a\", or \"text\"");
+        return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number), .found = "other fields", .need = "the texts \"q\" and \"a\", or \"text\"");
     if (json_array_append(e->lines, o) < 0) return fail(err, E_MEMORY, .file = j->name);
-    if (json_is_string(text)) return (limit && e->n_texts >= (size_t)limit) || append(&e->texts, &e->n_texts, text, NULL, number, err);
-    return (limit && e->n_questions >= (size_t)limit) || append(&e->questions, &e->n_questions, q, a, number, err);
+    if (json_is_string(text)) return (limit && e->n_texts >= (size_t)limit) || append(&e->texts, &e->n_texts, text, NULL, j, err);
+    return (limit && e->n_questions >= (size_t)limit) || append(&e->questions, &e->n_questions, q, a, j, err);
 }
 
 static bool read_file(struct eval_set *e, const char *path, int limit, struct unmask_err *err)
@@ -43,16 +42,15 @@ static bool read_file(struct eval_set *e, const char *path, int limit, struct un
 
 bool eval_set_read(struct eval_set *e, const char *path, int limit, struct unmask_err *err)
 {
-    *e = (struct eval_set){ .path = path };
-    if (!(e->lines = json_array())) return fail(err, E_MEMORY, .hint = NULL);
+    *e = (struct eval_set){ .lines = json_array() };
+    if (!e->lines) return fail(err, E_MEMORY, .hint = NULL);
     bool ok = true;
     static const char *const own[] = { "assistant.jsonl", "stories.jsonl" };
     for (int i = 0; ok && !path && i < 2; i++) {
-        ok = datafile_find("models/eval", own[i], e->where)
-            || fail(err, E_CLI_MISSING, .file = e->where, .field = "--data", .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
+        ok = datafile_find("models/eval", own[i], e->where[i])
+            || fail(err, E_CLI_MISSING, .file = e->where[i], .field = "--data", .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
                          .hint = "The sets that come with the embedded model are not beside this program");
-        e->path = e->where;
-        ok = ok && read_file(e, e->where, limit, err);
+        ok = ok && read_file(e, e->where[i], limit, err);
     }
     ok = ok && (!path || read_file(e, path, limit, err));
     if (ok && e->n_questions + e->n_texts == 0) ok = fail(err, E_CLI_LINE, .file = path, .found = "no line", .need = "JSON objects, one a line");
@@ -67,11 +65,4 @@ void eval_set_free(struct eval_set *e)
     json_decref(e->lines);
     e->questions = e->texts = NULL;
     e->lines = NULL;
-}
-
-bool eval_set_at(const struct eval_set *e, const struct eval_line *l, struct unmask_err *err)
-{
-    const char *name = strrchr(e->path, '/');
-    if (err && !err->file[0]) snprintf(err->file, sizeof err->file, "%.220s, line %d", name ? name + 1 : e->path, l->number);
-    return false;
 }

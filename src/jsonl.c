@@ -77,6 +77,12 @@ const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const ch
     return NULL;
 }
 
+bool jsonl_at(const char *path, int number, struct unmask_err *err)
+{
+    if (err && !err->file[0]) snprintf(err->file, sizeof err->file, "%.220s, line %d", path, number);
+    return false;
+}
+
 void jsonl_close(struct jsonl *j)
 {
     if (j->in && j->in != stdin) fclose(j->in);

@@ -148,25 +148,31 @@ prints "likelihood of ids, without a tokenizer" '^\{"likelihood":\{"n":2,"tokens
 sed 's/,"seconds.*//' "$dir/out" >"$dir/once"; run eval -m "$dir/bare" --likelihood "$dir/ids" --mc 8 --seed 18446744073709551615 --json --isa scalar -t 1
 same "the same with scalar kernels and one thread" "$(sed 's/,"seconds.*//' "$dir/out")" "$(cat "$dir/once")"
 prints "one line has no interval" '"low":null,"high":null' eval -m "$dir/bare" --likelihood "$dir/ids" --mc 2 --limit 1 --json
+$unmask eval -m "$dir/bare" --likelihood - --mc 8 --seed 18446744073709551615 --json <"$dir/ids" >"$dir/out" 2>"$dir/err"
+same "the same from standard input" "$(sed 's/,"seconds.*//' "$dir/out")" "$(cat "$dir/once")"
 printf '{"prompt":"Hello","answer":"One day a cat sat on a mat."}\n' >"$dir/text"
 prints "likelihood of text" '^likelihood  at most [0-9.]+ nats per token, perplexity bound [0-9.e+]+; 1 lines, [0-9]+ tokens, mc 4, seed 0$' eval -m $folder --likelihood "$dir/text" --mc 4
 # in some of these draws the masks end with a full batch of rows for the output head, and other positions follow
 printf '{"prompt_ids":[3],"answer_ids":[%s]}\n' "$(seq -s, 1 64)" >"$dir/text"
 prints "many draws" '"tokens":64,' eval -m $folder --likelihood "$dir/text" --mc 256 --json
 
+{ cat "$dir/text"; echo '[1]'; } >"$dir/list"
 fails "nothing to measure" 2 'E-CLI-005' eval -m $folder
 fails "two measures" 2 'E-CLI-010' eval -m $folder --likelihood "$dir/ids" --exact-match "$dir/q"
 fails "no such file" 4 'E-FILE-001' eval -m $folder --exact-match "$dir/none"
 fails "an empty file" 2 'no line.*E-CLI-012' eval -m $folder --exact-match "$dir/empty"
 fails "other fields" 2 'line 1\): .*"q" and "a".*E-CLI-012' eval -m $folder --exact-match "$dir/ids"
 printf '{"q":"x","a":"y"}\n{"q":\n' >"$dir/broken"
-fails "a broken line" 2 'line 2\).*E-CLI-012' eval -m $folder --exact-match "$dir/broken"
+fails "a broken line" 2 'line 2, byte 5\): .*need a JSON object.*E-CLI-012' eval -m $folder --exact-match "$dir/broken"
 printf '{"prompt_ids":[1],"answer_ids":[2,"x"]}\n' >"$dir/broken"
 fails "a list with text" 2 'line 1\): found another value in "answer_ids".*E-CLI-012' eval -m $folder --likelihood "$dir/broken"
 printf '{"prompt_ids":[1],"answer_ids":[2,512]}\n' >"$dir/broken"
 fails "an id beyond the vocabulary" 2 'broken, line 1: .*found 512.*E-GEN-003' eval -m $folder --likelihood "$dir/broken"
 printf '{"prompt_ids":[1],"answer_ids":[]}\n' >"$dir/broken"
 fails "no answer" 6 'broken, line 1: .*E-GEN-002' eval -m $folder --likelihood "$dir/broken"
+printf '{"prompt_ids":[1],"answer_ids":[2,512]}\n' | $unmask eval -m $folder --likelihood - >"$dir/out" 2>"$dir/err"
+same "a line of standard input" "$(grep -c 'error: standard input, line 1: .*found 512.*E-GEN-003' "$dir/err")" 1
+fails "a line that is no object" 2 'line 2\): need a JSON object.*E-CLI-012' eval -m $folder --likelihood "$dir/list"
 fails "questions without a tokenizer" 3 'E-TOK-001' eval -m "$dir/bare" --exact-match "$dir/q"
 
 echo "$passed passed, $failed failed"
