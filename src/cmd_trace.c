@@ -5,16 +5,20 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "file.h"
+
 static const char beginning[] = "{\"step\":";
 
-/* Is there a file that a new trace may replace without being asked to? */
+/* Is there a file that a new trace may replace without being asked to?  (file_open() waits for no pipe.) */
 static bool replaceable(const char *path)
 {
+    struct file f;
     char head[sizeof beginning] = "";
-    FILE *f = fopen(path, "rb");
-    const size_t n = f ? fread(head, 1, sizeof head - 1, f) : 0;
-    if (f) fclose(f);
-    return f && (n == 0 || !strcmp(head, beginning));
+    if (!file_open(&f, path, NULL)) return false;
+    const size_t n = f.size < sizeof head ? (size_t)f.size : sizeof head - 1;
+    const bool ok = file_read(&f, 0, head, n, NULL) && (n == 0 || !strcmp(head, beginning));
+    file_close(&f);
+    return ok;
 }
 
 bool trace_open(struct outfile *o, const char *path, bool force, struct unmask_err *err)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,17 +79,46 @@ static bool is_temp_of(const char *entry, const char *prefix)
 
 /* ---- opening --------------------------------------------------------------------------------------- */
 
-static bool check_target(const struct outfile *o, bool force, struct unmask_err *err)
+static bool same_file(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+
+/* Would the rename take the name of what this run prints, and with it what is printed? */
+static bool printed_there(const struct stat *st)
 {
-    const char *name = file_name(o->path);
+    struct stat printed;
+    return (fstat(STDOUT_FILENO, &printed) == 0 && same_file(st, &printed)) || (fstat(STDERR_FILENO, &printed) == 0 && same_file(st, &printed));
+}
+
+static bool another_output(const char *path, struct unmask_err *err)
+{
+    return fail(err, E_FILE_TARGET, .file = path, .found = "another output of this run", .need = "a path of its own for each output");
+}
+
+/* Before the folder is opened: a link to a device need not lie where one may look. */
+static bool check_target(const char *path, bool force, struct unmask_err *err)
+{
     struct stat st;
-    if (fstatat(o->folder_fd, name, &st, 0) == 0 && !S_ISREG(st.st_mode))
-        return fail(err, E_FILE_TARGET, .file = o->path, .found = S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
+    if (lstat(path, &st) != 0) return true;
+    const bool leads = stat(path, &st) == 0;
+    if (!leads || !S_ISREG(st.st_mode))
+        return fail(err, E_FILE_TARGET, .file = path, .found = !leads ? "a link to nothing" : S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
                     .need = "the path of a file",
                     .hint = "The format needs a file that can be completed before it gets its name");
-    if (fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !force)
-        return fail(err, E_FILE_EXISTS, .file = o->path, .hint = "Give another path, or --force to replace it");
-    return true;
+    if (printed_there(&st)) return another_output(path, err);
+    return force || fail(err, E_FILE_EXISTS, .file = path, .hint = "Give another path, or --force to replace it");
+}
+
+/* The path to write: that of the file behind a link, for the link stays one. */
+static char *behind_links(const char *path, struct unmask_err *err)
+{
+    char real[PATH_MAX];
+    struct stat st;
+    const bool link = lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+    if (link && !realpath(path, real)) {
+        fail(err, E_FILE_WRITE, .file = path, .found = ERRNO(errno));
+        return NULL;
+    }
+    const char *to = link ? real : path;
+    return mem_strndup(to, strlen(to), err);
 }
 
 static const char *size_text(struct err_text *t, uint64_t bytes)
@@ -117,13 +147,13 @@ static bool writes_itself(const struct outfile *o, const char *temp)
     struct stat here, there;
     for (int i = 0; i < MOST_OPEN; i++)
         if (atomic_load(&open_temps[i].state) == SLOT_OPEN && strcmp(open_temps[i].name, temp) == 0 && fstat(o->folder_fd, &here) == 0
-            && fstat(open_temps[i].folder_fd, &there) == 0 && here.st_dev == there.st_dev && here.st_ino == there.st_ino) return true;
+            && fstat(open_temps[i].folder_fd, &there) == 0 && same_file(&here, &there)) return true;
     return false;
 }
 
 static bool locked(const struct outfile *o, const char *temp, struct unmask_err *err)
 {
-    if (writes_itself(o, temp)) return fail(err, E_FILE_TARGET, .file = o->path, .found = "another output of this run", .need = "a path of its own for each output");
+    if (writes_itself(o, temp)) return another_output(o->path, err);
     return fail(err, E_FILE_LOCKED, .file = o->path, .found = temp, .hint = "Wait until it is done, or choose another path");
 }
 
@@ -184,14 +214,15 @@ bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t byte
     if (!name[0] || strcmp(path, "-") == 0 || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return fail(err, E_FILE_TARGET, .file = path, .need = "the path of a file",
                     .hint = "The format needs a file that can be completed before it gets its name");
+    if (!check_target(path, force, err) || !(o->path = behind_links(path, err))) return false;
+    name = file_name(o->path);
     temp_prefix(prefix, name);
     snprintf(own, sizeof own, "%s%ld.part", prefix, (long)getpid());
-    if (!(o->path = mem_strndup(path, strlen(path), err))) return false;
-    if (!open_folder(o, err) || !check_target(o, force, err)) goto fail;
+    if (!open_folder(o, err)) goto fail;
     if (!clear_leftovers(o, prefix, "", err) || !outfile_fits(o, bytes, err)) goto fail;
-    const size_t n_folder = (size_t)(name - path), n_own = strlen(own);
+    const size_t n_folder = (size_t)(name - o->path), n_own = strlen(own);
     if (!(o->temp = mem_zalloc(n_folder + n_own + 1, 1, err))) goto fail;
-    memcpy(o->temp, path, n_folder);
+    memcpy(o->temp, o->path, n_folder);
     memcpy(o->temp + n_folder, own, n_own);
     if (!create_temp(o, own, err)) goto fail;
     if (!clear_leftovers(o, prefix, own, err)) goto fail;       /* another run may have come in between */

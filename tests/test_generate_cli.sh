@@ -76,6 +76,15 @@ check "which stays" "$(cat "$dir/trace")" precious
 run run -m "$dir/none" --trace "$dir/trace" x; expect "before a model is looked for" 2 "E-FILE-008"
 run $trace --force;                         check "unless forced" "$status|$(wc -l <"$dir/trace")" "0|3"
 run $trace/none;                            expect "a trace where no folder is" 4 "E-FILE-006"
+mkdir "$dir/real"; : >"$dir/real/t"; ln -s real/t "$dir/link"; run ${trace%/*}/link
+check "a trace through a link" "$status|$(wc -l <"$dir/real/t")|$(readlink "$dir/link")" "0|3|real/t"
+mkfifo "$dir/pipe"; ln -s pipe "$dir/link to pipe"
+for to in "$dir/pipe" "$dir/link to pipe" /dev/null; do
+    timeout 60 $unmask ${trace% *} "$to" >"$dir/out" 2>"$dir/err"; status=$?
+    expect "a trace to what is no file ($to)" 2 "$to: not a place for a file.*a device or a pipe.*E-FILE-007"
+done
+: >"$dir/both"; $unmask ${trace% *} "$dir/both" >>"$dir/both" 2>"$dir/err"; status=$?; : >"$dir/out"
+expect "a trace to the answer's file" 2 "another output of this run.*E-FILE-007"
 $RUNNER sh -c "ulimit -f 1; exec $program run -m $tiny --prompt-ids 3,17,42 --gen-length 40 --block-length 8 --steps 40 --trace $dir/long" >"$dir/out" 2>"$dir/err"; status=$?
 expect "a trace on a full disk" 4 "$dir/long: cannot write.*E-FILE-006"
 check "nothing is left of it" "$(ls -A "$dir" | grep -c long)" 0

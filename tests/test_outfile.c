@@ -147,9 +147,45 @@ static void links(void **state)
     OK(outfile_write(&o, "x", 1, &err), err);
     OK(outfile_commit(&o, &err), err);
     expect_content(scratch("real/x"), "x");
-    assert_int_equal(symlink("real/y", scratch("dangling")), 0); /* a link to nothing is in the way all the same */
-    assert_false(outfile_open(&o, path_of("dangling"), false, 0, &err));
-    expect_err(&err, "E-FILE-008", NULL);
+    assert_int_equal(symlink("way/x", scratch("link")), 0);      /* a file behind two */
+    assert_false(outfile_open(&o, path_of("link"), false, 0, &err));
+    expect_err(&err, "E-FILE-008", "link", NULL);
+    OK(outfile_open(&o, path_of("link"), true, 0, &err), err);
+    OK(outfile_write(&o, "new", 3, &err), err);
+    expect_content(scratch("real/x"), "x");
+    OK(outfile_commit(&o, &err), err);
+    expect_content(scratch("real/x"), "new");
+    struct stat st;
+    assert_int_equal(lstat(path_of("link"), &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    const char *const to[] = { "real/y", "/", "way", "pipe", "/dev/null", "loop" };
+    assert_int_equal(mkfifo(scratch("pipe"), 0600), 0);
+    for (size_t i = 0; i < ARRAY_LEN(to); i++) {                 /* what leads to no file is refused, forced or not, and stays */
+        assert_int_equal(symlink(to[i], path_of("loop")), 0);
+        for (int force = 0; force < 2; force++) {
+            assert_false(outfile_open(&o, path_of("loop"), force, 0, &err));
+            expect_err(&err, "E-FILE-007", "loop", to[i][0] == 'r' || to[i][0] == 'l' ? "a link to nothing" : "the path of a file", NULL);
+        }
+        assert_int_equal(lstat(path_of("loop"), &st), 0);
+        assert_true(S_ISLNK(st.st_mode));
+        assert_int_equal(unlink(path_of("loop")), 0);
+    }
+}
+
+/* A rename over the file that standard output goes to would lose what is printed. */
+static void the_file_of_standard_output(void **state)
+{
+    (void)state;
+    const int was = dup(STDOUT_FILENO);
+    scratch_write("printed", "", 0);
+    const int to = open(path_of("printed"), O_WRONLY);
+    assert_int_equal(dup2(to, STDOUT_FILENO), STDOUT_FILENO);
+    const bool ok = outfile_open(&o, path_of("printed"), true, 0, &err);
+    dup2(was, STDOUT_FILENO);
+    close(was);
+    close(to);
+    assert_false(ok);
+    expect_err(&err, "E-FILE-007", "printed", "another output of this run", NULL);
 }
 
 static void long_names(void **state)
@@ -349,6 +385,7 @@ int main(void)
         cmocka_unit_test(a_read_only_folder),
         cmocka_unit_test(free_space_comes_first),
         cmocka_unit_test(links),
+        cmocka_unit_test(the_file_of_standard_output),
         cmocka_unit_test(long_names),
         cmocka_unit_test(a_file_size_limit),
         cmocka_unit_test(a_failed_sync_keeps_the_old_file),
