@@ -161,32 +161,36 @@ bool text_of_ids(const struct generator *g, const int32_t *ids, size_t n, char *
     return ok;
 }
 
-/* Cut the text before the first of the stop texts that is in it. */
-static bool cut_at_stop(const struct settings *s, struct answer *a)
+/* Cut the text before the first of the stop texts that is in it, and the ids behind those that spell what is left. */
+static bool cut_at_stop(const struct generator *g, struct answer *a, bool *cut, struct unmask_err *err)
 {
-    const size_t before = a->n_text;
-    a->n_text = find_stop(s, a->text, a->n_text);
-    a->text[a->n_text] = 0;
-    return a->n_text < before;
+    const size_t kept = find_stop(g->s, a->text, a->n_text);
+    *cut = kept < a->n_text;
+    a->n_text = kept;
+    a->text[kept] = 0;
+    for (int n = 0; *cut && n < a->r.n_ids; n++) {
+        char *text;
+        size_t n_text;
+        if (!text_of_ids(g, a->r.ids, (size_t)n, &text, &n_text, err)) return false;
+        if (n_text >= kept && !memcmp(text, a->text, kept)) a->r.n_ids = n;
+        mem_free(text);
+    }
+    return true;
 }
 
 bool answer_read(const struct generator *g, struct answer *a, struct unmask_err *err)
 {
-    const size_t n = (size_t)a->r.n_ids, before_end = ids_before_end(g, a->r.ids, n);
-    const size_t n_counted = before_end < n ? before_end + 1 : n;
+    bool cut = false;
+    if (g->info.has_tokenizer && (!text_of_ids(g, a->r.ids, (size_t)a->r.n_ids, &a->text, &a->n_text, err) || !cut_at_stop(g, a, &cut, err))) return false;
+    const size_t n = (size_t)a->r.n_ids, before_end = ids_before_end(g, a->r.ids, n), n_counted = before_end < n ? before_end + 1 : n;
     const float *confidence = a->r.confidence + a->r.n_prompt;
-    bool ended = before_end < n;
     a->n_tokens = 0;
     a->confidence_min = NAN;
     for (size_t i = 0; i < n_counted; i++) {
         a->n_tokens += a->r.ids[i] != g->info.mask_id;
         a->confidence_min = fminf(a->confidence_min, confidence[i]);
     }
-    if (g->info.has_tokenizer) {
-        if (!text_of_ids(g, a->r.ids, n, &a->text, &a->n_text, err)) return false;
-        ended = cut_at_stop(g->s, a) || ended;
-    }
-    a->finish = a->r.finish == UNMASK_FINISH_CANCELLED ? "cancelled" : ended ? "stop" : "length";
+    a->finish = a->r.finish == UNMASK_FINISH_CANCELLED ? "cancelled" : cut || before_end < n ? "stop" : "length";
     return true;
 }
 

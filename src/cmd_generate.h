@@ -32,7 +32,8 @@ void answer_free(struct answer *a);
 
 /* Continue ids (or fill their masks: infill).  With E_CANCELLED the answer holds what there was. */
 bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, struct answer *a, struct unmask_err *err);
-/* Fill in text, n_tokens, confidence_min and finish from the answer's ids: text up to the first end token or --stop. */
+/* Fill in text, n_tokens, confidence_min and finish from the answer's ids: text up to the first end token or --stop, which
+ * leaves the fewest ids that spell it. */
 bool answer_read(const struct generator *g, struct answer *a, struct unmask_err *err);
 /* Text of ids up to the first end token; special tokens and masks give none.  mem_free. */
 bool text_of_ids(const struct generator *g, const int32_t *ids, size_t n, char **text, size_t *n_text, struct unmask_err *err);

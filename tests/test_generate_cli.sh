@@ -38,6 +38,12 @@ run run "what is the capital of Japan?" $short --steps 40 --stop " Tokyo" --stop
 said "a stop text" "The capital of Japan is"
 run run --raw "Once upon a time" --gen-length 64 --block-length 8 --steps 64 --early-stop off --stop "." --json
 check "which ends the work too" "$(field finish_reason) $(field steps | awk '{ print ($1 > 3 && $1 < 33) }') $(field ids | grep -c 4085)" '"stop" 1 0'
+for stop in "runs on" "mall" "I am" "is dev"; do                # between tokens, within one, at the beginning
+    run run "who are you?" $short --stop "$stop" --json
+    text=$(field text | tr -d '"'); ids=$(field ids | tr -d '[]'); fewer=${ids%,*}
+    check "as many ids as the text takes ($stop)" "$(case $($unmask detokenize "$ids" 2>/dev/null) in "$text"*) echo spell ;; esac) $(case $($unmask detokenize "$fewer" 2>/dev/null) in "$text"*) [ "$ids" = "$fewer" ] || echo more ;; esac)" "spell "
+    check "which are those counted ($stop)" "$(field completion_tokens)" "$(echo $ids | tr ',' ' ' | wc -w)"
+done
 
 if [ -f "$(dirname "$program")/../$UNMASK_MODEL" ]; then
     UNMASK_MODEL= run run "turn on the kitchen light" $short;   said "the embedded model" "$light"
