@@ -142,7 +142,7 @@ static const struct shape *shape_of(const char *name, struct unmask_err *err)
     return NULL;
 }
 
-bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, struct unmask_err *err)
+bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, uint64_t *bytes, struct unmask_err *err)
 {
     struct make k = { .f = f, .arch = archs[0] };
     for (int i = 0; archs[i]; i++)
@@ -157,6 +157,7 @@ bool bench_make_model(const char *shape, const struct quant_format *f, const cha
         && put_tokenizer(&k, err) && each_tensor(&k, describe, err) && outfile_open(&k.out, out, force, gguf_writer_bytes(k.writer), err)
         && gguf_write_header(k.writer, &k.out, err) && each_tensor(&k, write_tensor, err) && outfile_commit(&k.out, err);
     if (!ok) outfile_abort(&k.out);
+    else *bytes = gguf_writer_bytes(k.writer);
     gguf_writer_free(k.writer);
     mem_free(k.buffer);
     return ok;

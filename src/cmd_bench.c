@@ -128,7 +128,14 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
     if (!cmd_expect_args(s, 2, err)) return false;
     const struct quant_format *f = quant_format_by_name(s->args[0]);
     if (!f) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[0], strlen(s->args[0])), .need = bench_fill_names);
-    return bench_make_model(s->make_model, f, s->args[1], s->force, err);
+    uint64_t bytes;
+    if (!bench_make_model(s->make_model, f, s->args[1], s->force, &bytes, err)) return false;
+    if (!s->json) return true;
+    json_t *o = json_pack("{s:s,s:I,s:s,s:s}", "file", s->args[1], "bytes", (json_int_t)bytes, "shape", s->make_model, "type", f->name);
+    if (o) json_dumpf(o, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(o);
+    return true;
 }
 
 static bool measure(const struct settings *s, const struct term *t, const json_t *baseline, json_t *rows, struct unmask_err *err)

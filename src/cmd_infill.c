@@ -142,6 +142,7 @@ static bool read_holes(const struct infill *f, struct answer *a, struct unmask_e
     struct text_out out = { NULL, 0, 0 };
     bool ok = text_put(&out, "", 0, err);
     a->confidence_min = NAN;
+    if (a->r.finish == UNMASK_FINISH_CANCELLED) a->finish = "cancelled";
     for (int i = 0; ok && i < f->holes.n; i++) {
         const struct hole_part *p = &f->holes.parts[i];
         if (p->text) ok = text_put(&out, p->text, bytes_before_hole(&f->holes, i), err);
@@ -191,6 +192,7 @@ static bool print(const struct infill *f, struct answer *a, struct unmask_err *e
         print_json_string(a->text, a->n_text);
         putchar(',');
         ok = print_holes(f, a, err);
+        printf("\"finish_reason\":\"%s\",", a->finish);
         print_json_figures(&f->g, a, f->n_ids - f->n_masks);
         fputs("}\n", stdout);
     } else print_text(&f->g, a->text, a->n_text);

@@ -23,6 +23,63 @@ static const char *in_capitals(struct format_name *t, const char *name)
 }
 #define FORMAT_NAME(f) in_capitals(&(struct format_name){ { 0 } }, (f)->name)
 
+/* ---- what the descriptions say ---- */
+
+struct facts {
+    struct str name;                            /* general.name, or that of the file or folder          */
+    const struct arch *arch;                    /* NULL: not one that runs, and nothing below is known  */
+    struct hparams h;
+    uint64_t bytes, parameters, available;      /* of the weights, once loaded; memory that is there now */
+    struct tokenizer *folder_tokenizer;         /* NULL: a GGUF file, or there is none                  */
+    char no_tokenizer[1024], why_not[1024];     /* why a folder has none, and why the model does not run */
+};
+
+/* A folder's tokenizer must be opened to be told; it also knows special ids that config.json leaves open. */
+static void open_folder_tokenizer(const struct checkpoint *c, struct facts *f)
+{
+    struct unmask_err err;
+    struct hparams *h = &f->h;
+    if (!tokenizer_open(&f->folder_tokenizer, c, &err)) {
+        unmask_err_message(&err, f->no_tokenizer, sizeof f->no_tokenizer);
+        return;
+    }
+    const struct token_ids ids = tokenizer_ids(f->folder_tokenizer);
+    const struct chat_template *chat = chat_template_of(f->folder_tokenizer, &err);
+    if (h->mask_id < 0) h->mask_id = ids.mask;
+    if (h->eos_id < 0) h->eos_id = ids.eos;
+    if (h->bos_id < 0) h->bos_id = ids.bos;
+    if (h->eot_id < 0) h->eot_id = ids.eot >= 0 || !chat ? ids.eot : chat_end_of_turn(chat, f->folder_tokenizer);
+}
+
+static void find_facts(const struct checkpoint *c, struct facts *f)
+{
+    struct unmask_err err;
+    const struct arch *a = arch_of(c, &err);
+    const char *base = file_name(c->path);
+    f->name = *base ? (struct str){ base, strlen(base) } : (struct str){ c->path, strlen(c->path) };
+    if (c->kind == CHECKPOINT_GGUF) meta_str(c, "general.name", false, &f->name, NULL);
+    if (!a || !arch_hparams(a, c, &f->h, &err) || !model_plan(a, c, &f->h, &f->bytes, &f->parameters, &err)) {
+        unmask_err_message(&err, f->why_not, sizeof f->why_not);
+        return;
+    }
+    f->arch = a;
+    f->available = mem_available();
+    if (c->kind != CHECKPOINT_GGUF) open_folder_tokenizer(c, f);
+    const char *why = f->h.mask_id < 0 ? "nothing names the mask token" : f->bytes <= f->available ? ""
+                    : "not in the memory that is available now; `unmask quantize` makes it smaller";
+    snprintf(f->why_not, sizeof f->why_not, "%s", why);
+}
+
+/* The tensors of one format. */
+struct share { uint64_t bytes; size_t n, packed; };
+static struct share share_of(const struct checkpoint *c, const struct quant_format *f)
+{
+    struct share s = { 0 };
+    for (size_t i = 0; i < c->n_tensors; i++)
+        if (c->tensors[i].format == f) s.bytes += c->tensors[i].bytes, s.n++, s.packed += c->tensors[i].packed != NULL;
+    return s;
+}
+
 /* ---- JSON, written as it is read: vocabularies are long ---- */
 
 static void put_string(struct str s)
@@ -136,9 +193,49 @@ static bool put_config(const struct checkpoint *c, struct unmask_err *err)
     return config != NULL;
 }
 
-static bool print_json(const struct checkpoint *c, struct unmask_err *err)
+static void put_formats(const struct checkpoint *c)
 {
-    fputs("{\"metadata\":", stdout);
+    bool first = true;
+    fputs(",\"formats\":[", stdout);
+    for (const struct quant_format *const *f = quant_formats; *f; f++) {
+        const struct share s = share_of(c, *f);
+        if (!s.n) continue;
+        printf("%s{\"type\":\"%s\",\"tensors\":%zu,\"packed\":%zu,\"bytes\":%" PRIu64 "}", first ? "" : ",", FORMAT_NAME(*f), s.n, s.packed, s.bytes);
+        first = false;
+    }
+    putchar(']');
+}
+
+static void put_id(const char *key, int32_t id)
+{
+    if (id >= 0) printf(",\"%s\":%d", key, id);
+}
+
+static void put_model(const struct facts *f)
+{
+    const struct hparams *h = &f->h;
+    printf(",\"architecture\":\"%s\",\"parameters\":%" PRIu64 ",\"layers\":%d,\"width\":%d,\"heads\":%d,\"heads_kv\":%d,\"head_width\":%d,"
+           "\"feed_forward\":%d,\"context\":%d,\"vocabulary\":%d", f->arch->name, f->parameters, h->n_layer, h->n_embd, h->n_head, h->n_head_kv, h->head_dim,
+           h->n_ff, h->n_ctx, h->n_vocab);
+    put_id("mask_id", h->mask_id);
+    put_id("eos_id", h->eos_id);
+    put_id("eot_id", h->eot_id);
+    put_id("bos_id", h->bos_id);
+    printf(",\"weights_bytes\":%" PRIu64 ",\"available_bytes\":%" PRIu64, f->bytes, f->available);
+}
+
+static bool print_json(const struct checkpoint *c, const struct facts *f, struct unmask_err *err)
+{
+    fputs("{\"file\":", stdout);
+    put_text(c->path);
+    printf(",\"kind\":\"%s\",\"name\":", c->kind == CHECKPOINT_GGUF ? "gguf" : "folder");
+    put_string(f->name);
+    printf(",\"runs\":%s,\"why_not\":", *f->why_not ? "false" : "true");
+    if (*f->why_not) put_text(f->why_not);
+    else fputs("null", stdout);
+    put_formats(c);
+    if (f->arch) put_model(f);
+    fputs(",\"metadata\":", stdout);
     if (c->kind == CHECKPOINT_GGUF) {
         putchar('{');
         for (size_t i = 0; i < c->n_metas; i++) {
@@ -174,13 +271,10 @@ static void print_formats(const struct checkpoint *c)
 {
     const char *head = "Formats   ";
     for (const struct quant_format *const *f = quant_formats; *f; f++) {
-        uint64_t bytes = 0;
-        size_t n = 0, packed = 0;
-        for (size_t i = 0; i < c->n_tensors; i++)
-            if (c->tensors[i].format == *f) bytes += c->tensors[i].bytes, n++, packed += c->tensors[i].packed != NULL;
-        if (!n) continue;
-        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, FORMAT_NAME(*f), n, SIZE(bytes), 8.0 * (*f)->block_bytes / (*f)->block,
-               packed == n ? ", packed" : packed ? ", some packed" : "");
+        const struct share s = share_of(c, *f);
+        if (!s.n) continue;
+        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, FORMAT_NAME(*f), s.n, SIZE(s.bytes), 8.0 * (*f)->block_bytes / (*f)->block,
+               s.packed == s.n ? ", packed" : s.packed ? ", some packed" : "");
         head = "          ";
     }
 }
@@ -217,25 +311,17 @@ static void print_gguf_tokenizer(const struct checkpoint *c)
     else puts("no chat template");
 }
 
-/* A folder's tokenizer must be opened to be told; it also knows special ids that config.json leaves open. */
-static void print_folder_tokenizer(const struct checkpoint *c, struct hparams *h)
+static void print_folder_tokenizer(const struct facts *f)
 {
     struct unmask_err err;
-    struct tokenizer *t = NULL;
-    char line[1024];
-    if (!tokenizer_open(&t, c, &err)) {
-        printf("Tokenizer   none: %s\n", unmask_err_message(&err, line, sizeof line));
+    const struct tokenizer *t = f->folder_tokenizer;
+    if (!t) {
+        printf("Tokenizer   none: %s\n", f->no_tokenizer);
         return;
     }
-    const struct token_ids ids = tokenizer_ids(t);
     const struct chat_template *chat = chat_template_of(t, &err);
-    if (h->mask_id < 0) h->mask_id = ids.mask;
-    if (h->eos_id < 0) h->eos_id = ids.eos;
-    if (h->bos_id < 0) h->bos_id = ids.bos;
-    if (h->eot_id < 0) h->eot_id = ids.eot >= 0 || !chat ? ids.eot : chat_end_of_turn(chat, t);
     printf("Tokenizer   byte-level BPE (%s), %d ids, %zu merges; chat template: %s\n", tokenizer_pre(t), tokenizer_size(t), tokenizer_n_merges(t),
            chat ? chat_template_name(chat) : "none that is known");
-    tokenizer_close(t);
 }
 
 static void print_vocabulary(const struct hparams *h)
@@ -248,24 +334,16 @@ static void print_vocabulary(const struct hparams *h)
     putchar('\n');
 }
 
-static void print_model(const struct checkpoint *c)
+static void print_model(const struct checkpoint *c, const struct facts *f)
 {
-    struct unmask_err err;
-    struct hparams h;
-    uint64_t bytes, parameters;
-    char line[1024];
-    const struct arch *a = arch_of(c, &err);
-    if (!a || !arch_hparams(a, c, &h, &err) || !model_plan(a, c, &h, &bytes, &parameters, &err)) {
-        printf("Runs        no: %s\n", unmask_err_message(&err, line, sizeof line));
-        return;
+    if (f->arch) {
+        print_hparams(f->arch, &f->h, f->parameters);
+        if (c->kind == CHECKPOINT_GGUF) print_gguf_tokenizer(c);
+        else print_folder_tokenizer(f);
+        print_vocabulary(&f->h);
+        printf("Memory      %s for the weights, once loaded (%s available now)\n", SIZE(f->bytes), SIZE(f->available));
     }
-    print_hparams(a, &h, parameters);
-    if (c->kind == CHECKPOINT_GGUF) print_gguf_tokenizer(c);
-    else print_folder_tokenizer(c, &h);
-    print_vocabulary(&h);
-    printf("Memory      %s for the weights, once loaded (%s available now)\n", SIZE(bytes), SIZE(mem_available()));
-    if (h.mask_id < 0) puts("Runs        no: nothing names the mask token");
-    else printf("Runs        %s\n", bytes <= mem_available() ? "yes" : "not in the memory that is available now; `unmask quantize` makes it smaller");
+    printf("Runs        %s%s\n", *f->why_not ? "no: " : "yes", f->why_not);
 }
 
 static void print_tensors(const struct checkpoint *c)
@@ -288,13 +366,16 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     char path[1024];
     if (!cmd_model_argument(s, path, err) || !checkpoint_open(&c, path, err)) return false;
     bool ok = true;
-    if (s->json) ok = print_json(c, err);
+    struct facts f = { .arch = NULL };
+    find_facts(c, &f);
+    if (s->json) ok = print_json(c, &f, err);
     else {
         print_file(c);
         print_formats(c);
-        print_model(c);
+        print_model(c, &f);
         if (s->show_tensors) print_tensors(c);
     }
+    tokenizer_close(f.folder_tokenizer);
     checkpoint_close(c);
     return ok;
 }

@@ -38,7 +38,10 @@ if grep -Eq '^ +Q8_0 +23 tensors, .*8.50 bits' "$dir/out" && grep -Eq '^Tokenize
 else bad "inspect of a GGUF file"; cat "$dir/out"; fi
 prints "its tensors" '^  blk.2.attn_k.weight +Q8_0 +64 x 32 +[0-9]+ +2176$' inspect "$dir/m.gguf" --tensors
 prints "tensors of a folder" '^  model.transformer.blocks.0.k_proj.weight +F32 +64 x 32 +[0-9]+ +8192  model.safetensors$' inspect $folder --tensors
-prints "metadata as JSON" '^\{"metadata":\{"general.architecture":"llada",.*"llada.attention.head_count_kv":2,.*"tokenizer.ggml.token_type":\[([0-9],){511}[0-9]\].*\},"tensors":\[\{.*\}\]\}$' inspect "$dir/m.gguf" --json
+model='"architecture":"llada","parameters":195008,"layers":3,"width":64,"heads":4,"heads_kv":2,"head_width":16,"feed_forward":160,"context":256,"vocabulary":512,"mask_id":500,"eos_id":481,"eot_id":508,"bos_id":480,"weights_bytes":'
+prints "what the text tells, as JSON" '^\{"file":".*/m.gguf","kind":"gguf","name":"[^"]+","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":7,"packed":0,"bytes":1792\},\{"type":"Q8_0","tensors":23,"packed":0,"bytes":[0-9]+\}\],'$model'[0-9]+,"available_bytes":[0-9]+,"metadata"' inspect "$dir/m.gguf" --json
+prints "of a folder, too" '^\{"file":"'$folder'","kind":"folder","name":"llada-gqa","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":30,"packed":0,"bytes":780032\}\],'$model'780032,' inspect $folder --json
+prints "metadata as JSON" ',"metadata":\{"general.architecture":"llada",.*"llada.attention.head_count_kv":2,.*"tokenizer.ggml.token_type":\[([0-9],){511}[0-9]\].*\},"tensors":\[\{.*\}\]\}$' inspect "$dir/m.gguf" --json
 prints "tensors as JSON" '\{"name":"blk.2.attn_k.weight","type":"Q8_0","shape":\[64,32\],"offset":[0-9]+\}' inspect "$dir/m.gguf" --json
 # the offset is that of the bytes: the last norm is all that is F32 and last
 at=$(sed 's/.*"name":"output_norm.weight","type":"F32","shape":\[64\],"offset":\([0-9]*\)}.*/\1/' "$dir/out")
@@ -47,7 +50,7 @@ run inspect $folder --json
 from=$(sed 's/.*"name":"model.transformer.ln_f.weight","type":"F32","shape":\[64\],"offset":\([0-9]*\),"file":"model.safetensors"}.*/\1/' "$dir/out")
 if [ "$from" -ge $((header + 8)) ] && [ "$(tail -c +$((at + 1)) "$dir/m.gguf" | head -c 256 | cksum)" = "$(tail -c +$((from + 1)) $folder/model.safetensors | head -c 256 | cksum)" ]; then ok
 else bad "offsets: $at in the file, $from in the folder"; fi
-prints "fields of config.json as JSON" '^\{"metadata":\{.*"architectures":\["LLaDAModelLM"\],.*"init_cutoff_factor":null' inspect $folder --json
+prints "fields of config.json as JSON" ',"metadata":\{.*"architectures":\["LLaDAModelLM"\],.*"init_cutoff_factor":null' inspect $folder --json
 : >"$dir/empty"; mkdir "$dir/bare" && cp $folder/tokenizer.json "$dir/bare"
 fails "an empty file" 3 'E-GGUF' inspect "$dir/empty"
 fails "a folder without weights" 3 'config.json.*E-ST-001' inspect "$dir/bare"
@@ -59,8 +62,10 @@ fails "a file twice" 2 'E-CLI-010' inspect "$dir/m.gguf" -m "$dir/m.gguf"
 fails "a name that is not UTF-8, as JSON" 4 '^\{"error":\{"id":"E-FILE-001",.*\\\\xff\\\\x1b\[1m' inspect --json "$dir/$(printf '\377\033[1m')"
 sed 's/LLaDAModelLM/OtherModel/' $folder/config.json >"$dir/bare/config.json"; cp $folder/model.safetensors "$dir/bare"
 prints "an architecture that does not run" '^Runs +no: .*E-ARCH-001' inspect "$dir/bare"
+prints "as JSON, and why" '"name":"bare","runs":false,"why_not":".*E-ARCH-001\]","formats":\[[^]]*\],"metadata"' inspect "$dir/bare" --json
 rm "$dir/bare/tokenizer.json"; cp $folder/config.json "$dir/bare"
 prints "a model without tokenizer" '^Tokenizer +none: .*E-TOK-001' inspect "$dir/bare"
+prints "which does not keep it from running" '"runs":true,' inspect "$dir/bare" --json
 
 # ---- forward
 
@@ -127,7 +132,7 @@ case $UNMASK in *san*) ;; *)
         same "too large for memory: status" "$?" 5
         if grep -q "large: model does not fit in memory.*unmask quantize $dir/large model-q4_0.gguf q4_0.*E-MEM-002" "$dir/err"; then ok; else bad "too large for memory:"; cat "$dir/err"; fi
         (ulimit -d 100000; $unmask inspect "$dir/large") >"$dir/out" 2>"$dir/err"
-        if grep -q '^Runs  *not in the memory' "$dir/out"; then ok; else bad "inspect says so:"; cat "$dir/out" "$dir/err"; fi
+        if grep -q '^Runs  *no: not in the memory' "$dir/out"; then ok; else bad "inspect says so:"; cat "$dir/out" "$dir/err"; fi
     fi ;;
 esac
 

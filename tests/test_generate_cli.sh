@@ -146,9 +146,9 @@ one="Tom had a red ball. One day [[8]] Tom was very sad."
 run infill "$one"
 said "a hole" "Tom had a red ball. One day, Tom saw a big red ball. Tom was very sad."
 run infill "$one" --json
-check "json" "$status|$(sed 's/,"usage.*//; s/"ids":\[[0-9,]*\]/"ids":[]/' "$dir/out")" \
+check "json" "$status|$(sed 's/,"finish.*//; s/"ids":\[[0-9,]*\]/"ids":[]/' "$dir/out")" \
       '0|{"text":"Tom had a red ball. One day, Tom saw a big red ball. Tom was very sad.","holes":[{"name":null,"text":", Tom saw a big red ball.","ids":[]}]'
-check "figures" "$(grep -c '"usage":{"prompt_tokens":13,"completion_tokens":8,"total_tokens":21},"x_diffusion":{"steps":[0-9]*,"passes":[0-9]*,"blocks":1,"seed":0,' "$dir/out")" 1
+check "figures" "$(grep -c '"finish_reason":"length","usage":{"prompt_tokens":13,"completion_tokens":8,"total_tokens":21},"x_diffusion":{"steps":[0-9]*,"passes":[0-9]*,"blocks":1,"seed":0,' "$dir/out")" 1
 run infill "$one" --json --block-length 3 --steps 8
 check "blocks and steps" "$(field steps) $(field passes) $(field blocks)" "8 8 3"
 run infill "[[who:1]] had a cat. The cat of [[who:1]] was [[2]]." --json
@@ -194,7 +194,7 @@ run chat -m $tiny;                          expect "a chat without a tokenizer" 
 
 # ---- interruption: the partial text stays, the trace goes
 slow="--raw Once --gen-length 192 --block-length 192 --steps 192"
-# interrupt SIGNAL FLAGS: send the signal when the trace has begun; the name of its temporary file tells whom
+# interrupt SIGNAL COMMAND: send the signal when the trace has begun; the name of its temporary file tells whom
 interrupt() {
     signal=$1; shift
     rm -f "$dir/slow"
@@ -203,13 +203,15 @@ interrupt() {
         while [ $tries -lt 200 ] && ! grep -qs '"step":2' "$dir"/.unmask-slow-*; do sleep 0.1; tries=$((tries + 1)); done
         kill -s "$signal" "$(ls -A "$dir" | sed -n 's/.unmask-slow-\([0-9]*\).part/\1/p')"
     } &
-    $unmask run $slow --trace "$dir/slow" "$@" >"$dir/out" 2>"$dir/err"; status=$?
+    $unmask "$@" --trace "$dir/slow" >"$dir/out" 2>"$dir/err"; status=$?
     wait
 }
-interrupt INT
+interrupt INT run $slow
 check "Ctrl-C" "$status|$(wc -l <"$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "130|1||0"
-interrupt TERM --json
+interrupt TERM run $slow --json
 check "SIGTERM" "$status|$(grep -c '"finish_reason":"cancelled"' "$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "143|1||0"
+interrupt INT infill "Once upon a time [[192]]" --block-length 192 --steps 192 --json
+check "Ctrl-C while holes are filled" "$status|$(grep -c '"finish_reason":"cancelled","usage"' "$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "130|1||0"
 
 # ---- on a terminal
 esc=$(printf '\033'); shade=$(printf '\342\226\221')
