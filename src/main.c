@@ -86,7 +86,7 @@ static int report(const struct unmask_err *err, bool json)
 }
 
 /* What was printed must have arrived; a reader that went away wanted no more. */
-static int finish(int status)
+static int finish(int status, bool json)
 {
     errno = 0;
     bool ok = fflush(stdout) == 0;
@@ -96,10 +96,17 @@ static int finish(int status)
     if (why == EPIPE) return status;
     struct unmask_err err;
     fail(&err, E_CLI_WRITE, .found = why ? ERRNO(why) : "an error");
-    return report(&err, false);
+    return report(&err, json);
 }
 
-static int run(int argc, char **argv)
+static bool asks_for_json(int argc, char **argv)
+{
+    bool json = false;
+    for (int i = 2; i < argc && strcmp(argv[i], "--"); i++) json |= !strcmp(argv[i], "--json");
+    return json;
+}
+
+static int run(int argc, char **argv, bool json)
 {
     struct unmask_err err;
     if (argc < 2) {
@@ -112,20 +119,17 @@ static int run(int argc, char **argv)
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) name = "help";
     if (!strcmp(name, "help") || !strcmp(name, "-h") || !strcmp(name, "--help")) {
         const struct command *c = argc > 2 ? find(argv[2]) : NULL;
-        if (argc > 2 && !c && argv[1][0] != '-' && strcmp(argv[2], "-h") && strcmp(argv[2], "--help")) return report(unknown_command(argv[2], &err), false);
+        if (argc > 2 && !c && argv[1][0] != '-' && strcmp(argv[2], "-h") && strcmp(argv[2], "--help")) return report(unknown_command(argv[2], &err), json);
         if (c) command_help(stdout, c);
         else help(stdout);
         return 0;
     }
     const struct command *c = version ? &cmd_version : find(name);
-    bool json = false;
-    for (int i = 2; i < argc; i++) {
-        json |= !strcmp(argv[i], "--json");
-        if (!c && (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help"))) {
+    for (int i = 2; !c && i < argc; i++)
+        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
             help(stdout);
             return 0;
         }
-    }
     if (!c) return report(unknown_command(name, &err), json);
     struct settings s;
     struct term t;
@@ -147,5 +151,6 @@ int main(int argc, char **argv)
     for (int fd = 0; fd < 3; fd++)              /* a closed standard stream must not become somebody else's file */
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd) return UNMASK_EIO;
     term_catch_signals();
-    return finish(run(argc, argv));
+    const bool json = asks_for_json(argc, argv);
+    return finish(run(argc, argv, json), json);
 }

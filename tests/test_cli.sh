@@ -67,6 +67,10 @@ run help run;                   expect "help of a command" 0 '\[diffusion\.gen_l
 run run --garbage --help;       expect "help after garbage" 0 'Usage: unmask run' -
 run quantise --help;            expect "help after an unknown command" 0 'Commands:' -
 run --version;                  expect "version" 0 '^unmask [0-9]+\.[0-9]+\.[0-9]+$' -
+run version
+libraries=$(sed -n '/^SLEEF/,$s/^\([^ ]*\)  *\(.*\)/"\1":"\2"/p' "$dir/out" | paste -sd , -)
+run version --json;             expect "its libraries as JSON" 0 "\"libraries\":\{$libraries\}\}\$" -
+run version foo;                refused "version takes no argument" 2 'found foo'
 run quantise;                   refused "a command misspelled" 2 'quantise.*Did you mean `unmask quantize`\?'
 run help quantise;              refused "help of none" 2 'Did you mean `unmask quantize`\?'
 run help --bogus;                 refused "help of an option" 2 '--bogus'
@@ -75,6 +79,7 @@ b';                             refused "a command with a line end" 2 'a\\x0ab'
 for c in $($unmask --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
     run "$c" -h;                expect "$c -h" 0 "^Usage: unmask $c" -
     run "$c" --version;         expect "$c --version" 0 '^unmask [0-9]' -
+    run "$c" x --version;       expect "$c x --version" 0 '^unmask [0-9]' -
     run "$c" --nonsense;        refused "$c --nonsense" 2 'unknown flag \(--nonsense\)'
 done
 
@@ -193,7 +198,11 @@ $unmask run -n 8 x >&- 2>"$dir/err";                             status=$?; expe
 $unmask run -n 8 x 2>&- >"$dir/out";                             status=$?; expect "standard error closed" 0 '.' '*'
 if [ -c /dev/full ]; then
     : >"$dir/out"; $unmask run -n 8 x >/dev/full 2>"$dir/err";   status=$?; refused "a full disk" 4 'No space left'
-    for c in help version "run --json -n 8 x"; do $unmask $c >/dev/full 2>"$dir/err"; status=$?; refused "$c on a full disk" 4 'No space left'; done
+    for c in help version "run -n 8 -- --json"; do $unmask $c >/dev/full 2>"$dir/err"; status=$?; refused "$c on a full disk" 4 'No space left'; done
+    for c in "version --json" "run --json -n 8 x"; do
+        $unmask $c >/dev/full 2>"$dir/err"; status=$?; expect "$c on a full disk" 4 - '^\{"error":\{"id":"E-CLI-011",.*No space left.*"exit":4\}\}$'
+        same "in one line" "$(wc -l <"$dir/err")" 1
+    done
 fi
 { $unmask run -n 8 x 2>"$dir/err"; echo $? >"$dir/status"; } | true
 status=$(cat "$dir/status"); : >"$dir/out";                 expect "a reader that goes away" 0 - -
