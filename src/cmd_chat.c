@@ -1,5 +1,6 @@
 /* cmd_chat.c - a conversation: questions from the terminal (through libedit) or line by line from a pipe.  Earlier answers go
  * back into the chat template as text. */
+#include <errno.h>
 #include <histedit.h>
 #include <inttypes.h>
 #include <locale.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <wchar.h>
 
 #include "cmd_generate.h"
 #include "mem.h"
@@ -22,6 +24,7 @@ struct chat {
     struct turn *turns; int n_turns;
     struct answer last;         /* what /stats tells of */
     bool interactive;
+    bool interrupted;           /* the last line, by Ctrl-C */
     EditLine *edit; History *history;           /* NULL: plain lines */
     char *line; size_t n_line, line_bytes;      /* the last line read; room for it */
 };
@@ -33,6 +36,22 @@ static char *prompt(EditLine *edit)
     static char text[] = "> ";
     (void)edit;
     return text;
+}
+
+/* A key, for libedit, which by itself reads on after a signal. */
+static int read_key(EditLine *edit, wchar_t *key)
+{
+    mbstate_t state = { 0 };
+    (void)edit;
+    for (;;) {
+        char b;
+        const ssize_t n = read(STDIN_FILENO, &b, 1);
+        if (n < 0 && errno == EINTR && !term_signal()) continue;
+        if (n <= 0) return (int)n;
+        const size_t bytes = mbrtowc(key, &b, 1, &state);
+        if (bytes == (size_t)-1) memset(&state, 0, sizeof state);               /* not a character: as if not typed */
+        else if (bytes != (size_t)-2) return 1;
+    }
 }
 
 static bool open_editor(struct chat *c, struct unmask_err *err)
@@ -47,6 +66,7 @@ static bool open_editor(struct chat *c, struct unmask_err *err)
     el_set(c->edit, EL_EDITOR, "emacs");
     el_set(c->edit, EL_PROMPT, prompt);
     el_set(c->edit, EL_HIST, history, c->history);
+    el_set(c->edit, EL_GETCFN, read_key);
     return true;
 }
 
@@ -66,26 +86,56 @@ static bool keep_line(struct chat *c, const char *s, size_t n, struct unmask_err
         || fail(err, E_CLI_TOO_LONG, .field = "question", .found = FMT("more than %d bytes", MAX_LINE), .need = "less");
 }
 
-/* A line without its end in c->line; *end: there is none any more. */
-static bool read_line(struct chat *c, bool *end, struct unmask_err *err)
+static bool read_edited(struct chat *c, bool *end, struct unmask_err *err)
 {
-    c->n_line = 0;
-    if (!keep_line(c, "", 0, err)) return false;
-    if (c->edit) {
-        int n = 0;
-        HistEvent event;
-        el_resize(c->edit);
-        const char *s = el_gets(c->edit, &n);
-        *end = !s || n <= 0;
-        if (!*end && n > 1) history(c->history, &event, H_ENTER, s);
-        return *end || keep_line(c, s, (size_t)n - (s[n - 1] == '\n'), err);
+    int n = 0;
+    HistEvent event;
+    el_resize(c->edit);
+    const char *s = el_gets(c->edit, &n);
+    if (term_signal()) {
+        const LineInfo *typed = el_line(c->edit);
+        return keep_line(c, typed->buffer, (size_t)(typed->lastchar - typed->buffer), err);
     }
+    *end = !s || n <= 0;
+    if (!*end && n > 1) history(c->history, &event, H_ENTER, s);
+    return *end || keep_line(c, s, (size_t)n - (s[n - 1] == '\n'), err);
+}
+
+static bool read_plain(struct chat *c, bool *end, struct unmask_err *err)
+{
     if (c->interactive) fputs("> ", stdout), fflush(stdout);
     int b;
     while ((b = getchar()) != EOF && b != '\n')
         if (!keep_line(c, &(char){ (char)b }, 1, err)) return false;
+    if (term_signal()) {
+        clearerr(stdin);
+        return true;
+    }
     *end = b == EOF && c->n_line == 0;
     return !ferror(stdin) || fail(err, E_FILE_READ, .file = "standard input");
+}
+
+/* A line without its end in c->line; *end: there is none any more.  On a terminal Ctrl-C gives an empty one, and where nothing had
+ * been typed since the Ctrl-C before it, the end. */
+static bool read_line(struct chat *c, bool *end, struct unmask_err *err)
+{
+    c->n_line = 0;
+    if (!keep_line(c, "", 0, err)) return false;
+    if (c->interactive) term_hold_signals(true);
+    const bool ok = c->edit ? read_edited(c, end, err) : read_plain(c, end, err);
+    if (c->interactive) term_hold_signals(false);
+    const bool again = c->interrupted && c->n_line == 0;
+    c->interrupted = term_signal() == SIGINT;
+    if (!ok || !term_signal()) return ok;
+    c->n_line = 0;
+    c->line[0] = 0;
+    if (!c->interrupted) return true;           /* another signal ends the conversation */
+    term_clear_signal();
+    *end = again;
+    if (again) return true;
+    fputc('\n', stderr);
+    note(c->g.s, "Ctrl-C once more ends, as do Ctrl-D and /quit");
+    return true;
 }
 
 /* ---- turns ---- */
@@ -186,7 +236,7 @@ static const char help_text[] =
     "/redo         answer the last question again, with the next seed\n"
     "/system TEXT  set the system message; without TEXT there is none\n"
     "/stats        figures of the last answer\n"
-    "/quit         end (so does Ctrl-D); Ctrl-C ends an answer\n";
+    "/quit         end (so do Ctrl-D, and Ctrl-C twice); Ctrl-C ends an answer or clears the line\n";
 
 static bool redo(struct chat *c, struct unmask_err *err)
 {
@@ -254,7 +304,7 @@ static bool converse(struct chat *c, struct unmask_err *err)
         if (term_signal()) return fail(err, E_CANCELLED, .hint = NULL);         /* it came with the last words of an answer */
         if (!read_line(c, &end, err)) return false;
         if (end && c->interactive) fputc('\n', stderr);
-        if (end || !c->line[strspn(c->line, " \t\r")]) continue;
+        if (end || strspn(c->line, " \t\r") == c->n_line) continue;
         const bool ok = c->line[0] == '/' ? command(c, &end, err) : ask(c, c->line, c->n_line, err);
         if (!ok && !goes_on(c, err)) return false;
         end = end || fflush(stdout) != 0;       /* nobody reads the answers: main() tells why, if there is something to tell */

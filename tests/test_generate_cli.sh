@@ -176,6 +176,7 @@ chat() { printf "$1" | $unmask chat $2 $short >"$dir/out" 2>"$dir/err"; status=$
 chat 'turn on the kitchen light\n\n/quit\nnot asked\n';             said "a question" "$light"
 chat 'turn on the kitchen light' -q;                                said "a line without an end" "$light"
 chat '';                                                            said "nothing" ""
+chat '\000turn on the kitchen light\n \000\n' --json;               check "a NUL does not make a line blank" "$status|$(wc -l <"$dir/out")|$(cat "$dir/err")" "0|2|"
 chat 'turn on the kitchen light\nwho are you?\n' --json
 check "one object per answer" "$status|$(grep -c '^{"text":".*","ids":\[.*"finish_reason":.*}}$' "$dir/out")|$(cat "$dir/err")" "0|2|"
 check "the history is part of the prompt" "$(tail -1 "$dir/out" | grep -o '"prompt_tokens":[0-9]*')" '"prompt_tokens":50'
@@ -249,13 +250,17 @@ if [ -z "$RUNNER" ] && command -v script >/dev/null; then
         while [ $tries -lt 300 ] && [ "$(grep -ao -- "$2" "$dir/out" 2>/dev/null | wc -l)" -lt "$1" ]; do sleep 0.1; tries=$((tries + 1)); done
         sleep 0.3
     }
-    talk() { rm -f "$dir/out"; eval "$1" | timeout 120 script -qec "exec $program chat $2" /dev/null >"$dir/out" 2>&1; status=$?; }
+    talk() { rm -f "$dir/out"; eval "$1" | timeout 120 script -qec "echo \$\$ >$dir/pid; exec $program chat $2" /dev/null >"$dir/out" 2>&1; status=$?; }
     talk "seen 1 '^> '; printf 'turn on the kitchen light\n'; seen 1 '\"on\"}'; seen 2 '^> '; printf '/quit\n'; sleep 1" "$short"
     check "chat" "$status|$(grep -c '^> ' "$dir/out" | sed 's/[2-9]/some/')|$(grep -c 'Ctrl-D ends' "$dir/out")|$(tr -d '\r' <"$dir/out" | grep -c "$light\$" | sed 's/[1-9]/some/')" "0|some|1|some"
     talk "seen 1 '^> '; printf 'who are you?\n'; seen 1 'step 2/192'; printf '\003'; seen 2 '^> '; printf '/stats\n'; seen 1 '1 turns'; printf '\004'; sleep 1" \
          "--gen-length 192 --block-length 192 --steps 192 --early-stop off"
     check "Ctrl-C ends an answer, Ctrl-D the chat" "$status|$(grep -c '1 turns, ' "$dir/out")" "0|1"
-    talk "seen 1 '^> '; printf '\003'; sleep 1" "$short";    check "Ctrl-C at the prompt ends the chat" "$status" 130
+    for term in xterm dumb; do
+        TERM=$term talk "seen 1 '^> '; printf 'who are you?\n'; seen 1 'this device'; seen 2 '^> '; printf 'nonsense'; printf '\003'; seen 1 'once more'; seen 3 '^> '; printf '/stats\n'; seen 1 '1 turns'; seen 4 '^> '; printf '\003'; seen 2 'once more'; seen 5 '^> '; printf '\003'; sleep 1" "$short"
+        check "Ctrl-C at the prompt clears the line, twice it ends the chat ($term)" "$status|$(grep -c '1 turns, ' "$dir/out")|$(grep -c 'Ctrl-C once more ends' "$dir/out")" "0|1|2"
+    done
+    talk "seen 1 '^> '; kill \$(cat $dir/pid); sleep 1" "$short"; check "SIGTERM at the prompt ends the chat" "$status" 143
     TERM=dumb talk "seen 1 '^> '; printf 'who are you?\n'; seen 1 'assistant'; seen 2 '^> '; printf '\004'; sleep 1" "$short"
     check "chat on a dumb terminal" "$status|$(grep -c "$esc" "$dir/out")" "0|0"
 else
