@@ -157,6 +157,8 @@ static bool measure(const struct settings *s, const struct term *t, const json_t
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
+    const bool model = s->origin[OPT_MODEL] == FROM_FLAG;
+    if (s->kernels + model + (s->make_model != NULL) > 1) return fail(err, E_CLI_CONFLICT, .field = "--kernels, --model, --make-model", .need = "one of them");
     if (s->make_model) return make_model(s, err);
     json_t *rows = json_array(), *baseline = NULL;
     const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err))) && measure(s, t, baseline, rows, err);

@@ -60,6 +60,8 @@ expect "kernels" 0 ""
 row='^"kernel": "gemm_q[468]k*", "format": "q[468]_[0k]", "isa": "[a-z0-9]*", "m": 2, "k": [0-9]*, "n": [0-9]*, "threads": 1, "gops": [0-9].*"peak_gops": [0-9].*"share": [0-9n]'
 check "their fields, for four formats and six shapes" "$(tr '{' '\n' <"$dir/out" | grep -c "$row")" "24"
 bench --kernels --tokens 0;                                 expect "kernels for no row" 2 "found 0, need numbers from 1 to 4096"
+bench --kernels -m "$dir/q4_0.gguf";                        expect "kernels of a model" 2 "--kernels, --model, --make-model.*E-CLI-010"
+bench --kernels --make-model demo q4_0 "$dir/x.gguf";       expect "kernels, and a model to make" 2 "E-CLI-010"
 bench --kernels --isa mmx;                                  expect "kernels of an unknown set" 2 "found mmx"
 
 echo "$passed passed, $failed failed"

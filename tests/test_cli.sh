@@ -85,6 +85,10 @@ done
 
 # ---- flags
 
+for c in run chat infill forward eval; do run $c -h; expect "$c has -v" 0 '^  -v, --verbose' -; done
+for c in quantize inspect verify plan tokenize detokenize bench version; do run $c -v x; refused "$c has no summary" 2 'unknown flag \(-v\)'; done
+run infill --gen-length 8 'a [[2]]';     refused "holes say how long they are" 2 'unknown flag \(--gen-length\)'
+run infill --early-stop off 'a [[2]]';   refused "and are all filled" 2 'unknown flag \(--early-stop\)'
 run run --step 4 x;             refused "a flag misspelled" 2 '--step\).*Did you mean --steps\?'
 run run x --gen-length;         refused "a flag without value" 2 '--gen-length'
 run run --steps= x;             refused "an empty value" 2 '--steps'

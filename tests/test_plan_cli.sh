@@ -51,7 +51,7 @@ for more in 400000 1500000 3000000; do
         if [ "$peak" -le $((least + more)) ]; then ok; else bad "peak $peak over the budget $((least + more))"; fi
     fi
 done
-for command in "run hello" "infill --gen-length 8 a[[4]]b" "eval --exact-match $dir/q.jsonl"; do
+for command in "run hello" "infill a[[4]]b" "eval --exact-match $dir/q.jsonl"; do
     echo '{"q":"turn on the kitchen light","a":"x"}' >"$dir/q.jsonl"
     $unmask ${command%% *} --no-config -m "$dir/packed.gguf" --memory $((least + 1200000)) ${command#* } >"$dir/out" 2>"$dir/err" && ok || bad "$command: $(cat "$dir/err")"
     $unmask ${command%% *} --no-config -m "$dir/packed.gguf" --memory 1M ${command#* } >"$dir/out" 2>"$dir/err"; same "$command in 1M" "$?" 5
