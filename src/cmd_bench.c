@@ -17,7 +17,7 @@ static void print_cell(const json_t *v)
 {
     if (json_is_integer(v)) printf(" %" JSON_INTEGER_FORMAT " |", json_integer_value(v));
     else if (json_is_real(v)) printf(" %.4g |", json_real_value(v));
-    else printf(" %s |", json_is_string(v) ? json_string_value(v) : "");
+    else printf(" %s |", QUOTE(json_string_value(v), json_string_length(v)));       /* a name out of a file; empty for what is no string */
 }
 
 static void print_header(json_t *o)

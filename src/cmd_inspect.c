@@ -351,11 +351,12 @@ static void print_tensors(const struct checkpoint *c)
     puts("\nTensors (name, format, shape with the row length first, offset, bytes)");
     for (size_t i = 0; i < c->n_tensors; i++) {
         const struct tensor *t = &c->tensors[i];
-        char name[256], shape[96] = "";
+        char name[256], file[256] = "", shape[96] = "";
         err_printable(name, sizeof name, t->name, strlen(t->name));
+        if (in_other_file(c, t)) err_printable(file, sizeof file, file_name(t->file->path), strlen(file_name(t->file->path)));
         for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
         printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes, t->packed ? "  packed" : "",
-               in_other_file(c, t) ? "  " : "", in_other_file(c, t) ? file_name(t->file->path) : "");
+               *file ? "  " : "", file);
     }
 }
 

@@ -128,7 +128,7 @@ static void print_text(const struct planning *p)
     const struct memory_plan *m = &p->plan;
     const struct hparams *h = &p->m->h;
     cpu_model_name(cpu, sizeof cpu);
-    printf("Model    %s, %.2f billion parameters, %s%s, %s of weights\n", p->m->name, (double)p->m->parameters / 1e9, p->m->weight_format, m->packed ? " packed" : "",
+    printf("Model    %s, %.2f billion parameters, %s%s, %s of weights\n", QUOTE(p->m->name, strlen(p->m->name)), (double)p->m->parameters / 1e9, p->m->weight_format, m->packed ? " packed" : "",
            SIZE(m->weights));
     printf("Machine  %s, %d threads, %s, %s of memory available\n", cpu, p->need.threads, p->m->isa, SIZE(mem_available()));
     printf("Memory   weights %s, ring %s, store %s (%s, %d positions of %d), work %s, tokenizer %s, code %s: %s, %s in %s\n", SIZE(m->resident), SIZE(m->ring),

@@ -49,6 +49,9 @@ bench -m "$dir/q4_0.gguf" --tokens 7 --logit-rows 5 -t 2 --baseline "$dir/fast.j
 expect "slower than before" 8 "E-BEN-001"
 bench -m "$dir/q4_0.gguf" --tokens 2 --logit-rows 5 -t 2 --baseline "$dir/fast.json"
 expect "a baseline of something else" 2 "E-BEN-002"
+$unmask quantize "$dir/q4_0.gguf" "$dir/named.gguf" q4_0 -q --set "general.name=$(printf 'a\033[2Jb')"
+bench -m "$dir/named.gguf" --tokens 2 -t 1
+check "a name out of a file does not reach the terminal as it is" "$(sed -n 's/^| pass | \([^|]*\) |.*/\1/p' "$dir/out")" 'a\x1b[2Jb'
 bench -m "$dir/none.gguf" --baseline "$dir/none.json";      expect "no baseline, before a model is measured" 4 "none.json.*E-FILE-001"
 bench -m "$dir/q4_0.gguf" --tokens 3,257;                   expect "more tokens than the context" 2 "found 257, need numbers from 1 to 256"
 bench -m "$dir/q4_0.gguf" --tokens ,3;                      expect "no number" 2 "E-CLI-004"

@@ -41,6 +41,9 @@ prints "tensors of a folder" '^  model.transformer.blocks.0.k_proj.weight +F32 +
 model='"architecture":"llada","parameters":195008,"layers":3,"width":64,"heads":4,"heads_kv":2,"head_width":16,"feed_forward":160,"context":256,"vocabulary":512,"mask_id":500,"eos_id":481,"eot_id":508,"bos_id":480,"weights_bytes":'
 prints "what the text tells, as JSON" '^\{"file":".*/m.gguf","kind":"gguf","name":"[^"]+","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":7,"packed":0,"bytes":1792\},\{"type":"Q8_0","tensors":23,"packed":0,"bytes":[0-9]+\}\],'$model'[0-9]+,"available_bytes":[0-9]+,"metadata"' inspect "$dir/m.gguf" --json
 prints "of a folder, too" '^\{"file":"'$folder'","kind":"folder","name":"llada-gqa","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":30,"packed":0,"bytes":780032\}\],'$model'780032,' inspect $folder --json
+mkdir "$dir/shards"; cp $folder/config.json "$dir/shards"; shard=$(printf 'a\033[2Jb.safetensors'); cp $folder/model.safetensors "$dir/shards/$shard"
+$unmask inspect $folder --json | grep -o '"name":"model[^"]*"' | sed 's/"name"://; s/$/:"a\\u001b[2Jb.safetensors"/' | paste -sd , - | sed 's/.*/{"weight_map":{&}}/' >"$dir/shards/model.safetensors.index.json"
+prints "names of files out of an index" '^  model.transformer.blocks.0.k_proj.weight .*  a\\x1b\[2Jb.safetensors$' inspect "$dir/shards" --tensors
 prints "metadata as JSON" ',"metadata":\{"general.architecture":"llada",.*"llada.attention.head_count_kv":2,.*"tokenizer.ggml.token_type":\[([0-9],){511}[0-9]\].*\},"tensors":\[\{.*\}\]\}$' inspect "$dir/m.gguf" --json
 prints "tensors as JSON" '\{"name":"blk.2.attn_k.weight","type":"Q8_0","shape":\[64,32\],"offset":[0-9]+\}' inspect "$dir/m.gguf" --json
 # the offset is that of the bytes: the last norm is all that is F32 and last

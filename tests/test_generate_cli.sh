@@ -261,6 +261,9 @@ if [ -z "$RUNNER" ] && command -v script >/dev/null; then
         check "Ctrl-C at the prompt clears the line, twice it ends the chat ($term)" "$status|$(grep -c '1 turns, ' "$dir/out")|$(grep -c 'Ctrl-C once more ends' "$dir/out")" "0|1|2"
     done
     talk "seen 1 '^> '; kill \$(cat $dir/pid); sleep 1" "$short"; check "SIGTERM at the prompt ends the chat" "$status" 143
+    $unmask quantize "$UNMASK_MODEL" "$dir/named.gguf" q8_0 -q --set "general.name=$(printf 'a\033[2Jb')"
+    talk "seen 1 '^> '; printf '\004'; sleep 1" "-m $dir/named.gguf"
+    check "a name out of a file does not reach the terminal as it is" "$status|$(grep -c '^a\\x1b\[2Jb\.  /help' "$dir/out")" "0|1"
     TERM=dumb talk "seen 1 '^> '; printf 'who are you?\n'; seen 1 'assistant'; seen 2 '^> '; printf '\004'; sleep 1" "$short"
     check "chat on a dumb terminal" "$status|$(grep -c "$esc" "$dir/out")" "0|0"
 else

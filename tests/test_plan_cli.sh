@@ -24,6 +24,10 @@ done
 if grep -q '"seconds_per_step":{"full":[0-9.e-]*,"block":[0-9.e-]*,"lean":[0-9.e-]*}' "$dir/plan"; then ok; else bad "no seconds"; fi
 if $unmask plan --no-config >"$dir/text" && grep -q '^Memory .* fits in ' "$dir/text" && grep -q '^Answer .* about ' "$dir/text"; then ok; else bad "text: $(cat "$dir/text")"; fi
 
+$unmask quantize $demo "$dir/named.gguf" q8_0 -q --set "general.name=$(printf 'a\033[2Jb')" || exit 1
+same "a name out of a file does not reach the terminal as it is" "$($unmask plan --no-config -m "$dir/named.gguf" | sed -n '1s/,.*//p')" 'Model    a\x1b[2Jb'
+rm "$dir/named.gguf"
+
 plan -m "$dir/packed.gguf" --memory 1M
 same "too small a budget: status" "$status $(grep -c '"fits":false' "$dir/plan")" "5 1"
 if grep -q 'does not fit in memory.*--memory.*E-MEM-002' "$dir/err"; then ok; else bad "$(cat "$dir/err")"; fi
