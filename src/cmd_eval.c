@@ -168,7 +168,6 @@ static bool line_nats(struct eval *e, const struct line *l, uint64_t seed, doubl
     if (ok) {
         ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err) || jsonl_at(e->path, l->number, err);
         *nats = -*nats;
-        if (ok && !isfinite(*nats)) ok = fail(err, E_MODEL_OUTPUT, .file = e->path, .field = FMT("line %d", l->number), .hint = "The model file is damaged");
     }
     mem_free(prompt);
     mem_free(answer);
