@@ -50,7 +50,9 @@ done
 for field in score_a score_b score_a_interval score_b_interval score_difference_interval peak_rss_bytes mc seed; do
     check "compare: field $field" "$(grep -o "\"$field\":" "$dir/out" | wc -l)" 1
 done
-printed() { $unmask eval --no-config --compare $model $model --mc 1 -n 8 "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
+: >"$dir/lines.jsonl"
+for i in 1 2; do printf '{"q":"who are you?","a":"me"}\n{"text":"Tom had a red ball."}\n' >>"$dir/lines.jsonl"; done
+printed() { $unmask eval --no-config --compare $model $model --data "$dir/lines.jsonl" --mc 1 -n 8 "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
 printed --limit 1; check "one line of a kind has no interval but of its score" "$status|$(grep -c '95 % interval' "$dir/out")|$(grep -c 'exact match .*95 % interval' "$dir/out")" "0|1|1"
 printed --limit 2; check "two lines have" "$status|$(grep -c '95 % interval' "$dir/out")" "0|5"
 $unmask quantize -q $model "$dir/f32.gguf" f32
