@@ -20,6 +20,7 @@ bool generator_open(struct generator *g, const struct settings *s, const struct 
     unmask_model_get_info(g->m, &g->info);
     settings_generation(s, g->m, &g->o);
     g->o.stop = term_signal_flag();
+    if (s->seed_drawn && !s->json && !s->verbose) note(s, "seed %" PRIu64, g->o.seed);       /* those tell it with the answer */
     return true;
 }
 
@@ -231,8 +232,8 @@ void print_json_figures(const struct generator *g, const struct answer *a, size_
 
 void answer_summary(const struct generator *g, const struct answer *a)
 {
-    fprintf(stderr, "unmask: %d steps, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps,
-            a->n_tokens, a->r.seconds, a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20),
+    fprintf(stderr, "unmask: %d step%s, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps,
+            a->r.steps == 1 ? "" : "s", a->n_tokens, a->r.seconds, a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20),
             g->info.isa, g->o.seed);
     const struct unmask_audit *audit = &a->r.audit;
     if (audit->audits)

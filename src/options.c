@@ -95,7 +95,7 @@ bool parse_real(const char *text, double min, double max, double *v)
 
 static bool parse_seed(const char *text, uint64_t *v)
 {
-    if (!strcmp(text, "-1")) {                  /* random: from the system, and reported with -v and --json */
+    if (!strcmp(text, "-1")) {                  /* random: from the system */
         FILE *f = fopen("/dev/urandom", "rb");
         const bool ok = f && fread(v, sizeof *v, 1, f) == 1;
         if (f) fclose(f);
@@ -268,7 +268,9 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
         return true;
     case REAL: return parse_real(text, o->min, o->max, (double *)(void *)member);
     case SIZE: return parse_size(text, (uint64_t *)(void *)member);
-    case SEED: return parse_seed(text, (uint64_t *)(void *)member);
+    case SEED:
+        s->seed_drawn = !strcmp(text, "-1");
+        return parse_seed(text, (uint64_t *)(void *)member);
     case CHOICE:
         if ((choice = choice_of(o->choices, text)) < 0) return false;
         *(int *)(void *)member = choice;

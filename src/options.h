@@ -54,7 +54,7 @@ struct settings {
     const char *reuse, *store;
     uint64_t memory;                            /* bytes; up to 100: per cent of what is available; 0: the default */
     int context, fill;
-    uint64_t seed;                              /* after settings_open: never "random" */
+    uint64_t seed; bool seed_drawn;             /* after settings_open: never "random", but what was drawn */
 
     const char *ids, *logits, *hidden;          /* forward */
     bool special; const char *jsonl;            /* tokenize */

@@ -64,6 +64,12 @@ run run -m $tiny --prompt-ids "3 17 42" --gen-length 16 --block-length 8 --steps
 said "plain ids" "253 253 140 179 384 179 87 140 140 140 508 338 338 140 338 140"
 run run -m $tiny --prompt-ids 3,17,42 --gen-length 16 --block-length 8 --steps 8 -v
 check "summary" "$(grep -c '^unmask: 8 steps, 16 tokens in [0-9.]* s, [0-9.]* tokens/s, peak memory [0-9.]* MiB, [a-z0-9]*, seed 0$' "$dir/err")" 1
+run run -m $tiny --prompt-ids 3,17,42 --gen-length 4 --block-length 4 --steps 1 --seed -1 -v
+check "one step, and the seed that was drawn" "$(grep -c '^unmask: 1 step, .* seed [0-9]*$' "$dir/err")|$(grep -c 'note: seed' "$dir/err")" "1|0"
+run run -m $tiny --prompt-ids 3,17,42 --gen-length 16 --block-length 8 --steps 8 --temperature 1 --seed -1
+first=$(cat "$dir/out") seed=$(sed -n 's/^unmask: note: seed //p' "$dir/err")
+run run -m $tiny --prompt-ids 3,17,42 --gen-length 16 --block-length 8 --steps 8 --temperature 1 --seed "$seed"
+check "a random seed is told, and gives the answer again" "$(cat "$dir/out")|$(cat "$dir/err")" "$first|"
 run run -m $tiny --prompt-ids 3,17,42 --gen-length 4000 --block-length 8 --steps 40
 check "an answer cut by the context" "$status|$(grep -c '^unmask: note: answer cut to [0-9]* positions: 3 prompt tokens, and a context of [0-9]*$' "$dir/err")" "0|1"
 run run -m $tiny --prompt-ids 3,17,42 --gen-length 4000 --block-length 8 --steps 40 -q
