@@ -148,7 +148,7 @@ static void work_close(struct unmask_session *s)
     s->work = NULL;
 }
 
-/* Everything that grows with the canvas. */
+/* Give back everything that grows with the canvas. */
 static void release(struct unmask_session *s)
 {
     work_close(s);
@@ -158,6 +158,8 @@ static void release(struct unmask_session *s)
     }
     forward_close(s->f);
     s->f = NULL;
+    atomic_fetch_sub(s->m->in_sessions, s->bytes);
+    s->bytes = 0;
 }
 
 bool unmask_session_open(struct unmask_session **out, const struct unmask_model *m, int threads, struct unmask_err *err)
@@ -179,7 +181,6 @@ void unmask_session_close(struct unmask_session *s)
 {
     if (!s) return;
     release(s);
-    atomic_fetch_sub(s->m->in_sessions, s->bytes);
     pool_close(s->pool);
     mem_free(s);
 }
@@ -207,25 +208,32 @@ static struct session_need with_held(const struct unmask_session *s, const struc
     return all;
 }
 
-/* Sessions together never take more than the model's budget leaves; what a session has from larger runs makes room. */
+/* Let a session have so many bytes instead of what it had, if the budget has them.  Added before it is looked at, since sessions of
+ * other threads ask at the same time. */
+static bool grant(struct unmask_session *s, uint64_t bytes)
+{
+    const struct unmask_model *m = s->m;
+    const uint64_t more = bytes - s->bytes, all = atomic_fetch_add(m->in_sessions, more) + more;
+    if (!m->budget || m->taken + all <= m->budget) {
+        s->bytes = bytes;
+        return true;
+    }
+    atomic_fetch_sub(m->in_sessions, more);
+    return false;
+}
+
+/* Sessions together never take more than the model's budget leaves; what a session has from other runs makes room. */
 static bool within_budget(struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
 {
     const struct unmask_model *m = s->m;
     const struct session_need all = with_held(s, need);
-    const uint64_t others = m->taken + atomic_load(m->in_sessions) - s->bytes, alone = others + bytes_of(s, need);
-    uint64_t bytes = bytes_of(s, &all);
-    if (!m->budget) return true;
-    if (alone > m->budget)
-        return fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens, (double)alone / 0x1p20),
-                    .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
-                    .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", need->n_tokens));
-    if (others + bytes > m->budget) {
-        release(s);
-        bytes = alone - others;
-    }
-    atomic_fetch_add(m->in_sessions, bytes - s->bytes);
-    s->bytes = bytes;
-    return true;
+    const uint64_t bytes = bytes_of(s, need);
+    if (grant(s, bytes_of(s, &all))) return true;
+    release(s);
+    return grant(s, bytes)
+        || fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens, (double)(m->taken + atomic_load(m->in_sessions) + bytes) / 0x1p20),
+                .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
+                .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", need->n_tokens));
 }
 
 static bool store_room(struct unmask_session *s, int branch, const struct session_need *need, struct unmask_err *err)
