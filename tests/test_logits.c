@@ -133,11 +133,42 @@ static void fused_head_is_the_same(void **unused)
         }
 }
 
+/* Numbers that are not finite are an error of the model, not an answer, nor a likelihood. */
+static void damaged_weights_are_an_error(void **unused)
+{
+    (void)unused;
+    struct unmask_model *model;
+    struct unmask_session *session;
+    struct unmask_options o;
+    struct unmask_result r;
+    struct unmask_err err;
+    double nats;
+    const int32_t ids[] = { 5, 6, 7, 8, 9, 10, 11, 12 };
+    OK(unmask_open(&model, "tests/data/checkpoints/llada-tiny", NULL, &err), err);
+    OK(unmask_session_open(&session, model, 2, &err), err);
+    const size_t at = (size_t)((const uint8_t *)model->out_norm - model->memory);
+    const float nan = NAN;
+    memcpy(model->memory + at, &nan, sizeof nan);
+    unmask_options_default(model, &o);
+    o.gen_length = o.block_length = 8;
+    for (int noisy = 0; noisy < 2; noisy++) {
+        o.temperature = (float)noisy;
+        assert_false(unmask_generate(session, ids, 4, &o, NULL, NULL, &r, &err));
+        expect_err(&err, "E-ARCH-010", "finite", "fetch the file again", NULL);
+        assert_null(r.canvas);
+    }
+    assert_false(unmask_likelihood(session, ids, 4, ids + 4, 4, 2, 0, 0, &nats, &err));
+    expect_err(&err, "E-ARCH-010", "finite", NULL);
+    unmask_session_close(session);
+    unmask_close(model);
+}
+
 int main(void)
 {
     if (!kernels_init(&k, "auto")) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_agree_with_plain_sums), cmocka_unit_test(damaged_rows_show), cmocka_unit_test(fused_head_is_the_same),
+        cmocka_unit_test(damaged_weights_are_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -479,7 +479,19 @@ static void budgets_are_kept(void **state)
         assert_false(unmask_generate(second, ids, 32, &noisy, NULL, NULL, &r, &err));
         expect_err(&err, "E-MEM-003", "64 positions", NULL);
     }
+    OK(unmask_generate(second, ids, 32, &plain, NULL, NULL, &r, &err), err);
+    unmask_result_free(&r);
+    m->budget = m->taken + second->bytes + 2 * LOGIT_ROWS * logits_stride(m) * sizeof(float);
+    OK(unmask_likelihood(second, ids, 8, ids, 8, 1, 1, 0, &nats, &err), err);           /* alone it fits, beside 64 positions it does not */
+    assert_true(forward_max_tokens(second->f) == 16 && !second->work);
+    m->budget = 0;
+    OK(unmask_generate(second, ids, 32, &plain, NULL, NULL, &r, &err), err);
+    unmask_result_free(&r);
+    assert_non_null(second->work);
+    OK(unmask_forward(second, ids, 8, NULL, &(struct unmask_taps){ .user = NULL }, &err), err);
+    assert_null(second->work);                  /* where something else is done, room for runs is given back */
     unmask_session_close(second);
+    assert_int_equal(*m->in_sessions, 0);
     unmask_close(m);
 }
 
