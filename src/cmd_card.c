@@ -2,12 +2,12 @@
 #include "cmd_card.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "checkpoint.h"
 #include "cmd.h"
+#include "json.h"
 #include "mem.h"
 
 struct card { struct outfile *o; const struct checkpoint *c; struct unmask_err *err; bool ok; };
@@ -35,7 +35,7 @@ static struct str text_of(const struct card *card, const char *key)
 /* One line of front matter, when the metadata hold its value. */
 static void put_field(struct card *card, const char *name, struct str value)
 {
-    json_t *s = value.n ? json_stringn(value.s, value.n) : NULL;
+    json_t *s = value.n ? json_text(value.s, value.n) : NULL;
     char *quoted = s ? json_dumps(s, JSON_ENCODE_ANY) : NULL;
     if (quoted) {
         put(card, name);

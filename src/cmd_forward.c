@@ -1,11 +1,11 @@
 /* cmd_forward.c - one bidirectional pass over given token ids: logits and hidden states as numpy files, or the five best
  * ids of every position.  For comparing runtimes and for tests; no tokenizer is loaded. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 
 #include "cmd.h"
+#include "json.h"
 #include "mem.h"
 #include "outfile.h"
 
@@ -138,7 +138,8 @@ static bool run_pass(struct pass *p, struct unmask_session *session, struct unma
 
 static void print_json(const struct pass *p)
 {
-    json_t *o = json_pack("{s:I,s:s*,s:s*,s:O*}", "tokens", (json_int_t)p->n_ids, "logits", p->s->logits, "hidden", p->s->hidden, "positions", p->positions);
+    json_t *o = json_pack("{s:I,s:o*,s:o*,s:O*}", "tokens", (json_int_t)p->n_ids, "logits", p->s->logits ? json_cstr(p->s->logits) : NULL,
+                          "hidden", p->s->hidden ? json_cstr(p->s->hidden) : NULL, "positions", p->positions);
     json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(o);

@@ -2,13 +2,13 @@
 #include "cmd_generate.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
 #include "canvas.h"
 #include "cmd_trace.h"
+#include "json.h"
 #include "mem.h"
 
 bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer,
@@ -203,13 +203,6 @@ void print_text(const struct generator *g, const char *text, size_t n)
     if (n == 0 || text[n - 1] != '\n') putchar('\n');
 }
 
-void print_json_string(const char *s, size_t n)
-{
-    json_t *j = json_stringn(s, n);
-    json_dumpf(j, stdout, JSON_ENCODE_ANY);
-    json_decref(j);
-}
-
 void print_json_ids(const int32_t *ids, size_t n)
 {
     putchar('[');
@@ -247,7 +240,7 @@ void answer_print(const struct generator *g, const struct answer *a)
         putchar('{');
         if (a->text) {
             fputs("\"text\":", stdout);
-            print_json_string(a->text, a->n_text);
+            json_print_text(a->text, a->n_text);
             putchar(',');
         }
         fputs("\"ids\":", stdout);

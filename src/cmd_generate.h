@@ -42,7 +42,6 @@ size_t ids_before_end(const struct generator *g, const int32_t *ids, size_t n);
 
 void print_text(const struct generator *g, const char *text, size_t n);        /* with a line end */
 /* Parts of a JSON object on standard output. */
-void print_json_string(const char *s, size_t n);
 void print_json_ids(const int32_t *ids, size_t n);
 /* "usage":{...},"x_diffusion":{...} */
 void print_json_figures(const struct generator *g, const struct answer *a, size_t n_prompt);

@@ -4,6 +4,7 @@
 
 #include "cmd_generate.h"
 #include "holes.h"
+#include "json.h"
 #include "mem.h"
 
 struct infill {
@@ -169,10 +170,10 @@ static bool print_holes(const struct infill *f, const struct answer *a, struct u
         if (p->text) continue;
         if (!(ok = hole_text(f, a, i, &text, &n, err))) break;
         fputs(first ? "{\"name\":" : ",{\"name\":", stdout);
-        if (p->name[0]) print_json_string(p->name, strlen(p->name));
+        if (p->name[0]) json_print_text(p->name, strlen(p->name));
         else fputs("null", stdout);
         fputs(",\"text\":", stdout);
-        print_json_string(text, n);
+        json_print_text(text, n);
         fputs(",\"ids\":", stdout);
         print_json_ids(a->r.canvas + f->start[i], (size_t)p->length);
         putchar('}');
@@ -189,7 +190,7 @@ static bool print(const struct infill *f, struct answer *a, struct unmask_err *e
     if (!ok) return false;
     if (f->g.s->json) {
         fputs("{\"text\":", stdout);
-        print_json_string(a->text, a->n_text);
+        json_print_text(a->text, a->n_text);
         putchar(',');
         ok = print_holes(f, a, err);
         printf("\"finish_reason\":\"%s\",", a->finish);

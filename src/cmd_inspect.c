@@ -10,7 +10,6 @@
 #include "json.h"
 #include "mem.h"
 #include "model.h"
-#include "utf8.h"
 
 /* A name of a number format as files spell it: "Q8_0". */
 struct format_name { char s[16]; };
@@ -82,26 +81,7 @@ static struct share share_of(const struct checkpoint *c, const struct quant_form
 
 /* ---- JSON, written as it is read: vocabularies are long ---- */
 
-static void put_string(struct str s)
-{
-    size_t done = 0, i = 0;                     /* bytes before done are printed, those up to i can be as they are */
-    putchar('"');
-    while (i < s.n) {
-        uint32_t cp;
-        const size_t n = utf8_decode(s.s + i, s.n - i, &cp);
-        if (n > 0 && cp >= 0x20 && cp != '"' && cp != '\\') {
-            i += n;
-            continue;
-        }
-        fwrite(s.s + done, 1, i - done, stdout);
-        if (n == 0) fputs("\\ufffd", stdout);   /* not UTF-8, which JSON must be */
-        else printf("\\u%04x", (unsigned)cp);
-        i += n ? n : 1;
-        done = i;
-    }
-    fwrite(s.s + done, 1, i - done, stdout);
-    putchar('"');
-}
+static void put_string(struct str s) { json_print_text(s.s, s.n); }
 static void put_text(const char *s) { put_string((struct str){ s, strlen(s) }); }
 
 static void put_real(double v)

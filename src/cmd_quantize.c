@@ -2,7 +2,6 @@
  * (work of more than two seconds), then what came out; the work itself is quantize.h's. */
 #define _FILE_OFFSET_BITS 64
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -11,6 +10,7 @@
 #include "cmd_card.h"
 #include "calibration_text.h"
 #include "gguf.h"
+#include "json.h"
 #include "mem.h"
 #include "recipe.h"
 
@@ -79,7 +79,7 @@ static void on_tensor(void *user, const struct quantize_tensor *t)
         r->worst = t->relative_error;
         snprintf(r->worst_name, sizeof r->worst_name, "%s", t->name);
     }
-    json_t *o = !r->tensors ? NULL : json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", t->name, "from", t->from->name, "to", t->to->name, "why", t->why, "method", t->method, "bytes",
+    json_t *o = !r->tensors ? NULL : json_pack("{s:o,s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", json_cstr(t->name), "from", t->from->name, "to", t->to->name, "why", t->why, "method", t->method, "bytes",
                                                     (json_int_t)t->bytes, "rmse", t->rmse, "relative_error", t->relative_error, "cosine", t->cosine, "worst_block",
                                                     (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse);
     if (t->output_error >= 0) {
@@ -119,7 +119,7 @@ static json_t *list_outputs(const struct run *r, const struct quantize_report *q
     json_t *list = json_array();
     for (size_t i = 0; list && i < q->n_files; i++) {
         char *path = path_of(r, q, i, NULL);
-        if (path) json_array_append_new(list, json_string(path));
+        if (path) json_array_append_new(list, json_cstr(path));
         mem_free(path);
     }
     return list;
@@ -127,7 +127,7 @@ static json_t *list_outputs(const struct run *r, const struct quantize_report *q
 
 static json_t *json_of(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    json_t *o = json_pack("{s:s,s:s,s:o,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", r->in, "output", r->first, "outputs", list_outputs(r, q), "format", r->recipe.name, "input_bytes",
+    json_t *o = json_pack("{s:o,s:o,s:o,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", json_cstr(r->in), "output", json_cstr(r->first), "outputs", list_outputs(r, q), "format", r->recipe.name, "input_bytes",
                           (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes, "files", (int)q->n_files, "tensors", (int)q->n_tensors,
                           "fallback_tensors", (int)q->n_fallback, "requantized_tensors", (int)q->n_requantized, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
                           "seconds", seconds);

@@ -25,10 +25,10 @@ static bool check_flags(const struct settings *s, struct unmask_err *err)
         return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[1], strlen(s->args[1])), .need = "one prompt",
                     .hint = "Put the prompt in quotes");
     if (s->prompt && s->n_args) return conflict("--prompt", "the prompt as an argument", err);
-    if (s->prompt_ids && (s->prompt || s->n_args)) return conflict("--prompt-ids", "a prompt as text", err);
+    if (s->prompt_ids && s->n_args) return conflict("--prompt-ids", "the prompt as an argument", err);
     if (s->prompt_ids && system) return conflict("--prompt-ids", "--system", err);
     if (s->prompt_ids && s->n_stop) return conflict("--prompt-ids", "--stop", err);
-    return !(s->raw && system) || conflict("--raw", "--system", err);
+    return true;
 }
 
 static bool read_prompt(const struct settings *s, struct prompt *p, struct unmask_err *err)

@@ -1,9 +1,9 @@
 /* cmd_verify.c - unmask verify: is a model file whole?  Exit 3: its structure is broken; 8: its bytes are not those that were
  * written, or numbers in it are not finite.  The checks are checkpoint.h's and verify.h's. */
-#include <jansson.h>
 #include <string.h>
 
 #include "cmd.h"
+#include "json.h"
 #include "mem.h"
 #include "verify.h"
 
@@ -19,12 +19,12 @@ static bool on_progress(void *user, uint64_t done, uint64_t total)
 static json_t *json_of(const struct tensor *t, const struct verify_tensor *f)
 {
     static const char *const sums[] = { [VERIFY_NO_SUM] = "none", [VERIFY_SAME] = "same", [VERIFY_DIFFERENT] = "different" };
-    return json_pack("{s:s,s:s,s:I}", "name", t->name, "checksum", sums[f->sum], "nonfinite", (json_int_t)f->n_nonfinite);
+    return json_pack("{s:o,s:s,s:I}", "name", json_cstr(t->name), "checksum", sums[f->sum], "nonfinite", (json_int_t)f->n_nonfinite);
 }
 
 static void print_json(const struct checkpoint *c, const struct verify_tensor *found, bool ok)
 {
-    json_t *tensors = json_array(), *o = json_pack("{s:s,s:b,s:o}", "file", c->path, "ok", ok, "tensors", tensors);
+    json_t *tensors = json_array(), *o = json_pack("{s:o,s:b,s:o}", "file", json_cstr(c->path), "ok", ok, "tensors", tensors);
     for (size_t i = 0; o && i < c->n_tensors; i++) json_array_append_new(tensors, json_of(&c->tensors[i], &found[i]));
     if (o) json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');

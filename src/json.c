@@ -6,6 +6,7 @@
 #include <string.h>
 #include "file.h"
 #include "mem.h"
+#include "utf8.h"
 
 enum {
     MOST_VALUES = 3 << 20,      /* real tokenizers of 150,000 entries have under a million */
@@ -109,4 +110,35 @@ json_t *json_read(const char *path, struct unmask_err *err)
     json_t *root = json_parse(text, n, path, JSON_DEPTH, err);
     mem_free(text);
     return root;
+}
+
+/* ---- strings of ours ---- */
+
+json_t *json_text(const char *s, size_t n)
+{
+    enum { MOST = 3 };                          /* bytes of U+FFFD, in the place of one */
+    size_t i = utf8_valid(s, n), used = i;
+    if (i == n) return json_stringn(s, n);
+    char *valid = mem_zalloc(n, MOST, NULL);
+    if (!valid) return NULL;
+    memcpy(valid, s, i);
+    while (i < n) {
+        uint32_t cp;
+        const size_t len = utf8_decode(s + i, n - i, &cp);
+        used += utf8_encode(len ? cp : 0xFFFD, valid + used);
+        i += len ? len : 1;
+    }
+    json_t *text = json_stringn(valid, used);
+    mem_free(valid);
+    return text;
+}
+
+json_t *json_cstr(const char *s) { return json_text(s, strlen(s)); }
+
+void json_print_text(const char *s, size_t n)
+{
+    json_t *text = json_text(s, n);
+    if (text) json_dumpf(text, stdout, JSON_ENCODE_ANY);
+    else fputs("null", stdout);                 /* out of memory: still JSON */
+    json_decref(text);
 }

@@ -65,6 +65,8 @@ check "their fields, for four formats and six shapes" "$(tr '{' '\n' <"$dir/out"
 bench --kernels --tokens 0;                                 expect "kernels for no row" 2 "found 0, need numbers from 1 to 4096"
 bench --kernels -m "$dir/q4_0.gguf";                        expect "kernels of a model" 2 "--kernels, --model, --make-model.*E-CLI-010"
 bench --kernels --make-model demo q4_0 "$dir/x.gguf";       expect "kernels, and a model to make" 2 "E-CLI-010"
+bench --kernels --memory 1G;                                expect "a budget for kernels alone" 2 "--kernels, --memory.*E-CLI-010"
+bench --make-model demo q4_0 "$dir/x.gguf" --tokens 3;      expect "lengths of a model to make" 2 "--make-model, --tokens.*E-CLI-010"
 bench --kernels --isa mmx;                                  expect "kernels of an unknown set" 2 "found mmx"
 
 echo "$passed passed, $failed failed"

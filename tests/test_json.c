@@ -129,6 +129,23 @@ static void a_file_is_read_whole_or_refused(void **state)
     expect_err(&err, "E-FILE-001", "none.json", NULL);
 }
 
+static void text_of_ours_is_utf8_whatever_it_was(void **state)
+{
+    (void)state;
+    const struct { const char *text; size_t n; const char *want; } cases[] = {
+        { "", 0, "" }, { "h\xC3\xA9", 3, "h\xC3\xA9" }, { "\xFF", 1, "\xEF\xBF\xBD" }, { "a\xFF\xC3\xA9\x80z", 6, "a\xEF\xBF\xBD\xC3\xA9\xEF\xBF\xBDz" },
+        { "a\xE2\x82", 3, "a\xEF\xBF\xBD\xEF\xBF\xBD" }, { "\xED\xA0\x80", 3, "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *j = json_text(cases[i].text, cases[i].n);
+        assert_string_equal(json_string_value(j), cases[i].want);
+        json_decref(j);
+    }
+    json_t *nul = json_text("a\0\xFF", 3);
+    assert_int_equal(json_string_length(nul), 5);
+    json_decref(nul);
+}
+
 static int clean(void **state) { (void)state; scratch_remove(); return 0; }
 
 int main(void)
@@ -141,6 +158,7 @@ int main(void)
         cmocka_unit_test(size_is_limited_before_parsing),
         cmocka_unit_test(wide_integers_become_real),
         cmocka_unit_test(a_file_is_read_whole_or_refused),
+        cmocka_unit_test(text_of_ours_is_utf8_whatever_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
 }

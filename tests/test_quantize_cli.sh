@@ -141,6 +141,8 @@ printf x | dd of="$dir/c.gguf" bs=1 seek=$(($(wc -c <"$dir/c.gguf") - 300)) conv
 verify "$dir/c.gguf";                                       expect "one byte is another" 8 "another SHA-256.*E-VFY-001"
 verify "$dir/c.gguf" --json
 check "damage in json" "$status $(grep -c '"ok":false.*"checksum":"different"' "$dir/out")" "8 1"
+quantize "$dir/a.gguf" "$dir/$(printf 'b\377').gguf" f32 --json
+check "a path that is not UTF-8, in json" "$status $(grep -c "b$(printf '\357\277\275').gguf\"," "$dir/out")" "0 1"
 head -c 3000 "$dir/c.gguf" >"$dir/d.gguf"
 verify "$dir/d.gguf";                                       expect "a file cut short" 3 "E-GGUF-003"
 verify "$dir/none.gguf";                                    expect "nothing to verify" 4 "E-FILE-001"
