@@ -237,7 +237,7 @@ static int choice_of(const char *choices, const char *text)
     }
 }
 
-/* What a LIST option fills. */
+/* What a LIST option, a flag alone, fills. */
 struct list { const char **texts; int *n, most; };
 
 static struct list list_of(struct settings *s, const struct option *o)
@@ -289,7 +289,6 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
 {
     const struct option *o = &options[id];
     if (from < s->origin[id]) return true;
-    if (o->type == LIST && from > s->origin[id]) *list_of(s, o).n = 0;
     if (!store(s, o, text, from, err)) {
         struct err_text need;
         return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file, .what = from == FROM_ENVIRONMENT ? "not a value of this environment variable" : NULL,
@@ -322,11 +321,10 @@ static bool set_from_yaml(void *user, const struct yaml_value *v, struct unmask_
     while (id < OPT_COUNT && (!options[id].key || strcmp(options[id].key, v->key))) id++;
     if (id < OPT_COUNT) {
         const enum option_type type = options[id].type;
-        if (v->empty_collection && type == LIST) return true;
         const bool null = !v->quoted && (!*v->text || !strcmp(v->text, "~") || !strcmp(v->text, "null"));
         if (v->empty_collection || null)
             return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = "no value", .hint = "Give it one or remove the line");
-        if ((v->in_list && type != LIST) || (v->quoted && type != TEXT && type != CHOICE && type != LIST)) {
+        if (v->in_list || (v->quoted && type != TEXT && type != CHOICE)) {
             struct err_text need;
             return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .need = need_of(&options[id], FROM_YAML, &need),
                         .found = v->in_list ? "a list" : FMT("\"%s\" in quotes", QUOTE(v->text, strlen(v->text))));
@@ -341,10 +339,25 @@ static bool set_from_yaml(void *user, const struct yaml_value *v, struct unmask_
     return fail(err, E_YAML_UNKNOWN, .file = src->path, .field = where.s, .hint = near ? FMT("Did you mean `%s`?", near) : NULL);
 }
 
+/* A commit rule of a stronger source replaces what weaker ones say: `--steps 40` switches off a file's threshold, and a file the
+ * rules of those that were read before it. */
+static const enum option_id rules[] = { OPT_THRESHOLD, OPT_FACTOR, OPT_STEPS };
+enum { N_RULES = sizeof rules / sizeof *rules };
+
+static void rules_of_other_files_off(struct settings *s, const char *file)
+{
+    bool any = false;
+    for (int i = 0; i < N_RULES; i++) any |= s->origin[rules[i]] == FROM_YAML && s->file[rules[i]] == file;
+    for (int i = 0; i < N_RULES && any; i++)
+        if (s->origin[rules[i]] == FROM_YAML && s->file[rules[i]] != file) s->origin[rules[i]] = FROM_DEFAULT;
+}
+
 static bool read_yaml(struct settings *s, const char *path, struct unmask_err *err)
 {
     const char *kept = arena_strndup(s->arena, path, strlen(path), err);       /* settings name it */
-    return kept && yaml_read(path, set_from_yaml, &(struct yaml_source){ s, kept }, err);
+    if (!kept || !yaml_read(path, set_from_yaml, &(struct yaml_source){ s, kept }, err)) return false;
+    rules_of_other_files_off(s, kept);
+    return true;
 }
 
 static bool exists(const char *path)
@@ -456,13 +469,11 @@ static bool read_flags(struct settings *s, unsigned command, int argc, char **ar
     return true;
 }
 
-/* A commit rule of a stronger source replaces what a weaker one says: `--steps 40` switches off a file's threshold. */
 static void weaker_rules_off(struct settings *s)
 {
-    const enum option_id rules[] = { OPT_THRESHOLD, OPT_FACTOR, OPT_STEPS };
     enum origin strongest = FROM_DEFAULT;
-    for (int i = 0; i < 3; i++) if (s->origin[rules[i]] > strongest) strongest = s->origin[rules[i]];
-    for (int i = 0; i < 3; i++) if (s->origin[rules[i]] < strongest) s->origin[rules[i]] = FROM_DEFAULT;
+    for (int i = 0; i < N_RULES; i++) if (s->origin[rules[i]] > strongest) strongest = s->origin[rules[i]];
+    for (int i = 0; i < N_RULES; i++) if (s->origin[rules[i]] < strongest) s->origin[rules[i]] = FROM_DEFAULT;
     if (!s->origin[OPT_THRESHOLD]) s->threshold = 0;
     if (!s->origin[OPT_FACTOR]) s->factor = 0;
     if (!s->origin[OPT_STEPS]) s->steps = 0;
@@ -474,14 +485,11 @@ static const char *spelling(const struct settings *s, enum option_id id, struct 
     return s->origin[id] == FROM_YAML ? options[id].key : s->origin[id] == FROM_ENVIRONMENT ? environment_name(t, id) : options[id].flag;
 }
 
-/* Of one source, but two files may be. */
 static bool refuse_two_rules(const struct settings *s, struct unmask_err *err)
 {
     struct err_text threshold, factor;
-    const char *first = s->file[OPT_THRESHOLD], *second = s->file[OPT_FACTOR];
-    return fail(err, E_CLI_CONFLICT, .file = second, .what = s->origin[OPT_FACTOR] == FROM_FLAG ? NULL : "settings that exclude each other",
-                .field = FMT("%s, %s", spelling(s, OPT_THRESHOLD, &threshold), spelling(s, OPT_FACTOR, &factor)),
-                .found = first != second ? FMT("the first in %.200s", first) : NULL, .need = "one of them");
+    return fail(err, E_CLI_CONFLICT, .file = s->file[OPT_FACTOR], .what = s->origin[OPT_FACTOR] == FROM_FLAG ? NULL : "settings that exclude each other",
+                .field = FMT("%s, %s", spelling(s, OPT_THRESHOLD, &threshold), spelling(s, OPT_FACTOR, &factor)), .need = "one of them");
 }
 
 static bool check_conflicts(struct settings *s, struct unmask_err *err)

@@ -283,7 +283,7 @@ static void a_rule_of_a_stronger_source_replaces_the_weaker(void **state)
 static void two_rules_are_named_where_they_stand(void **state)
 {
     (void)state;
-    char flags[600], path[600], folder[600];
+    char flags[600];
     snprintf(flags, sizeof flags, "-c %s", scratch_write("two.yaml", "diffusion:\n  threshold: 0.8\n  factor: 2\n", 40));
     refused(flags, "E-CLI-010", "two.yaml: settings that exclude each other (diffusion.threshold, diffusion.factor): need one", NULL);
     setenv("UNMASK_DIFFUSION_THRESHOLD", "0.8", 1);
@@ -291,14 +291,26 @@ static void two_rules_are_named_where_they_stand(void **state)
     refused("", "E-CLI-010", "settings that exclude each other (UNMASK_DIFFUSION_THRESHOLD, UNMASK_DIFFUSION_FACTOR)", NULL);
     unsetenv("UNMASK_DIFFUSION_THRESHOLD");
     unsetenv("UNMASK_DIFFUSION_FACTOR");
+}
+
+static void a_file_that_is_read_later_is_stronger(void **state)
+{
+    (void)state;
+    char flags[600], folder[600];
+    const char *users = "diffusion:\n  threshold: 0.8\n", *named = "diffusion:\n  factor: 2\n";
     snprintf(folder, sizeof folder, "%s", scratch("unmask"));
     assert_int_equal(mkdir(folder, 0700), 0);
-    snprintf(path, sizeof path, "%s", scratch_write("unmask/config.yaml", "diffusion:\n  threshold: 0.8\n", 28));
+    scratch_write("unmask/config.yaml", users, strlen(users));
     *strrchr(folder, '/') = 0;
     setenv("XDG_CONFIG_HOME", folder, 1);
-    snprintf(flags, sizeof flags, "-c %s", scratch_write("factor.yaml", "diffusion:\n  factor: 2\n", 23));
-    refused(flags, "E-CLI-010", "factor.yaml: ", "found the first in ");
-    expect_err(&err, "E-CLI-010", path, NULL);
+    snprintf(flags, sizeof flags, "-c %s", scratch_write("factor.yaml", named, strlen(named)));
+    OK(settings(CMD_RUN, flags), err);
+    assert_true(s.factor == 2 && s.threshold == 0);
+    strcat(flags, " --threshold 0.5");
+    OK(settings(CMD_RUN, flags), err);                                  /* a flag is stronger still */
+    assert_true(s.factor == 0 && s.threshold == 0.5);
+    OK(settings(CMD_RUN, ""), err);
+    assert_true(s.factor == 0 && s.threshold == 0.8);
     setenv("XDG_CONFIG_HOME", "/nonexistent", 1);
 }
 
@@ -366,6 +378,7 @@ int main(void)
         cmocka_unit_test(stop_texts_are_limited), cmocka_unit_test(settings_that_exclude_each_other), cmocka_unit_test(arguments_and_flags_mix),
         cmocka_unit_test(help_is_given_whatever_else_is_wrong), cmocka_unit_test(environment_stands_between_file_and_flag),
         cmocka_unit_test(a_rule_of_a_stronger_source_replaces_the_weaker), cmocka_unit_test(two_rules_are_named_where_they_stand),
+        cmocka_unit_test(a_file_that_is_read_later_is_stronger),
         cmocka_unit_test(fill_is_a_knob_of_reuse), cmocka_unit_test(random_seeds_differ),
         cmocka_unit_test(ids_are_numbers_with_commas), cmocka_unit_test(help_lists_what_a_command_takes),
     };
