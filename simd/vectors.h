@@ -1,5 +1,5 @@
 /* vectors.h - the few vector operations that the x86 kernels share, on the widest registers that a file is compiled for:
- * 8 lanes with AVX2, 16 with AVX-512. */
+ * 8 lanes with AVX2, 16 with AVX-512 unless the file that includes this one defines VECTORS_OF_256_BITS first. */
 #ifndef VECTORS_H
 #define VECTORS_H
 
@@ -40,7 +40,7 @@ INLINE float fold(const float *sums)
     return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
 }
 
-#ifdef __AVX512F__
+#if defined __AVX512F__ && !defined VECTORS_OF_256_BITS
 
 typedef __m512i vint;
 typedef __m512 vfloat;
