@@ -19,7 +19,7 @@ enum place { GIVEN, ANY_TEXT, NO_CONTROL };     /* NO_CONTROL: a question, which
 enum bar { OPEN, CONTROL, BARRED };
 
 /* The best token so far of a masked row, and the softmax that it is part of. */
-struct candidate { double score, sum; float logit, max; int32_t id; };
+struct choice { double score, sum; float logit, max; int32_t id; };
 
 struct writing {
     struct reading r;
@@ -27,7 +27,7 @@ struct writing {
     uint8_t *place;                             /* [n_ids] enum place */
     uint8_t *bar;                               /* [n_vocab] enum bar */
     size_t *masked, n_masked;                   /* rows that are masked still */
-    struct candidate *best;                     /* [n_masked] */
+    struct choice *best;                     /* [n_masked] */
     uint64_t seed;
     int step;
     float *logits;                              /* [workers][ITEM_ROWS][HEAD_ROWS] */
@@ -132,7 +132,7 @@ static bool load_head(struct writing *w, const struct tensor *t, uint8_t *raw, f
 }
 
 /* The softmax and the noisy maximum go on over more tokens.  Noise is at most MOST_NOISE, so that most tokens need none. */
-static void take_logits(const struct writing *w, struct candidate *c, size_t row, const float *logits)
+static void take_logits(const struct writing *w, struct choice *c, size_t row, const float *logits)
 {
     static const double MOST_NOISE = 17.4;      /* -log(-log(1 - 2^-25)) = 17.33 */
     int32_t at;
@@ -174,7 +174,7 @@ static bool choose(struct writing *w, struct unmask_err *err)
     uint8_t *raw = mem_zalloc(HEAD_ROWS, k * sizeof(float), err);
     float *row = mem_zalloc(k, sizeof *row, err);
     bool ok = t && raw && row && reading_head_input(&w->r, w->masked, w->n_masked, w->r.x, err);
-    for (size_t i = 0; ok && i < w->n_masked; i++) w->best[i] = (struct candidate){ .score = -1e300, .max = -3e38f };
+    for (size_t i = 0; ok && i < w->n_masked; i++) w->best[i] = (struct choice){ .score = -1e300, .max = -3e38f };
     for (w->head0 = 0; ok && w->head0 < r->h->n_vocab; w->head0 += HEAD_ROWS) {
         w->head_rows = r->h->n_vocab - w->head0 < HEAD_ROWS ? r->h->n_vocab - w->head0 : HEAD_ROWS;
         ok = load_head(w, t, raw, row, err);
@@ -202,7 +202,7 @@ static void commit(struct writing *w)
         const struct reading_text *t = &w->set->texts[i];
         size_t n = 0;
         for (; at < w->n_masked && w->masked[at] < t->at + (size_t)t->n; at++, n++) {
-            const struct candidate *c = &w->best[at];
+            const struct choice *c = &w->best[at];
             order[n] = (struct ranked){ (double)Sleef_finz_expf1_u10purecfma(c->logit - c->max) / c->sum, w->masked[at], c->id };
         }
         const size_t left = (size_t)(SELF_TEXT_STEPS - w->step), count = (n + left - 1) / left;

@@ -68,8 +68,8 @@ static int select_factor(struct candidate *c, int n, int quota, float factor)
 
 static float slack_factor(const struct candidate *c, int n, int k, float factor) { return slack_of_bars(c, n, k, factor_bar, factor); }
 
-const struct commit_rule commit_fixed = { "fixed", select_fixed, slack_fixed }, commit_threshold = { "threshold", select_threshold, slack_threshold },
-                         commit_factor = { "factor", select_factor, slack_factor };
+const struct commit_rule commit_fixed = { select_fixed, slack_fixed }, commit_threshold = { select_threshold, slack_threshold },
+                         commit_factor = { select_factor, slack_factor };
 
 const struct commit_rule *commit_rule_of(const struct unmask_options *o, float *parameter)
 {

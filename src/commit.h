@@ -16,7 +16,6 @@ struct candidate {
 };
 
 struct commit_rule {
-    const char *name;
     /* Sort c[n] so that the positions to commit come first, and say how many: 1..n for n > 0 and quota > 0 (fixed: quota
      * may be 0).  Higher confidence first, ties by lowest position. */
     int (*select)(struct candidate *c, int n, int quota, float parameter);

@@ -19,7 +19,8 @@ struct denoise_work {
     struct apart apart;
     struct logit_stats *stats; struct logit_apart_values *values;       /* [LOGIT_ROWS]             */
     struct candidate *candidates, *stale;       /* [max_tokens]                                     */
-    int *head_rows, *committed; /* [max_tokens]                                                     */
+    int *head_rows;             /* [LOGIT_ROWS]                                                     */
+    int *committed;             /* [max_tokens]                                                     */
     struct reuse_state reuse;
     struct reuse_rows plan;
     int *need;                  /* [branches * max_tokens]: plan.need for every branch              */

@@ -35,7 +35,7 @@ struct forward {
     /* the pass that runs, and where it is */
     const struct pass *p;
     const float *x_in;          /* rows that norm_row reads                                        */
-    const int *list; int n_list;                /* the rows of x that a stage works on; NULL: all  */
+    const int *list;            /* the rows of x that a stage works on; NULL: all               */
     int row0, n_rows;           /* the chunk: entries row0 .. row0 + n_rows - 1 of the list        */
     int attend_rows;            /* rows of an item of attention                                    */
     int layer_index;
@@ -386,7 +386,6 @@ static void chunk_rest(struct forward *f)
 static void each_chunk(struct forward *f, void (*stage)(struct forward *f), const int *list, int n)
 {
     f->list = list;
-    f->n_list = n;
     for (f->row0 = 0; f->row0 < n; f->row0 += f->chunk) {
         f->n_rows = n - f->row0 < f->chunk ? n - f->row0 : f->chunk;
         stage(f);
@@ -428,7 +427,7 @@ bool forward_failed(const struct forward *f, struct unmask_err *err)
     return f->failed;
 }
 
-bool forward_read_only(struct forward *f) { return !f->stream || stream_drain(f->stream); }
+bool forward_drain(struct forward *f) { return !f->stream || stream_drain(f->stream); }
 uint64_t forward_bytes_read(const struct forward *f) { return f->stream ? stream_bytes_read(f->stream) : 0; }
 
 /* Rows of x that go through a layer, *n of them; NULL: all. */

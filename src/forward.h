@@ -57,7 +57,8 @@ const struct store_kind *forward_store_kind(const struct unmask_model *m);
 /* False only when on_layer says so, or where weights that are streamed could not be read: then forward_failed() tells why. */
 bool forward_pass(struct forward *f, const struct pass *p);
 bool forward_failed(const struct forward *f, struct unmask_err *err);
-bool forward_read_only(struct forward *f);                      /* what a pass reads, for measurements; true and nothing where nothing is streamed */
+/* Read what a pass reads, and nothing else, for measurements; true where nothing is streamed.  False: forward_failed(). */
+bool forward_drain(struct forward *f);
 uint64_t forward_bytes_read(const struct forward *f);           /* of streamed weights, so far */
 
 /* logits[i][0..n_vocab), rows ld floats apart (ld a multiple of 16, at least n_vocab), of row rows[i] of x; n_rows <= LOGIT_ROWS, 0 too. */

@@ -213,7 +213,8 @@ bool gguf_put_packed(struct gguf_writer *w, const char *name, const struct pack_
 {
     bool fits;
     const uint64_t bytes = (shape[1] + TILE_N - 1) / TILE_N * p->tile_bytes((int)shape[0]);
-    return list_tensor(w, name, pack_gguf_type(p), 2, shape, bytes, &fits, err);
+    return list_tensor(w, name, pack_gguf_type(p), 2, shape, bytes, &fits, err)
+        || (!fits && fail(err, E_INTERNAL, .field = name, .found = "more packed tensors than 64 bits address"));
 }
 
 /* ---- the file ------------------------------------------------------------------------------------ */

@@ -56,13 +56,6 @@ const struct reuse_knob reuse_knobs[] = {
     { .name = NULL },
 };
 
-const struct reuse_profile *reuse_profile_by_name(const char *name)
-{
-    for (const struct reuse_profile *p = reuse_profiles; p->name; p++)
-        if (!strcmp(p->name, name)) return p;
-    return NULL;
-}
-
 /* ---- profiles as text ---- */
 
 static const char *profile_name(int i) { return reuse_profiles[i].name; }
@@ -231,6 +224,13 @@ static void mark_fill(struct reuse_state *r)
     for (int i = 0; i < n && i < r->p->fill; i++) r->mark[r->rank[i].position] = ROW;
 }
 
+/* Which of the rows of a step go on first: those that may be committed, the surest of them, before all others. */
+static float thin_key(const struct reuse_state *r, const bool *is_mask, int i)
+{
+    const float confidence = is_mask[i] ? r->confidence[i] : 0;
+    return r->mark[i] & NEED ? 1 + confidence : confidence;
+}
+
 /* Of the rows marked, all but the changed ones, the leftmost mask and the surest of the rest end at `depth`.  As many stay
  * as are to be committed, and two more than were last: so many can be again. */
 static void mark_thin(struct reuse_state *r, const bool *is_mask, struct reuse_block b)
@@ -239,7 +239,7 @@ static void mark_thin(struct reuse_state *r, const bool *is_mask, struct reuse_b
     while (leftmost < r->n && !(r->mark[leftmost] && is_mask[leftmost])) leftmost++;
     for (int i = 0; i < r->n; i++) {
         committed += r->age[i] == 0;
-        if (r->mark[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ is_mask[i] ? r->confidence[i] : 0, i };
+        if (r->mark[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ thin_key(r, is_mask, i), i };
     }
     const int share = (n * r->p->thin + 99) / 100, most = committed + 1 > b.quota ? committed + 1 : b.quota, keep = share > most ? share : most;
     qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);

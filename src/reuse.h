@@ -46,7 +46,6 @@ struct reuse_profile {
     bool all_logits;                    /* logits of every row, needed or not: the yardstick                      */
 };
 extern const struct reuse_profile reuse_profiles[];     /* a NULL name ends it */
-const struct reuse_profile *reuse_profile_by_name(const char *name);           /* NULL: unknown */
 
 /* The settings of profiles by name. */
 struct reuse_knob { const char *name; size_t offset; int max; const char *what; };

@@ -415,7 +415,9 @@ static void run_trajectory(struct fixture *f, const struct trajectory *t)
                              .on_step = compare_state, .user = &w };
         memcpy(canvas, t->state[0][row], sizeof canvas);
         for (int b = 0; b < d.n_blocks; b++) block_end[b] = d.block_start + (b + 1) * t->o.block_length;
-        d.reuse = reuse_profile_by_name(t->reuse);
+        struct reuse_profile profile;
+        OK(reuse_profile_read(t->reuse, &profile, &err), err);
+        d.reuse = &profile;
         OK(session_room(f->s, &(struct session_need){ t->length, t->o.cfg_scale > 0 ? 2 : 1, NULL, reuse_layers(d.reuse, f->m->h.n_layer), { false, false }, false }, &err), err);
         d.f = f->s->f;
         d.store[0] = f->s->store[0];
