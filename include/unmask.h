@@ -19,9 +19,11 @@
  *     unmask_detokenize(m, r.ids, r.n_ids, 0, &text, &len, &err);
  *
  * Every function that can fail returns false and fills err (which may be NULL); see struct
- * unmask_err; a NULL where something is needed is such a failure.  The library prints nothing, installs no signal handler and never exits.  A model is
- * immutable and may be shared between threads; a session belongs to one thread at a time.  The same
- * file, prompt, options and seed give the same tokens on every CPU and for every thread count. */
+ * unmask_err; a NULL where something is needed is such a failure.  What it was to give is NULL then,
+ * and the session or model that it was called with can be used again.  The library prints nothing,
+ * installs no signal handler and never exits.  A model is immutable and may be shared between
+ * threads; a session belongs to one thread at a time.  The same file, prompt, options and seed give
+ * the same tokens on every CPU and for every thread count. */
 #ifndef UNMASK_H
 #define UNMASK_H
 
@@ -121,6 +123,8 @@ struct unmask_message {
  * begins.  Message text never becomes a special token. */
 bool unmask_chat_ids(const struct unmask_model *m, const struct unmask_message *messages, size_t n_messages,
                      int32_t **ids, size_t *n, struct unmask_err *err);
+
+/* For ids and text of the functions above; NULL is fine. */
 void unmask_free(void *p);
 
 /* ---- generation ---------------------------------------------------------------------------- */
@@ -129,14 +133,15 @@ enum unmask_remasking { UNMASK_LOW_CONFIDENCE, UNMASK_RANDOM };
 
 /* Names and meaning follow ML-GSAI/LLaDA generate.py and Fast-dLLM.  unmask_options_default() fills it. */
 struct unmask_options {
-    int gen_length;             /* answer positions; 0 = 128, cut to what the context leaves     */
-    int block_length;           /* positions of a block, filled left to right; 0 = 32            */
-    int steps;                  /* denoising steps, split over the blocks by quota; 0 = by threshold */
+    int gen_length;             /* answer positions, cut to what the context leaves; 0 = the model's default */
+    int block_length;           /* positions of a block, filled left to right; 0 = the model's default */
+    int steps;                  /* denoising steps of the fixed schedule, split over the blocks by quota; 0 = as many as
+                                   answer positions.  Plays no role where threshold or factor is set */
     enum unmask_remasking remasking;
     float temperature;          /* 0 = greedy; Gumbel noise otherwise; 0..2                      */
-    float cfg_scale;            /* classifier-free guidance; 0 = off                             */
+    float cfg_scale;            /* classifier-free guidance; 0 = off; 0..100                     */
     float threshold;            /* commit every position at least this sure; 0 = off; 0..1       */
-    float factor;               /* Fast-dLLM factor rule; 0 = off                                */
+    float factor;               /* Fast-dLLM factor rule; 0 = off; 0..1e6; not beside threshold  */
     bool logits_eos_inf, confidence_eos_eot_inf;
     bool early_stop;            /* end at the first end token with nothing masked before it      */
     uint64_t seed;

@@ -228,11 +228,22 @@ static void pack_4(void *dst, const void *const rows[TILE_N], int k) { pack_plai
 static void unpack_2(void *dst, const void *tile, int c, int k) { unpack_plain(dst, tile, (size_t)c, k, 2); }
 static void unpack_4(void *dst, const void *tile, int c, int k) { unpack_plain(dst, tile, (size_t)c, k, 4); }
 
-static bool no_scales(const void *tile, int k)
+static bool f16_tile_finite(const void *tile, int k) { return f16_finite(tile, k * TILE_N); }
+
+static bool bf16_tile_finite(const void *tile, int k)
 {
-    (void)tile;
-    (void)k;
-    return true;
+    const uint8_t *p = tile;
+    bool finite = true;
+    for (size_t i = 0; i < (size_t)k * TILE_N; i++) finite &= ((p[2 * i] | p[2 * i + 1] << 8) & 0x7F80) < 0x7F80;
+    return finite;
+}
+
+static bool f32_tile_finite(const void *tile, int k)
+{
+    const uint8_t *p = tile;
+    bool finite = true;
+    for (size_t i = 0; i < (size_t)k * TILE_N; i++) finite &= ((p[4 * i + 2] | p[4 * i + 3] << 8) & 0x7F80) < 0x7F80;
+    return finite;
 }
 
 /* ---- the table */
@@ -246,9 +257,9 @@ const struct pack_format pack_formats[] = {
     { &format_q4_k, "gemm_q4k",  gemm_q4k, NULL,      q4k_tile_bytes, q4k_pack, q4k_unpack, q4k_finite },
     { &format_q6_k, "gemm_q6k",  gemm_q6k, NULL,      q6k_tile_bytes, q6k_pack, q6k_unpack, q6k_finite },
     { &format_q8_0, "gemm_q8",   gemm_q8,  NULL,      q8_tile_bytes,  q8_pack,  q8_unpack,  q8_finite },
-    { &format_f32,  "gemm_f32",  NULL,     gemm_f32,  tile_bytes_4,   pack_4,   unpack_4,   no_scales },
-    { &format_f16,  "gemm_f16",  NULL,     gemm_f16,  tile_bytes_2,   pack_2,   unpack_2,   no_scales },
-    { &format_bf16, "gemm_bf16", NULL,     gemm_bf16, tile_bytes_2,   pack_2,   unpack_2,   no_scales },
+    { &format_f32,  "gemm_f32",  NULL,     gemm_f32,  tile_bytes_4,   pack_4,   unpack_4,   f32_tile_finite },
+    { &format_f16,  "gemm_f16",  NULL,     gemm_f16,  tile_bytes_2,   pack_2,   unpack_2,   f16_tile_finite },
+    { &format_bf16, "gemm_bf16", NULL,     gemm_bf16, tile_bytes_2,   pack_2,   unpack_2,   bf16_tile_finite },
     { NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 };
 

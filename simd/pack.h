@@ -38,8 +38,8 @@ struct pack_format {
     void (*pack_tile)(void *dst, const void *const rows[TILE_N], int k);
     /* Channel c of a tile in the file's layout again, for embedding look-ups and for copies that lose nothing. */
     void (*unpack_row)(void *dst, const void *tile, int c, int k);
-    /* No scale of the tile is infinite or NaN (true for formats without scales). */
-    bool (*scales_finite)(const void *tile, int k);
+    /* Nothing in the tile is infinite or NaN: no scale, or no number of a format without scales. */
+    bool (*finite)(const void *tile, int k);
 };
 
 extern const struct pack_format pack_formats[]; /* one row per format that kernels know; a NULL format ends it */

@@ -2,6 +2,7 @@
  * twice. */
 #include "model.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -209,14 +210,19 @@ static bool make_tiles(struct loader *l, const struct part *p, int row0, int n_r
     return true;
 }
 
-static bool scales_good(const struct loader *l, const struct part *p, int row0, const uint8_t *tiles, int n_tiles, struct unmask_err *err)
+static bool not_finite(const struct loader *l, const struct part *p, const char *where, struct unmask_err *err)
 {
-    for (int i = 0; i < n_tiles; i++)
-        if (!p->pack->scales_finite(tiles + (size_t)i * p->pack->tile_bytes(p->k), p->k)) {
-            const int r = row0 + i * TILE_N;
-            return fail(err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = FMT("a scale in rows %d to %d", r, r + TILE_N - 1),
-                        .need = "finite numbers", .hint = "the file is damaged; fetch it again");
-        }
+    return fail(err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = where, .need = "finite numbers",
+                .hint = "the file is damaged; fetch it again");
+}
+
+static bool tiles_good(const struct loader *l, const struct part *p, int row0, const uint8_t *tiles, int n_tiles, struct unmask_err *err)
+{
+    for (int i = 0; i < n_tiles; i++) {
+        const int r = row0 + i * TILE_N;
+        if (!p->pack->finite(tiles + (size_t)i * p->pack->tile_bytes(p->k), p->k))
+            return not_finite(l, p, FMT("a %s in rows %d to %d", p->pack->gemm_int8 ? "scale" : "weight", r, r + TILE_N - 1), err);
+    }
     return true;
 }
 
@@ -233,7 +239,7 @@ static void load_tiles(void *arg, int item, int worker)
     const size_t tile_bytes = p->pack->tile_bytes(p->k);
     uint8_t *tiles = l->m->memory + p->at + (size_t)(row0 / TILE_N) * tile_bytes;
     bool ok = make_tiles(l, p, row0, n_rows, rows, tiles, &err);
-    ok = ok && scales_good(l, p, row0, tiles, tiles_of(n_rows), &err);
+    ok = ok && tiles_good(l, p, row0, tiles, tiles_of(n_rows), &err);
     if (!ok && !atomic_exchange(&l->failed, true)) l->err = err;
 }
 
@@ -242,10 +248,11 @@ static bool load_vector(struct loader *l, const struct part *p, struct unmask_er
     const struct quant_format *f = p->t->format;
     float *dst = (float *)(void *)(l->m->memory + p->at);
     uint8_t *raw = mem_resize(NULL, (size_t)p->t->bytes, 1, err);
-    const bool ok = raw && checkpoint_read(p->t, 0, raw, (size_t)p->t->bytes, err);
+    bool ok = raw && checkpoint_read(p->t, 0, raw, (size_t)p->t->bytes, err);
     for (int i = 0; ok && i < p->n; i++) {
         const int from = p->rotated ? arch_rotated_row(i, l->m->h.head_dim) : i;
         f->dequantize_row(&dst[i], raw + (size_t)from * (size_t)f->block_bytes, 1);
+        ok = isfinite(dst[i]) || not_finite(l, p, FMT("%f at %d", (double)dst[i], from), err);
     }
     mem_free(raw);
     return ok;
@@ -263,7 +270,7 @@ static bool copy_part(const struct loader *l, struct stream *s, int number, cons
         if (!from) return !stream_failed(s, err);
         memcpy(to, from, (size_t)now * tile_bytes);
         stream_give(s, number, tile, 1, 1);
-        if (!scales_good(l, p, tile * TILE_N, to, now, err)) return false;
+        if (!tiles_good(l, p, tile * TILE_N, to, now, err)) return false;
     }
     return true;
 }

@@ -129,8 +129,9 @@ bool parse_size(const char *text, uint64_t *v)
     const bool decimal = unit && !strcmp(text + 1, "B");
     if (*text && (!unit || (text[1] && !decimal && strcmp(text + 1, "iB")))) return false;
     for (const char *u = units; unit && u <= unit; u++) x *= decimal ? 1000 : 1024;
+    if (x <= 100 || x >= 1e18) return false;
     *v = (uint64_t)x;
-    return x > 100 && x < 1e18;
+    return true;
 }
 
 bool parse_ids(const char *text, const char *flag, int32_t **ids, size_t *n, struct unmask_err *err)
@@ -529,6 +530,8 @@ void options_notes(const struct settings *s, FILE *out)
 {
     for (int i = 0; i < OPT_COUNT; i++)
         if (s->times[i] > 1 && options[i].type != LIST) fprintf(out, "unmask: note: %s was given %d times; the last one counts\n", options[i].flag, s->times[i]);
+    if (s->origin[OPT_STEPS] == FROM_FLAG && (s->threshold > 0 || s->factor > 0))
+        fprintf(out, "unmask: note: --steps plays no role beside %s\n", s->threshold > 0 ? "--threshold" : "--factor");
 }
 
 void options_help(FILE *out, unsigned command_bit)

@@ -19,7 +19,7 @@ static size_t row_at(const struct store_shape *s, size_t head, size_t position) 
 static void pack_group(uint8_t *to, const float *x, size_t n)
 {
     float most = 0;
-    for (size_t i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    for (size_t i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;         /* what is no number becomes 0 */
     const uint16_t half = f32_to_f16(most / MOST);
     const float scale = f16_to_f32(half), inverse = scale > 0 ? 1 / scale : 0, round = 12582912.0f;        /* 1.5 * 2^23: to even */
     to[0] = (uint8_t)(half & 255);
@@ -28,7 +28,7 @@ static void pack_group(uint8_t *to, const float *x, size_t n)
         int q[2] = { ZERO, ZERO };
         for (size_t j = 0; j < 2 && i + j < n; j++) {
             const float v = (x[i + j] * inverse + round) - round;
-            q[j] = ZERO + (int)(v > MOST ? MOST : v < -MOST ? -MOST : v);
+            q[j] = v != v ? ZERO : ZERO + (int)(v > MOST ? MOST : v < -MOST ? -MOST : v);
         }
         to[2 + i / 2] = (uint8_t)(q[0] | q[1] << 4);
     }

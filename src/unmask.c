@@ -39,6 +39,7 @@ bool unmask_open(struct unmask_model **out, const char *path, const struct unmas
     static const struct unmask_open_options none;
     struct unmask_model *m;
     NEED(out);
+    *out = NULL;
     NEED(path);
     if (!opts) opts = &none;
     if (opts->threads < 0 || opts->context < 0)
@@ -96,6 +97,8 @@ bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t 
     NEED(ids || !n);
     NEED(text);
     NEED(len);
+    *text = NULL;
+    *len = 0;
     if (!need_tokenizer(m, err) || !tokenizer_decode(m->tokenizer, &d, ids, n, flags & UNMASK_SPECIAL, &out, err)
         || !tokenizer_decode_end(&d, &out, err) || (!out.s && !(out.s = mem_zalloc(1, 1, err)))) {
         mem_free(out.s);
@@ -165,7 +168,9 @@ static void release(struct unmask_session *s)
 bool unmask_session_open(struct unmask_session **out, const struct unmask_model *m, int threads, struct unmask_err *err)
 {
     NEED(out);
+    *out = NULL;
     NEED(m);
+    if (threads < 0) return fail(err, E_GEN_VALUE, .field = "threads", .found = FMT("%d", threads), .need = "0 or more");
     struct unmask_session *s = mem_zalloc(1, sizeof *s, err);
     if (!s) return false;
     s->m = m;
@@ -208,18 +213,18 @@ static struct session_need with_held(const struct unmask_session *s, const struc
     return all;
 }
 
-/* Let a session have so many bytes instead of what it had, if the budget has them.  Added before it is looked at, since sessions of
- * other threads ask at the same time. */
+/* Let a session have so many bytes instead of what it had, if the budget has them.  Sessions of other threads ask at the same
+ * time: nobody sees what is asked for in vain. */
 static bool grant(struct unmask_session *s, uint64_t bytes)
 {
     const struct unmask_model *m = s->m;
-    const uint64_t more = bytes - s->bytes, all = atomic_fetch_add(m->in_sessions, more) + more;
-    if (!m->budget || m->taken + all <= m->budget) {
-        s->bytes = bytes;
-        return true;
-    }
-    atomic_fetch_sub(m->in_sessions, more);
-    return false;
+    uint64_t before = atomic_load(m->in_sessions), after;
+    do {
+        after = before - s->bytes + bytes;
+        if (m->budget && m->taken + after > m->budget) return false;
+    } while (!atomic_compare_exchange_weak(m->in_sessions, &before, after));
+    s->bytes = bytes;
+    return true;
 }
 
 /* Sessions together never take more than the model's budget leaves; what a session has from other runs makes room. */
@@ -259,6 +264,10 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
     if (n > s->m->h.n_ctx)
         return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
     if (!need->run) work_close(s);
+    if (s->f && forward_failed(s->f, NULL)) {       /* what could not be read may be there again */
+        forward_close(s->f);
+        s->f = NULL;
+    }
     if (!within_budget(s, need, err)) return false;
     for (int b = 0; b < need->n_branches; b++)
         if (!store_room(s, b, need, err)) return false;

@@ -17,7 +17,7 @@ struct change {
     uint32_t u; float f;
     const char *s;
     const char *tensor;
-    enum { DROP = 1, TRANSPOSE, QUANTIZE, ADD, BAD_SCALE } tensor_how;
+    enum { DROP = 1, TRANSPOSE, QUANTIZE, ADD, BAD_SCALE, NAN_F32, NAN_F16, NAN_BF16 } tensor_how;
 };
 
 static bool number(struct gguf_writer *w, const struct change *c, const char *key, bool real, uint32_t u, float f, struct unmask_err *err)
@@ -73,6 +73,8 @@ static const char *build(const struct change *c)
                 t[n].shape[0] = t[n].shape[1];
                 t[n].shape[1] = was;
             } else if (c->tensor_how == QUANTIZE) t[n].f = &format_q8_0;
+            else if (c->tensor_how >= NAN_F32)
+                t[n].f = c->tensor_how == NAN_F32 ? &format_f32 : c->tensor_how == NAN_F16 ? &format_f16 : &format_bf16;
         }
     if (c->tensor_how == ADD) {
         snprintf(t[n].name, sizeof t[n].name, "%s", c->tensor);
@@ -90,6 +92,7 @@ static const char *build(const struct change *c)
         static uint8_t bytes[(FF > V ? FF : V) * 4];
         for (int r = 0; r < (int)t[i].shape[1]; r++) {
             for (int k = 0; k < (int)t[i].shape[0]; k++) row[k] = 0.1f * (float)((k * 7 + r * 3 + i) % 11) - 0.5f;
+            if (c->tensor_how >= NAN_F32 && !strcmp(c->tensor, t[i].name) && r == (t[i].n_dims == 1 ? 0 : 5)) row[3] = NAN;
             t[i].f->quantize_row(bytes, row, t[i].shape[0]);
             if (c->tensor_how == BAD_SCALE && !strcmp(c->tensor, t[i].name) && r == 5) bytes[1] = 0x7C;      /* the first scale becomes infinite */
             OK(outfile_write(&o, bytes, (size_t)t[i].shape[0] / (size_t)t[i].f->block * (size_t)t[i].f->block_bytes, &err), err);
@@ -201,7 +204,9 @@ static void tensors_are_checked(void **state)
         { { .tensor = "blk.1.ffn_down.weight", .tensor_how = DROP }, "E-ARCH-004" }, { { .tensor = "blk.0.attn_q.weight", .tensor_how = DROP }, "E-ARCH-004" },
         { { .tensor = "blk.0.ffn_up.weight", .tensor_how = TRANSPOSE }, "E-ARCH-005" }, { { .tensor = "output.weight", .tensor_how = TRANSPOSE }, "E-ARCH-005" },
         { { .tensor = "blk.1.attn_norm.weight", .tensor_how = QUANTIZE }, "E-ARCH-006" }, { { .tensor = "blk.0.attn_output.bias", .tensor_how = ADD }, "E-ARCH-002" },
-        { { .tensor = "blk.1.attn_v.weight", .tensor_how = BAD_SCALE }, "E-ARCH-007" },
+        { { .tensor = "blk.1.attn_v.weight", .tensor_how = BAD_SCALE }, "E-ARCH-007" }, { { .tensor = "blk.1.attn_norm.weight", .tensor_how = NAN_F32 }, "E-ARCH-007" },
+        { { .tensor = "output_norm.weight", .tensor_how = NAN_F16 }, "E-ARCH-007" }, { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_F32 }, "E-ARCH-007" },
+        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_F16 }, "E-ARCH-007" }, { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_BF16 }, "E-ARCH-007" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct unmask_err err;

@@ -319,6 +319,31 @@ static void a_read_that_fails_is_an_error(void **state)
         }
 }
 
+/* A disk that comes back serves the session that it failed. */
+static void a_session_outlives_a_read_that_fails(void **state)
+{
+    (void)state;
+    static const int32_t prompt[] = { 5 };
+    struct unmask_session *s;
+    struct unmask_options o;
+    struct unmask_result r;
+    struct unmask_err err;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+    unmask_options_default(m, &o);
+    o.gen_length = o.block_length = 8;
+    OK(unmask_session_open(&s, m, 1, &err), err);
+    for (int i = 0; i < 3; i++) {
+        if (i == 1) arm(ERROR, 0);
+        const bool ok = unmask_generate(s, prompt, 1, &o, NULL, NULL, &r, &err);
+        arm(NOTHING, 0);
+        if (i == 1) assert_false(ok);
+        else OK(ok, err);
+        unmask_result_free(&r);
+    }
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
 static void odd_reads_change_nothing(void **state)
 {
     (void)state;
@@ -505,6 +530,7 @@ int main(void)
         cmocka_unit_test(streamed_models_write_the_same),
         cmocka_unit_test(each_byte_is_read_once_a_pass),
         cmocka_unit_test(a_read_that_fails_is_an_error),
+        cmocka_unit_test(a_session_outlives_a_read_that_fails),
         cmocka_unit_test(odd_reads_change_nothing),
         cmocka_unit_test(a_file_that_changes_is_noticed),
         cmocka_unit_test(a_generation_stops),

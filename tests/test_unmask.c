@@ -443,6 +443,9 @@ static void pointers_are_checked(void **state)
     NO_POINTER(unmask_open(&model, NULL, NULL, &err), "path");
     NO_POINTER(unmask_open(NULL, "x", NULL, &err), "out");
     NO_POINTER(unmask_session_open(&session, NULL, 1, &err), "m");
+    assert_true(!model && !session);
+    assert_false(unmask_session_open(&session, m, -1, &err));
+    expect_err(&err, "E-GEN-001", "threads", "-1", NULL);
     NO_POINTER(unmask_tokenize(m, NULL, 1, 0, &ids, &n, &err), "text");
     NO_POINTER(unmask_tokenize(NULL, "x", 1, 0, &ids, &n, &err), "m");
     NO_POINTER(unmask_detokenize(m, NULL, 1, 0, &text, &n, &err), "ids");
