@@ -74,6 +74,9 @@ const char *unmask_err_message(const struct unmask_err *err, char *buf, size_t s
 
 struct unmask_model;
 
+/* Told a few times how far loading is, bytes of the weights that stay in memory.  False cancels (UNMASK_ECANCELLED). */
+typedef bool unmask_load_fn(void *user, uint64_t done, uint64_t total);
+
 /* Zero means default in every member. */
 struct unmask_open_options {
     const char *isa;            /* "auto" or the name of an instruction set this CPU has        */
@@ -85,6 +88,7 @@ struct unmask_open_options {
     bool guidance, logits;      /* ... with classifier-free guidance; with whole rows of logits (a temperature,
                                    unmask_forward(), likelihoods)                               */
     const char *reuse, *store;  /* ... and under these (struct unmask_options)                  */
+    unmask_load_fn *on_load; void *user;        /* NULL: nobody is told                          */
 };
 
 struct unmask_model_info {

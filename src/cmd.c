@@ -52,11 +52,29 @@ struct unmask_open_options cmd_open_options(const struct settings *s, bool witho
         .memory_budget = s->memory > 100 ? s->memory : mem_available() / 100 * s->memory, .guidance = s->cfg_scale > 0, .logits = rows, .reuse = s->reuse, .store = s->store };
 }
 
-bool cmd_open_model(const struct settings *s, bool without_tokenizer, struct unmask_model **m, struct unmask_session **session, struct unmask_err *err)
+static bool on_load(void *user, uint64_t done, uint64_t total)
+{
+    progress_show(user, (double)done / 1e6, (double)total / 1e6, "MB", "loading");
+    return term_signal() == 0;
+}
+
+bool cmd_load(const struct settings *s, const struct term *t, const char *path, struct unmask_open_options *o, struct unmask_model **m, struct unmask_err *err)
+{
+    struct progress progress;
+    progress_start(&progress, s, t);
+    o->on_load = on_load;
+    o->user = &progress;
+    const bool ok = unmask_open(m, path, o, err);
+    progress_end(&progress);
+    return ok;
+}
+
+bool cmd_open_model(const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_model **m,
+                    struct unmask_session **session, struct unmask_err *err)
 {
     char path[1024];
-    const struct unmask_open_options o = cmd_open_options(s, without_tokenizer);
-    if (!cmd_model_path(s, path, err) || !unmask_open(m, path, &o, err)) return false;
+    struct unmask_open_options o = cmd_open_options(s, without_tokenizer);
+    if (!cmd_model_path(s, path, err) || !cmd_load(s, t, path, &o, m, err)) return false;
     if (unmask_session_open(session, *m, o.threads, err)) return true;
     unmask_close(*m);
     *m = NULL;

@@ -35,7 +35,7 @@ struct level { double rows, equal, kl; };
 struct side { struct unmask_model *m; struct unmask_session *session; char name[1024]; uint64_t weight_bytes; int n_vocab; int32_t mask_id; double seconds; };
 
 struct compare {
-    const struct settings *s;
+    const struct settings *s; const struct term *t;
     struct eval_set set;
     struct item *items; size_t n_items;         /* questions, then texts */
     struct side side[2];
@@ -193,7 +193,7 @@ static bool run_side(struct compare *c, struct unmask_err *err)
     struct settings s = *c->s;
     struct side *side = &c->side[c->now];
     c->clock.what = s.model = side->name;
-    bool ok = cmd_open_model(&s, false, &side->m, &side->session, err);
+    bool ok = cmd_open_model(&s, c->t, false, &side->m, &side->session, err);
     const double start = term_now();
     if (ok && !c->row) ok = (c->row = mem_zalloc((size_t)side->n_vocab, sizeof *c->row, err)) != NULL;
     if (ok && c->now == 1) ok = (fflush(c->kept) == 0 && fseek(c->kept, 0, SEEK_SET) == 0) || keep_failed(err);
@@ -348,7 +348,7 @@ static bool list_items(struct compare *c, struct unmask_err *err)
 
 bool cmd_compare(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    struct compare c = { .s = s };
+    struct compare c = { .s = s, .t = t };
     json_t *report = json_object();
     bool ok = (report || fail(err, E_MEMORY, .hint = NULL)) && eval_set_read(&c.set, s->data, s->limit, err) && describe_sides(&c, err)
         && list_items(&c, err) && open_kept(&c, err);

@@ -231,7 +231,7 @@ static bool run_reuse(const struct settings *s, const struct term *t, struct unm
 {
     struct unmask_model *m = NULL;
     struct unmask_session *session = NULL;
-    const bool ok = check_against(s->against, err) && cmd_open_model(s, false, &m, &session, err) && eval_reuse(s, t, session, err);
+    const bool ok = check_against(s->against, err) && cmd_open_model(s, t, false, &m, &session, err) && eval_reuse(s, t, session, err);
     unmask_session_close(session);
     unmask_close(m);
     return ok;
@@ -240,7 +240,7 @@ static bool run_reuse(const struct settings *s, const struct term *t, struct unm
 static bool run_lines(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct eval e = { .s = s, .path = s->likelihood ? s->likelihood : s->exact_match };
-    const bool ok = read_lines(&e, err) && cmd_open_model(s, s->likelihood && e.without_tokenizer, &e.m, &e.session, err) && measure(&e, t, err);
+    const bool ok = read_lines(&e, err) && cmd_open_model(s, t, s->likelihood && e.without_tokenizer, &e.m, &e.session, err) && measure(&e, t, err);
     unmask_session_close(e.session);
     unmask_close(e.m);
     for (size_t i = 0; i < e.n_lines; i++) json_decref(e.lines[i].o);

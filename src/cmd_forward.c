@@ -104,7 +104,7 @@ static bool on_logits(void *user, int position, const float *row)
     if (!list) printf("%6d  id %-7d", position, p->ids[position]);
     for (int i = 0; i < k; i++) {
         if (!list) printf("  %d (%.5f)", best[i], (double)row[best[i]]);
-        else json_array_append_new(list, json_pack("{s:i,s:o}", "id", best[i], "logit", isfinite(row[best[i]]) ? json_real((double)row[best[i]]) : json_null()));
+        else json_array_append_new(list, json_pack("{s:i,s:o}", "id", best[i], "logit", json_real((double)row[best[i]])));
     }
     if (!list) putchar('\n');
     else json_array_append_new(p->positions, json_pack("{s:i,s:o}", "id", p->ids[position], "best", list));
@@ -147,7 +147,6 @@ static void print_json(const struct pass *p)
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    (void)t;
     int32_t *ids = NULL;
     struct unmask_model *m = NULL;
     struct unmask_session *session = NULL;
@@ -158,7 +157,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         return fail(err, E_CLI_CONFLICT, .field = "--logits, --hidden", .found = "the same file twice", .need = "two files");
     bool ok = parse_ids(s->ids, "--ids", &ids, &p.n_ids, err);
     if (ok && !p.n_ids) ok = fail(err, E_CLI_VALUE, .field = "--ids", .found = "no id", .need = "token ids separated by commas, like 3,17,42");
-    if (ok && (ok = open_files(&p, err) && cmd_open_model(s, true, &m, &session, err))) {
+    if (ok && (ok = open_files(&p, err) && cmd_open_model(s, t, true, &m, &session, err))) {
         const double start = term_now();
         p.ids = ids;
         unmask_model_get_info(m, &p.info);

@@ -16,7 +16,7 @@ bool generator_open(struct generator *g, const struct settings *s, const struct 
 {
     *g = (struct generator){ .s = s, .t = t };
     if (s->trace && !trace_open(&g->trace, s->trace, s->force, err)) return false;
-    if (!cmd_open_model(s, without_tokenizer, &g->m, &g->session, err)) return false;
+    if (!cmd_open_model(s, t, without_tokenizer, &g->m, &g->session, err)) return false;
     unmask_model_get_info(g->m, &g->info);
     settings_generation(s, g->m, &g->o);
     g->o.stop = term_signal_flag();
@@ -237,13 +237,10 @@ void answer_summary(const struct generator *g, const struct answer *a)
 void answer_print(const struct generator *g, const struct answer *a)
 {
     if (g->s->json) {
-        putchar('{');
-        if (a->text) {
-            fputs("\"text\":", stdout);
-            json_print_text(a->text, a->n_text);
-            putchar(',');
-        }
-        fputs("\"ids\":", stdout);
+        fputs("{\"text\":", stdout);
+        if (a->text) json_print_text(a->text, a->n_text);
+        else fputs("null", stdout);             /* ids went in, and no tokenizer was asked for */
+        fputs(",\"ids\":", stdout);
         print_json_ids(a->r.ids, (size_t)a->r.n_ids);
         printf(",\"finish_reason\":\"%s\",", a->finish);
         print_json_figures(g, a, (size_t)a->r.n_prompt);

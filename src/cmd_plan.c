@@ -139,7 +139,7 @@ static void print_text(const struct planning *p)
            p->steps[BLOCK].seconds, p->steps[LEAN].rows, p->steps[LEAN].seconds);
     printf("Answer   %d positions in %d steps%s under --reuse %s: about %.1f s\n", p->gen_length, p->n_steps, p->s->steps ? "" : " (three commits a step)",
            p->s->reuse ? p->s->reuse : "exact", p->answer_seconds);
-    if (m->streamed) printf("Smallest a budget of %s works\n", SIZE(m->least));
+    if (m->streamed) printf("Smallest a budget of %s works\n", MIB_UP(m->least));
     if (p->fill > 0 && p->need.layers.n) printf("Advice   --fill %d: so many more rows are computed while a step waits for the disk\n", p->fill);
     else if (m->streamed && !p->need.layers.n) printf("Advice   --reuse balanced computes fewer rows in a step\n");
 }

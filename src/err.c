@@ -83,6 +83,24 @@ static void put(char *dst, size_t size, const char *s)
     dst[used] = 0;
 }
 
+const char *err_word(struct err_text *t, const char *path)
+{
+    enum { MOST = 160 };
+    static const char safe[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=.,:@%/";
+    const size_t n = strlen(path);
+    size_t used = 0;
+    for (size_t i = 0, len; i < n; i += len) {
+        len = plain_char(path + i, n - i);
+        if (!len || n > MOST) return "MODEL";
+    }
+    if (n && strspn(path, safe) == n) return memcpy(t->s, path, n + 1);
+    t->s[used++] = '\'';
+    for (size_t i = 0; i < n && used + 6 < sizeof t->s; i++)            /* a quote is left, written and opened again */
+        used += (size_t)snprintf(t->s + used, sizeof t->s - used, path[i] == '\'' ? "'\\''" : "%c", path[i]);
+    memcpy(t->s + used, "'", 2);
+    return t->s;
+}
+
 bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info)
 {
     if (!err) return false;

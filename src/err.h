@@ -41,4 +41,8 @@ void err_printable(char *dst, size_t size, const char *text, size_t n);
 #define QUOTE(p, n) err_quote(&(struct err_text){ { 0 } }, (p), (n))
 const char *err_quote(struct err_text *t, const char *p, size_t n);
 
+/* A path as a word of a command to type: in quotes where it needs them, MODEL where it is too long or strange for a message. */
+const char *err_word(struct err_text *t, const char *path);
+#define WORD(path) err_word(&(struct err_text){ { 0 } }, (path))
+
 #endif

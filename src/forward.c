@@ -7,6 +7,7 @@
 #include "forward.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "head.h"
@@ -31,6 +32,7 @@ struct forward {
     int *active;                /* [max_branches * max_tokens]: rows of x in a layer, where spans differ */
     int32_t *kept_ids; uint8_t *kept;           /* [KEPT_ROWS] of an embedding in the file: id + 1, row */
     bool failed; struct unmask_err err;         /* of reading                                      */
+    _Atomic int32_t bad_id;     /* a token whose embedding is not finite, and one more; 0: none    */
 
     /* the pass that runs, and where it is */
     const struct pass *p;
@@ -318,9 +320,26 @@ static void swiglu_row(struct forward *f, int r, int worker)
     if (any_int8((const struct weight *[]){ &f->layer->down }, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
 }
 
+/* A number times 0 is 0, unless it is not finite. */
+static bool row_finite(const float *x, int n)
+{
+    enum { WIDE = 16 };
+    float sums[WIDE] = { 0 };
+    int i = 0;
+    for (; i + WIDE <= n; i += WIDE)
+        for (int j = 0; j < WIDE; j++) sums[j] += x[i + j] * 0;
+    for (; i < n; i++) sums[0] += x[i] * 0;
+    for (int j = 1; j < WIDE; j++) sums[0] += sums[j];
+    return sums[0] == 0;
+}
+
+static int32_t id_of(const struct forward *f, int r) { return f->p->ids[branch_of(f, r)][position_of(f, r)]; }
+
 static void embed_row(struct forward *f, int r, int worker)
 {
-    model_embed(f->m, f->p->ids[branch_of(f, r)][position_of(f, r)], x_row(f, r), f->embed_scratch + (size_t)worker * f->embed_scratch_each);
+    const int32_t id = id_of(f, r);
+    model_embed(f->m, id, x_row(f, r), f->embed_scratch + (size_t)worker * f->embed_scratch_each);
+    if (!row_finite(x_row(f, r), f->m->h.n_embd)) atomic_store(&f->bad_id, id + 1);
 }
 
 /* ---- the pass ---- */
@@ -395,7 +414,7 @@ static void each_chunk(struct forward *f, void (*stage)(struct forward *f), cons
 /* A row of an embedding that is left in the file; those used last are kept. */
 static bool embed_from_file(struct forward *f, int r)
 {
-    const int32_t id = f->p->ids[branch_of(f, r)][position_of(f, r)];
+    const int32_t id = id_of(f, r);
     const size_t bytes = model_embed_scratch(f->m), place = (size_t)id % KEPT_ROWS;
     uint8_t *row = f->kept + place * f->embed_scratch_each;
     if (f->kept_ids[place] != id + 1) {
@@ -404,13 +423,19 @@ static bool embed_from_file(struct forward *f, int r)
         f->kept_ids[place] = id + 1;
     }
     f->m->embed_format->dequantize_row(x_row(f, r), row, (size_t)f->m->h.n_embd);
+    if (!row_finite(x_row(f, r), f->m->h.n_embd)) f->bad_id = id + 1;
     return true;
 }
 
+/* Rows are looked at where they are used: to look at all of them would take as long as to load them. */
 static void embed_chunk(struct forward *f)
 {
     if (!f->m->embed_file) each_row(f, STAGE_EMBED, embed_row, f->n_rows);
     else for (int r = 0; r < f->n_rows && !f->failed; r++) f->failed = !embed_from_file(f, r);
+    if (f->failed || !f->bad_id) return;
+    f->failed = true;
+    fail(&f->err, E_TENSOR_VALUE, .file = f->m->name, .field = FMT("embedding of token %d", f->bad_id - 1), .need = "finite numbers",
+         .hint = "the file is damaged; fetch it again");
 }
 
 /* Nothing that a pass computed counts where it read from a file that failed, or changed meanwhile. */

@@ -33,6 +33,8 @@ struct loader {
     const struct part *now;                     /* the part that load_tiles works on */
     int tiles_at_once;
     uint8_t *scratch; size_t scratch_each;      /* per worker */
+    unmask_load_fn *on_load; void *user;        /* NULL: nobody is told */
+    uint64_t loaded;                            /* bytes of memory_bytes */
     atomic_bool failed;
     struct unmask_err err;                      /* of the first worker that failed */
 };
@@ -258,8 +260,14 @@ static bool load_vector(struct loader *l, const struct part *p, struct unmask_er
     return ok;
 }
 
+static bool tell(struct loader *l, uint64_t bytes, struct unmask_err *err)
+{
+    l->loaded += bytes;
+    return !l->on_load || l->on_load(l->user, l->loaded, l->memory_bytes) || fail(err, E_CANCELLED, .hint = NULL);
+}
+
 /* One matrix out of a stream of them. */
-static bool copy_part(const struct loader *l, struct stream *s, int number, const struct part *p, struct unmask_err *err)
+static bool copy_part(struct loader *l, struct stream *s, int number, const struct part *p, struct unmask_err *err)
 {
     const int n = tiles_of(p->n), unit = stream_unit(s, number);
     const size_t tile_bytes = p->pack->tile_bytes(p->k);
@@ -270,7 +278,7 @@ static bool copy_part(const struct loader *l, struct stream *s, int number, cons
         if (!from) return !stream_failed(s, err);
         memcpy(to, from, (size_t)now * tile_bytes);
         stream_give(s, number, tile, 1, 1);
-        if (!tiles_good(l, p, tile * TILE_N, to, now, err)) return false;
+        if (!tiles_good(l, p, tile * TILE_N, to, now, err) || !tell(l, (uint64_t)now * tile_bytes, err)) return false;
     }
     return true;
 }
@@ -317,6 +325,7 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
         if (!p->t || p->away || (copied && p->pack && p->t->packed)) continue;
         if (!p->pack) {
             if (!(p->matrix ? checkpoint_read_rows(p->t, 0, (uint64_t)p->n, l->m->memory + p->at, err) : load_vector(l, p, err))) return false;
+            if (!tell(l, p->bytes, err)) return false;
             continue;
         }
         if (!l->scratch && !(l->scratch = mem_aligned((size_t)pool_threads(pool) * l->scratch_each, err))) return false;
@@ -327,6 +336,7 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
             if (err) *err = l->err;
             return false;
         }
+        if (!tell(l, p->bytes, err)) return false;
     }
     return true;
 }
@@ -404,7 +414,7 @@ static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *
     if (bytes <= available) return true;
     return fail(err, E_MODEL_MEMORY, .file = c->path, .found = FMT("%.1f GiB available", (double)available / 0x1p30),
                 .need = FMT("%.1f GiB for its weights", (double)bytes / 0x1p30),
-                .hint = FMT("Make it smaller: unmask quantize %.120s model-q4_0.gguf q4_0", c->path));
+                .hint = FMT("Make it smaller: unmask quantize %s model-q4_0.gguf q4_0", WORD(c->path)));
 }
 
 static void loader_free(struct loader *l)
@@ -513,8 +523,11 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
     for (size_t i = 0; ok && opts->memory_budget && i < c->reader->n_files; i++) c->reader->files[i].once = true;
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
         && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && find_weights(m, c, -1, err);
-    if (ok) *out = m;
-    else {
+    if (ok) {
+        m->loader->on_load = opts->on_load;
+        m->loader->user = opts->user;
+        *out = m;
+    } else {
         if (!m || !m->loader || !m->loader->c) checkpoint_close(c);             /* else the loader closes it */
         model_close(m);
     }

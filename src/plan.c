@@ -4,6 +4,7 @@
 #include "mem.h"
 
 enum { CONTEXT = 512, LEAST_RING = 64 << 10, MOST_RING = 48 << 20, RING_SHARE = 64 };
+enum { VARIES = 256 << 10 };                    /* what the program itself takes more or less from one run to the next */
 
 uint64_t plan_default_budget(void) { return mem_resident() + mem_available() / 4 * 3; }
 
@@ -44,10 +45,10 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     p.total = p.program + p.resident + p.store + p.work;
     model_divide(m, 0);
     const uint64_t streaming = plan_work_bytes(m, need, (struct away){ true, !m->h.tied_head }), ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
-    p.least_packed = p.program + model_least(m) + p.store + streaming + ring_bytes;
-    p.least = p.packed && p.least_packed < p.total ? p.least_packed : p.total;
+    p.least_packed = p.program + model_least(m) + p.store + streaming + ring_bytes + VARIES;
+    p.least = p.packed && p.least_packed < p.total + VARIES ? p.least_packed : p.total + VARIES;
     p.fits = p.total <= p.budget;
-    if (p.fits || !p.packed || p.least == p.total) {
+    if (p.fits || !p.packed || p.least != p.least_packed) {
         model_divide(m, UINT64_MAX);
         return p;
     }
@@ -63,12 +64,10 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     return p;
 }
 
-#define MIB(n) FMT("%llu MiB", (unsigned long long)(((n) + 0xFFFFF) >> 20))
-
 bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_err *err)
 {
-    return fail(err, E_MODEL_MEMORY, .file = path, .found = FMT("a budget of %s", MIB(p->budget)), .need = MIB(p->least),
+    return fail(err, E_MODEL_MEMORY, .file = path, .found = FMT("a budget of %s", MIB_DOWN(p->budget)), .need = MIB_UP(p->least),
                 .hint = p->packed ? "Give it that much (--memory), or keep room for less (--context, --store)"
-                        : p->rounded ? FMT("Packed it runs in %s: unmask quantize %.120s packed.gguf --layout packed", MIB(p->least_packed), path)
-                        : FMT("Make it smaller: unmask quantize %.120s model-q4_0.gguf q4_0 --layout packed", path));
+                        : p->rounded ? FMT("Packed it runs in %s: unmask quantize %s packed.gguf --layout packed", MIB_UP(p->least_packed), WORD(path))
+                        : FMT("Make it smaller: unmask quantize %s model-q4_0.gguf q4_0 --layout packed", WORD(path)));
 }

@@ -2,6 +2,8 @@
 #ifndef PLAN_H
 #define PLAN_H
 
+#include <math.h>
+
 #include "session.h"
 
 /* What shall run. */
@@ -33,6 +35,10 @@ uint64_t plan_default_budget(void);
 struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_open_options *opts);
 /* The error of a plan that does not fit. */
 bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_err *err);
+
+/* For messages: what is there is rounded down, what is needed up, so that it suffices as --memory reads it. */
+#define MIB_DOWN(n) FMT("%.1f MiB", floor((double)(n) / 0x1p20 * 10) / 10)
+#define MIB_UP(n) FMT("%.1f MiB", ceil((double)(n) / 0x1p20 * 10) / 10)
 
 /* What a session's store and work space take. */
 uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *need);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "mem.h"
@@ -141,8 +142,18 @@ int pool_cores(void)
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
+/* The caller's thread works too: matrix products and attention keep up to 100 KiB on its stack. */
+static bool stack_suffices(struct unmask_err *err)
+{
+    const rlim_t least = 256 << 10;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= least) return true;
+    return fail(err, E_RUN_STACK, .found = FMT("%llu KiB", (unsigned long long)limit.rlim_cur >> 10), .need = "256 KiB", .hint = "ulimit -s 8192 is usual");
+}
+
 bool pool_open(struct pool **out, int n_threads, struct unmask_err *err)
 {
+    if (!stack_suffices(err)) return false;
     struct pool *p = mem_aligned(sizeof *p, err);
     if (!p) return false;
     *p = (struct pool){ .n_workers = 0 };

@@ -481,6 +481,15 @@ bool unmask_infill(struct unmask_session *session, const int32_t *canvas, size_t
 
 struct tap { const struct unmask_taps *t; bool stopped; };
 
+static bool logits_finite(const struct unmask_session *s, const float *row, int position, struct unmask_err *err)
+{
+    for (int i = 0; i < s->m->h.n_vocab; i++)
+        if (!isfinite(row[i]))
+            return fail(err, E_MODEL_OUTPUT, .file = s->m->name, .field = FMT("position %d, token %d", position, i), .found = FMT("%f", (double)row[i]),
+                        .need = "finite logits", .hint = "the weights are damaged; fetch the file again");
+    return true;
+}
+
 static bool tap_layer(void *user, int layer, const float *x)
 {
     struct tap *tap = user;
@@ -501,13 +510,17 @@ static bool forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
     struct tap tap = { taps, false };
     forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { s->store[0] }, .n_keys = (int)n, .key_mask = key_mask, .n_rows = (int)n,
                                        .x = x, .on_layer = taps->hidden ? tap_layer : NULL, .user = &tap });
-    const bool failed = forward_failed(s->f, err);
+    bool failed = forward_failed(s->f, err);
     for (int i = 0; taps->logits && !tap.stopped && !failed && i < (int)n; i += LOGIT_ROWS) {
         int rows[LOGIT_ROWS];
         const int k = (int)n - i < LOGIT_ROWS ? (int)n - i : LOGIT_ROWS;
         for (int r = 0; r < k; r++) rows[r] = i + r;
         forward_logits(s->f, x, rows, k, logits, ld);
-        for (int r = 0; r < k && !tap.stopped; r++) tap.stopped = !taps->logits(taps->user, i + r, logits + (size_t)r * ld);
+        for (int r = 0; r < k && !tap.stopped && !failed; r++) {
+            const float *row = logits + (size_t)r * ld;
+            failed = !logits_finite(s, row, i + r, err);
+            tap.stopped = !failed && !taps->logits(taps->user, i + r, row);
+        }
     }
     mem_free(x);
     return !failed && (!tap.stopped || fail(err, E_CANCELLED, .hint = NULL));

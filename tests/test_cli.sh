@@ -106,7 +106,7 @@ run run --seed 18446744073709551615 -n 8 --json -n 8 x;          expect "the lar
 run run --seed -1 -n 8 --json -n 8 x; first=$(sed 's/.*"seed":\([0-9]*\).*/\1/' "$dir/out")
 run run --seed -1 -n 8 --json -n 8 x; if grep -q "\"seed\":$first," "$dir/out"; then bad "random seeds differ"; else ok; fi
 for v in nan inf -0.1 2.5 true ''; do run run "--temperature=$v" x; refused "--temperature=$v" 2 '--temperature'; done
-for v in nan -0.1 1.1; do run run --threshold $v x; refused "--threshold $v" 2 '--threshold.*from 0 to 1'; done
+for v in nan -0.1 0 1.1; do run run --threshold $v x; refused "--threshold $v" 2 '--threshold.*from 1e-06 to 1'; done
 for v in -1 1e9; do run run --cfg-scale $v x; refused "--cfg-scale $v" 2 '--cfg-scale.*from 0 to 100'; done
 for f in --steps --gen-length --block-length; do for v in 0 -1 2147483648; do run run $f $v x; refused "$f $v" 2 "$f.*from 1 to"; done; done
 for v in 1 3; do run run -n $v "who are you?"; expect "-n $v" 0 '.' -; done
@@ -213,6 +213,11 @@ status=$(cat "$dir/status"); : >"$dir/out";                 expect "a reader tha
 if (ulimit -n 8) 2>/dev/null; then
     (ulimit -n 8; $unmask run -n 8 x) >"$dir/out" 2>"$dir/err";  status=$?; expect "8 descriptors" 0 '.' -
 fi
+case $build$RUNNER in *san*|*qemu*) ;; *)
+    if (ulimit -s 64) 2>/dev/null; then
+        (ulimit -s 64; $unmask run -n 8 x) >"$dir/out" 2>"$dir/err";  status=$?; expect "a stack of 64 KiB" 5 - 'found 64 KiB, need 256 KiB.*E-RUN-005'
+    fi ;;
+esac
 case $build in *san*) ;; *)
     (ulimit -v 60000; $unmask run -t 1 -n 8 x) >"$dir/out" 2>"$dir/err"; status=$?
     if [ $status -eq 0 ] || { [ $status -eq 5 ] && grep -q 'E-MEM-00' "$dir/err"; }; then ok; else bad "60 MB of address space"; fi ;;

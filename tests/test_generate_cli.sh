@@ -59,7 +59,7 @@ check "all positions without early stop" "$(field ids | tr -cd ',' | wc -c) $(fi
 run run "turn on the kitchen light" --gen-length 4 --block-length 4 --json
 check "an answer cut by its length" "$(field finish_reason) $(field completion_tokens)" '"length" 4'
 run run -m $tiny --prompt-ids 3,17,42 --gen-length 16 --block-length 8 --steps 8 --json
-check "ids without a tokenizer" "$status|$(cut -c1-24 "$dir/out")|$(field finish_reason)" '0|{"ids":[253,253,140,179,|"length"'
+check "ids without a tokenizer" "$status|$(cut -c1-36 "$dir/out")|$(field finish_reason)" '0|{"text":null,"ids":[253,253,140,179,|"length"'
 run run -m $tiny --prompt-ids "3 17 42" --gen-length 16 --block-length 8 --steps 8
 said "plain ids" "253 253 140 179 384 179 87 140 140 140 508 338 338 140 338 140"
 run run -m $tiny --prompt-ids 3,17,42 --gen-length 16 --block-length 8 --steps 8 -v

@@ -133,6 +133,12 @@ static void fused_head_is_the_same(void **unused)
         }
 }
 
+static bool take_row(void *user, int position, const float *row)
+{
+    (void)user, (void)position, (void)row;
+    return true;
+}
+
 /* Numbers that are not finite are an error of the model, not an answer, nor a likelihood. */
 static void damaged_weights_are_an_error(void **unused)
 {
@@ -159,6 +165,16 @@ static void damaged_weights_are_an_error(void **unused)
     }
     assert_false(unmask_likelihood(session, ids, 4, ids + 4, 4, 2, 0, 0, &nats, &err));
     expect_err(&err, "E-ARCH-010", "finite", NULL);
+    assert_false(unmask_forward(session, ids, 4, NULL, &(struct unmask_taps){ .logits = take_row }, &err));
+    expect_err(&err, "E-ARCH-010", "finite logits", NULL);
+    memset(model->memory + at, 0, sizeof nan);
+    OK(unmask_forward(session, ids, 4, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
+    const size_t row = (size_t)(model->embed_rows - model->memory) + 6 * model_embed_scratch(model);
+    memcpy(model->memory + row + sizeof nan, &nan, sizeof nan);
+    OK(unmask_forward(session, ids, 1, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
+    assert_false(unmask_forward(session, ids, 2, NULL, &(struct unmask_taps){ .logits = take_row }, &err));
+    expect_err(&err, "E-ARCH-007", "embedding of token 6", NULL);
+    OK(unmask_forward(session, ids, 1, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
     unmask_session_close(session);
     unmask_close(model);
 }

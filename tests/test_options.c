@@ -119,7 +119,7 @@ static void wrong_numbers_are_refused(void **state)
         { "--gen-length", "0|-1|2147483648", "a whole number from 1 to" },
         { "--block-length", "0|-8", "a whole number from 1 to" },
         { "--temperature", "nan|inf|-inf|-0.1|1e30|2.0001|0,5|0.5x|.|e1|1e|true|null|\"0.7\"", "a number from 0 to 2" },
-        { "--threshold", "nan|-0.1|1.1", "a number from 0 to 1" },
+        { "--threshold", "nan|-0.1|0|1.1", "a number from 1e-06 to 1" },
         { "--cfg-scale", "-1|1e9|nan", "a number from 0 to 100" },
         { "--seed", "18446744073709551616|-2|x|1.5|0x1", "or -1 for a random one" },
         { "--remasking", "low|RANDOM|1", "one of low_confidence|random" },

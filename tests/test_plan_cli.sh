@@ -35,6 +35,11 @@ least=$(number smallest_budget_bytes "$dir/plan")
 case $UNMASK in *san*) least=$((least + 4000000)) ;; esac     # a sanitizer's own memory differs from run to run
 plan -m $demo --memory 1M
 if [ "$status" = 5 ] && grep -q "unmask quantize $demo packed.gguf --layout packed" "$dir/err"; then ok; else bad "standard file: $(cat "$dir/err")"; fi
+spaced="$dir/it's mine.gguf"
+ln -s "$(pwd)/$demo" "$spaced"
+$unmask plan --no-config -m "$spaced" --memory 1M >"$dir/out" 2>"$dir/err"
+eval "set -- $(sed 's/.*: unmask \(quantize .*\) \[E-MEM-002.*/\1/; q' "$dir/err" | sed 's/packed.gguf/"$dir\/typed.gguf"/')"
+if $unmask "$@" -q 2>"$dir/err" && [ -s "$dir/typed.gguf" ]; then ok; else bad "the command to type: $*: $(cat "$dir/err")"; fi
 for size in 3 1.5.5M 0% 101% 12X 1TB2 -5M ""; do
     $unmask plan --no-config --memory "$size" >"$dir/out" 2>"$dir/err"
     if [ $? = 2 ] && grep -q 'a size such as 900M' "$dir/err"; then ok; else bad "--memory $size: $(cat "$dir/err")"; fi

@@ -466,6 +466,34 @@ static void pointers_are_checked(void **state)
     assert_non_null(strstr(unmask_err_message(NULL, line, sizeof line), "no error"));
 }
 
+struct loading { uint64_t done, total; int calls, most; };
+
+static bool on_load(void *user, uint64_t done, uint64_t total)
+{
+    struct loading *l = user;
+    assert_true(done >= l->done && done <= total);
+    l->done = done;
+    l->total = total;
+    return ++l->calls < l->most;
+}
+
+/* Whoever opens a model is told how far it is, and may stop it. */
+static void loading_is_told(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *model;
+    struct loading l = { .most = 1000 };
+    OK(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .on_load = on_load, .user = &l }, &err), err);
+    assert_true(l.calls > 20 && l.done == l.total);
+    unmask_close(model);
+    l = (struct loading){ .most = 3 };
+    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .on_load = on_load, .user = &l }, &err));
+    expect_err(&err, "E-RUN-001", NULL);
+    assert_int_equal(l.calls, 3);
+    assert_null(model);
+}
+
 static void missing_files_are_errors(void **state)
 {
     (void)state;
@@ -485,6 +513,7 @@ int main(void)
         cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks), cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_flag_ends_a_pass),
         cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently), cmocka_unit_test(flags_that_need_a_token_say_so),
         cmocka_unit_test(text_goes_round), cmocka_unit_test(gumbel_samples_the_softmax), cmocka_unit_test(missing_files_are_errors),
+        cmocka_unit_test(loading_is_told),
         cmocka_unit_test(a_session_does_one_thing_at_a_time), cmocka_unit_test(pointers_are_checked),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
