@@ -73,7 +73,8 @@ static bool read_gguf(const struct arch *a, const struct checkpoint *c, struct h
     bool causal = false;
     snprintf(key, sizeof key, "%s.attention.causal", a->name);
     if (!meta_bool(c, key, false, &causal, err)) return false;
-    if (causal) return fail(err, E_ARCH_FEATURE, .file = c->path, .field = key, .found = "true", .need = "false: attention is bidirectional");
+    if (causal)
+        return fail(err, E_ARCH_FEATURE, .file = c->path, .field = key, .found = "true", .need = "false: attention is bidirectional");
     bool shift = a->shift_logits;
     if (!meta_bool(c, "diffusion.shift_logits", false, &shift, err)) return false;
     if (shift != a->shift_logits)
@@ -97,7 +98,9 @@ static bool check_value(const struct checkpoint *c, bool ok, const char *field, 
 /* What the kernels and the forward pass rely on, whichever file the numbers come from. */
 static bool check(const struct checkpoint *c, const struct hparams *h, struct unmask_err *err)
 {
-    const struct { const char *name; int32_t id; } ids[] = { { "mask", h->mask_id }, { "eos", h->eos_id }, { "bos", h->bos_id }, { "eot", h->eot_id } };
+    const struct { const char *name; int32_t id; } ids[] = {
+        { "mask", h->mask_id }, { "eos", h->eos_id }, { "bos", h->bos_id }, { "eot", h->eot_id },
+    };
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         if (ids[i].id >= h->n_vocab)
             return fail(err, E_TOKEN_ID, .file = c->path, .field = FMT("%s token id", ids[i].name), .found = FMT("%d", ids[i].id),
@@ -107,7 +110,8 @@ static bool check(const struct checkpoint *c, const struct hparams *h, struct un
                     .need = "an id of its own");
     return check_value(c, h->n_head % h->n_head_kv == 0, "attention heads", h->n_head,
                        FMT("a multiple of the %d key/value heads", h->n_head_kv), err)
-        && check_value(c, h->n_embd == h->head_dim * h->n_head, "hidden size", h->n_embd, FMT("%d heads of %d", h->n_head, h->head_dim), err)
+        && check_value(c, h->n_embd == h->head_dim * h->n_head, "hidden size", h->n_embd,
+                       FMT("%d heads of %d", h->n_head, h->head_dim), err)
         && check_value(c, h->head_dim % 8 == 0 && h->head_dim <= MAX_HEAD_DIM, "head size", h->head_dim,
                        FMT("a multiple of 8, at most %d", MAX_HEAD_DIM), err);
 }
@@ -129,7 +133,8 @@ static bool check_extra(const struct arch *a, const struct checkpoint *c, const 
             }
         }
         if (!known)
-            return fail(err, E_ARCH_FEATURE, .file = c->path, .field = QUOTE(name, n), .found = "a bias", .need = "biases on q, k and v only");
+            return fail(err, E_ARCH_FEATURE, .file = c->path, .field = QUOTE(name, n), .found = "a bias",
+                        .need = "biases on q, k and v only");
     }
     return true;
 }
@@ -188,7 +193,8 @@ const struct tensor *arch_tensor(const struct arch *a, const struct checkpoint *
     const uint64_t want0 = (uint64_t)(at->matrix ? k : n), want1 = (uint64_t)(at->matrix ? n : 1);
     if (t->shape[0] != want0 || tensor_rows(t) != want1) {
         const unsigned long long rows = tensor_rows(t), row = t->shape[0], need_rows = want1, need_row = want0;
-        fail(err, E_TENSOR_SHAPE, .file = c->path, .field = name, .found = FMT("%llu rows of %llu", rows, row), .need = FMT("%llu rows of %llu", need_rows, need_row));
+        fail(err, E_TENSOR_SHAPE, .file = c->path, .field = name, .found = FMT("%llu rows of %llu", rows, row),
+             .need = FMT("%llu rows of %llu", need_rows, need_row));
         return NULL;
     }
     if (!at->matrix && t->format->block != 1) {

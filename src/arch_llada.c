@@ -44,7 +44,8 @@ static bool check_features(const struct checkpoint *c, struct unmask_err *err)
         struct str v = { words[i].need, strlen(words[i].need) };
         if (!meta_str(c, words[i].key, false, &v, err)) return false;
         if (v.n != strlen(words[i].need) || memcmp(v.s, words[i].need, v.n))
-            return fail(err, E_ARCH_FEATURE, .file = c->path, .field = FMT("$.%s", words[i].key), .found = QUOTE(v.s, v.n), .need = words[i].need);
+            return fail(err, E_ARCH_FEATURE, .file = c->path, .field = FMT("$.%s", words[i].key),
+                        .found = QUOTE(v.s, v.n), .need = words[i].need);
     }
     return true;
 }
@@ -57,7 +58,8 @@ static bool read_folder(struct hparams *h, const struct checkpoint *c, struct un
     double theta = 10000, eps = 1e-5;
     bool multi_query = false;
     if (!check_features(c, err) || !meta_int(c, "d_model", 1, WIDTH, true, &d, err) || !meta_int(c, "n_layers", 1, 1024, true, &layers, err)
-        || !meta_int(c, "n_heads", 1, 1024, true, &heads, err) || !meta_bool(c, "multi_query_attention", false, &multi_query, err)) return false;
+        || !meta_int(c, "n_heads", 1, 1024, true, &heads, err)
+        || !meta_bool(c, "multi_query_attention", false, &multi_query, err)) return false;
     kv = multi_query ? 1 : heads;
     if (!meta_int(c, "n_kv_heads", 1, 1024, false, &kv, err) || !meta_int(c, "mlp_ratio", 1, 64, false, &ratio, err)) return false;
     ff = ratio * d;
@@ -66,7 +68,8 @@ static bool read_folder(struct hparams *h, const struct checkpoint *c, struct un
     if (!meta_int(c, "embedding_size", vocab, WIDTH, false, &rows, err) || !meta_int(c, "max_sequence_length", 1, 1 << 24, true, &ctx, err)
         || !meta_float(c, "rope_theta", 1, 1e12, true, &theta, err) || !meta_float(c, "rms_norm_eps", 1e-12, 1, true, &eps, err)
         || !meta_bool(c, "weight_tying", false, &h->tied_head, err) || !meta_bool(c, "include_qkv_bias", false, &h->qkv_bias, err)
-        || !meta_int(c, "mask_token_id", 0, WIDTH - 1, false, &mask, err) || !meta_int(c, "eos_token_id", 0, WIDTH - 1, false, &eos, err)) return false;
+        || !meta_int(c, "mask_token_id", 0, WIDTH - 1, false, &mask, err)
+        || !meta_int(c, "eos_token_id", 0, WIDTH - 1, false, &eos, err)) return false;
     h->n_embd = (int)d;
     h->n_layer = (int)layers;
     h->n_head = (int)heads;

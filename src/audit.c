@@ -65,7 +65,10 @@ bool audit_doubts(const struct audit *a, int age, const struct commit_rule *rule
     return rule->slack(c, n, k, parameter) < times * e.confidence;
 }
 
-static int by_position(const void *a, const void *b) { return ((const struct candidate *)a)->position - ((const struct candidate *)b)->position; }
+static int by_position(const void *a, const void *b)
+{
+    return ((const struct candidate *)a)->position - ((const struct candidate *)b)->position;
+}
 
 /* KL(p || q) of two choices with probabilities p, 1 - p and q, 1 - q. */
 static double two_way_kl(float p, float q)
@@ -81,7 +84,8 @@ void audit_compare(struct audit *a, int age, struct candidate *stale, int n, int
     struct audit_error most = { 0, 0 };
     bool agree = true;
     double kl = 0;
-    const float edge = k < n ? stale[k].confidence : k ? stale[k - 1].confidence : 0;   /* at least this sure: what the decision was about */
+    /* At least this sure: what the decision was about. */
+    const float edge = k < n ? stale[k].confidence : k ? stale[k - 1].confidence : 0;
     if (n == 0) return;
     qsort(stale, (size_t)n, sizeof *stale, by_position);
     qsort(fresh, (size_t)n_fresh, sizeof *fresh, by_position);

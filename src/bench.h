@@ -16,7 +16,8 @@ bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, 
 bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err);
 
 /* Write a model of a real shape (by name) with random weights, the same bytes every time, for measurements; *bytes: its size. */
-bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, uint64_t *bytes, struct unmask_err *err);
+bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force,
+                      uint64_t *bytes, struct unmask_err *err);
 
 /* Blocks first .. first + n of random weights to dst; prefix: of the noise.  NULL: not a format of bench_fill_names. */
 typedef void bench_fill(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n);

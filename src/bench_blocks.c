@@ -58,7 +58,8 @@ static void fill_f16(uint8_t *dst, uint64_t prefix, uint64_t first, size_t n)
 }
 
 static const struct { const struct quant_format *format; bench_fill *fill; } fills[] = {
-    { &format_q4_0, fill_q4_0 }, { &format_q4_k, fill_q4_k }, { &format_q6_k, fill_q6_k }, { &format_q8_0, fill_q8_0 }, { &format_f16, fill_f16 },
+    { &format_q4_0, fill_q4_0 }, { &format_q4_k, fill_q4_k }, { &format_q6_k, fill_q6_k },
+    { &format_q8_0, fill_q8_0 }, { &format_f16, fill_f16 },
 };
 const char bench_fill_names[] = "q4_0, q4_k, q6_k, q8_0 or f16";
 

@@ -43,7 +43,8 @@ static bool draw_weights(struct bench *b)
 {
     enum { DISTINCT = 16 };
     const struct quant_format *f = b->pack->format;
-    const size_t tile = b->pack->tile_bytes(b->k), matrix = (size_t)(b->n / TILE_N), blocks = (size_t)(b->k / f->block), row = blocks * (size_t)f->block_bytes;
+    const size_t tile = b->pack->tile_bytes(b->k), matrix = (size_t)(b->n / TILE_N);
+    const size_t blocks = (size_t)(b->k / f->block), row = blocks * (size_t)f->block_bytes;
     b->n_tiles = (rotated_bytes / tile / matrix + 1) * matrix;
     mem_free(b->w);
     b->w = mem_aligned(b->n_tiles * tile, b->err);
@@ -66,7 +67,8 @@ static bool draw_rows(struct bench *b)
     const size_t blocks = (size_t)((b->m + ROW_GROUP - 1) / ROW_GROUP) * ROW_GROUP * (size_t)(b->k / QBLOCK);
     b->x.k = b->k;
     if (!(b->x.q = mem_aligned(blocks * QBLOCK, b->err)) || !(b->x.scale = mem_aligned(blocks * sizeof(float), b->err))
-        || !(b->x.offset = mem_aligned(blocks * sizeof(int32_t), b->err)) || !(b->x.halves = mem_aligned(blocks * 2 * sizeof(int16_t), b->err))
+        || !(b->x.offset = mem_aligned(blocks * sizeof(int32_t), b->err))
+        || !(b->x.halves = mem_aligned(blocks * 2 * sizeof(int16_t), b->err))
         || !(b->y = mem_aligned((size_t)b->m * (size_t)b->n * sizeof(float), b->err))) return false;
     for (size_t i = 0; i < blocks; i++) {
         int sum[2] = { 0 };
@@ -103,8 +105,8 @@ static void product_item(void *arg, int item, int worker)
     (void)worker;
     const struct bench *b = arg;
     const int step = tiles_of_item(b), tile = item * step, left = b->n / TILE_N - tile;
-    b->gemm->run(b->y + (size_t)tile * TILE_N, (size_t)b->n, &b->x, 0, b->m, b->w + (b->first_tile + (size_t)tile) * b->pack->tile_bytes(b->k),
-                 left < step ? left : step);
+    b->gemm->run(b->y + (size_t)tile * TILE_N, (size_t)b->n, &b->x, 0, b->m,
+                 b->w + (b->first_tile + (size_t)tile) * b->pack->tile_bytes(b->k), left < step ? left : step);
 }
 
 static void peak_item(void *arg, int item, int worker)
@@ -190,7 +192,9 @@ bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *er
     struct kernels k;
     struct bench b = { .err = err };
     const char *isa = kernels_init(&k, s->isa);
-    if (!isa) return fail(err, E_GEN_VALUE, .field = "isa", .found = s->isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
+    if (!isa)
+        return fail(err, E_GEN_VALUE, .field = "isa", .found = s->isa,
+                    .need = "a set that this CPU has", .hint = "`unmask version` lists them");
     for (b.set = kernel_sets; strcmp(b.set->name, isa); ) b.set++;
     bool ok = pool_open(&b.pool, s->threads, err);
     for (b.pack = pack_formats; b.pack->format; b.pack++)

@@ -43,8 +43,9 @@ static bool pass(struct passes *p, const struct unmask_model *m, int n_tokens)
 {
     const int n_logits = p->n_logits < n_tokens ? p->n_logits : n_tokens;
     for (int i = 0; i < n_logits; i++) p->need[i] = n_tokens - n_logits + i;
-    if (!forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = n_tokens, .n_rows = n_tokens, .need = p->need,
-                                            .n_need = n_logits, .x = p->x, .on_layer = still_wanted })) return false;
+    if (!forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store },
+                                            .n_keys = n_tokens, .n_rows = n_tokens, .need = p->need, .n_need = n_logits,
+                                            .x = p->x, .on_layer = still_wanted })) return false;
     for (int at = 0; at < n_logits; at += LOGIT_ROWS)
         forward_logits(p->f, p->x, p->need + at, n_logits - at < LOGIT_ROWS ? n_logits - at : LOGIT_ROWS, p->logits, logits_stride(m));
     return true;
@@ -62,7 +63,8 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
 {
     const size_t n = (size_t)p->n_tokens;
     if (!forward_open(&p->f, b->m, p->n_tokens, 1, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
-        || !row_store_open(&p->store, forward_store_kind(b->m), &b->m->h, p->n_tokens, (struct store_layers){ .n = 0 }, err) || !(p->need = mem_zalloc(n, sizeof *p->need, err))
+        || !row_store_open(&p->store, forward_store_kind(b->m), &b->m->h, p->n_tokens, (struct store_layers){ .n = 0 }, err)
+        || !(p->need = mem_zalloc(n, sizeof *p->need, err))
         || !(p->x = mem_aligned(n * (size_t)b->m->h.n_embd * sizeof(float), err))
         || !(p->logits = mem_aligned(LOGIT_ROWS * logits_stride(b->m) * sizeof(float), err))) return false;
     for (int i = 0; i < p->n_tokens; i++) p->ids[i] = (int32_t)((i * 7919LL + 13) % b->m->h.n_vocab);

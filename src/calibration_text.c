@@ -9,7 +9,8 @@
 #include "mem.h"
 #include "rng.h"
 
-enum { MOST_BYTES = 256 << 20, ANSWER_UNIT = 16 };      /* answers are filled up with end tokens to a multiple of ANSWER_UNIT, as blocks are */
+/* Answers are filled up with end tokens to a multiple of ANSWER_UNIT, as blocks are. */
+enum { MOST_BYTES = 256 << 20, ANSWER_UNIT = 16 };
 
 struct source {
     struct reading_set *set;
@@ -65,7 +66,8 @@ static bool add_line(struct source *s, const struct eval_set *e, size_t i, struc
     const struct eval_line *l = i < e->n_questions ? &e->questions[i] : &e->texts[i - e->n_questions];
     if (l->answer) return add_question(s, l, err) || jsonl_at(l->path, l->number, err);
     s->n = 0;
-    return (tokenizer_encode(s->t, l->text, l->n_text, false, &s->ids, &s->n, err) && add_window(s, s->ids, s->n, err)) || jsonl_at(l->path, l->number, err);
+    return (tokenizer_encode(s->t, l->text, l->n_text, false, &s->ids, &s->n, err) && add_window(s, s->ids, s->n, err))
+        || jsonl_at(l->path, l->number, err);
 }
 
 static bool read_lines(struct source *s, const char *path, struct unmask_err *err)
@@ -87,7 +89,8 @@ static bool read_plain(struct source *s, const char *text, size_t n_text, struct
     const size_t room = (size_t)(s->longest - (s->bos >= 0)), n = (s->n + room - 1) / room;
     struct noise_rank *order = shuffle(n, err);
     bool ok = order != NULL;
-    for (size_t i = 0; ok && i < n && s->set->n_ids < s->most; i++) ok = add_window(s, s->ids + order[i].index * room, s->n - order[i].index * room, err);
+    for (size_t i = 0; ok && i < n && s->set->n_ids < s->most; i++)
+        ok = add_window(s, s->ids + order[i].index * room, s->n - order[i].index * room, err);
     mem_free(order);
     return ok;
 }
@@ -123,8 +126,12 @@ bool calibration_text_read(struct reading_set *set, const char *model, const cha
         ok = ok && read_texts(&s, path, err);
     }
     for (size_t i = 0; ok && i < set->n_ids; i++)
-        if (set->ids[i] >= h.n_vocab) ok = fail(err, E_TOKEN_ID, .file = model, .found = FMT("%d", set->ids[i]), .need = FMT("less than %d, the rows of the embedding", h.n_vocab));
-    if (ok && set->n_ids == 0) ok = fail(err, E_QNT_TEXT, .file = path, .found = "nothing that the model could read", .need = "text, or JSON lines of {\"q\", \"a\"} or {\"text\"}");
+        if (set->ids[i] >= h.n_vocab)
+            ok = fail(err, E_TOKEN_ID, .file = model, .found = FMT("%d", set->ids[i]),
+                      .need = FMT("less than %d, the rows of the embedding", h.n_vocab));
+    if (ok && set->n_ids == 0)
+        ok = fail(err, E_QNT_TEXT, .file = path, .found = "nothing that the model could read",
+                  .need = "text, or JSON lines of {\"q\", \"a\"} or {\"text\"}");
     mem_free(s.ids);
     tokenizer_close(s.t);
     checkpoint_close(c);

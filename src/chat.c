@@ -163,7 +163,8 @@ bool chat_encode(const struct chat_template *c, const struct tokenizer *t, const
             return fail(err, E_CHAT_ROLE, .field = FMT("message %zu", i + 1), .found = FMT("\"%s\"", QUOTE(role, strlen(role))),
                         .need = "system, user or assistant");
         if (valid < n)                          /* here, where a byte is counted in the caller's text and not in the template's */
-            return fail(err, E_TOK_UTF8, .field = FMT("message %zu, %s", i + 1, role), .byte = AT(valid), .found = FMT("0x%02X", (uint8_t)text[valid]), .need = "UTF-8");
+            return fail(err, E_TOK_UTF8, .field = FMT("message %zu, %s", i + 1, role), .byte = AT(valid),
+                        .found = FMT("0x%02X", (uint8_t)text[valid]), .need = "UTF-8");
     }
     const size_t before = *n_ids;
     if (c->encode(c, t, messages, n_messages, ids, n_ids, err)) return true;

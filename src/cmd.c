@@ -16,7 +16,8 @@ enum { MAX_PROMPT = 16 << 20 };
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err)
 {
     if (s->model) {
-        if (!*s->model) return fail(err, E_CLI_VALUE, .field = "--model", .found = "an empty path", .need = "a GGUF file or a model folder");
+        if (!*s->model)
+            return fail(err, E_CLI_VALUE, .field = "--model", .found = "an empty path", .need = "a GGUF file or a model folder");
         const bool fits = snprintf(path, 1024, "%s", s->model) < 1024;
         return fits || fail(err, E_CLI_VALUE, .field = "--model", .found = "a path of more than 1023 bytes", .need = "a shorter one");
     }
@@ -28,7 +29,8 @@ bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask
 {
     struct settings named = *s;
     if (!cmd_expect_args(s, 1, err)) return false;
-    if (s->n_args && s->origin[OPT_MODEL] == FROM_FLAG) return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
+    if (s->n_args && s->origin[OPT_MODEL] == FROM_FLAG)
+        return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
     if (s->n_args) named.model = s->args[0];
     return cmd_model_path(&named, path, err);
 }
@@ -48,8 +50,10 @@ struct unmask_open_options cmd_open_options(const struct settings *s, bool witho
     const bool rows = s->temperature > 0 || !strcmp(s->command, "forward") || !strcmp(s->command, "eval");
     const int length = s->gen_length + PROMPT;
     return (struct unmask_open_options){
-        .isa = s->isa, .threads = thread_count(s), .without_tokenizer = without_tokenizer, .context = s->context ? s->context : length > LEAST ? length : LEAST,
-        .memory_budget = s->memory > 100 ? s->memory : mem_available() / 100 * s->memory, .guidance = s->cfg_scale > 0, .logits = rows, .reuse = s->reuse, .store = s->store };
+        .isa = s->isa, .threads = thread_count(s), .without_tokenizer = without_tokenizer,
+        .context = s->context ? s->context : length > LEAST ? length : LEAST,
+        .memory_budget = s->memory > 100 ? s->memory : mem_available() / 100 * s->memory,
+        .guidance = s->cfg_scale > 0, .logits = rows, .reuse = s->reuse, .store = s->store };
 }
 
 static bool on_load(void *user, uint64_t done, uint64_t total)

@@ -13,7 +13,8 @@ struct command {
     const char *examples;       /* lines for the help text */
 };
 
-extern const struct command cmd_run, cmd_chat, cmd_infill, cmd_quantize, cmd_inspect, cmd_verify, cmd_plan, cmd_forward, cmd_tokenize, cmd_detokenize, cmd_eval, cmd_bench, cmd_version;
+extern const struct command cmd_run, cmd_chat, cmd_infill, cmd_quantize, cmd_inspect, cmd_verify, cmd_plan, cmd_forward,
+                            cmd_tokenize, cmd_detokenize, cmd_eval, cmd_bench, cmd_version;
 
 /* The model that these settings name: --model, UNMASK_MODEL, YAML, else the embedded one (beside the build or installed). */
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err);

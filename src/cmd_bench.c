@@ -131,7 +131,8 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
     uint64_t bytes;
     if (!bench_make_model(s->make_model, f, s->args[1], s->force, &bytes, err)) return false;
     if (!s->json) return true;
-    json_t *o = json_pack("{s:o,s:I,s:s,s:s}", "file", json_cstr(s->args[1]), "bytes", (json_int_t)bytes, "shape", s->make_model, "type", f->name);
+    json_t *o = json_pack("{s:o,s:I,s:s,s:s}", "file", json_cstr(s->args[1]), "bytes", (json_int_t)bytes,
+                          "shape", s->make_model, "type", f->name);
     if (o) json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(o);
@@ -159,23 +160,27 @@ static bool measure(const struct settings *s, const struct term *t, const json_t
 static bool check_flags(const struct settings *s, struct unmask_err *err)
 {
     static const struct { enum option_id id; const char *flag; bool kernels, make; } only[] = {
-        { OPT_LOGIT_ROWS, "--logit-rows", false, false }, { OPT_MEMORY, "--memory", false, false }, { OPT_CONTEXT, "--context", false, false },
+        { OPT_LOGIT_ROWS, "--logit-rows", false, false },
+        { OPT_MEMORY, "--memory", false, false }, { OPT_CONTEXT, "--context", false, false },
         { OPT_TOKENS, "--tokens", true, false }, { OPT_BASELINE, "--baseline", true, false },
     };
     for (size_t i = 0; i < sizeof only / sizeof *only; i++)
         if (s->origin[only[i].id] == FROM_FLAG && ((s->kernels && !only[i].kernels) || (s->make_model && !only[i].make)))
-            return fail(err, E_CLI_CONFLICT, .field = FMT("%s, %s", s->kernels ? "--kernels" : "--make-model", only[i].flag), .need = "one of them");
+            return fail(err, E_CLI_CONFLICT, .field = FMT("%s, %s", s->kernels ? "--kernels" : "--make-model", only[i].flag),
+                        .need = "one of them");
     return true;
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     const bool model = s->origin[OPT_MODEL] == FROM_FLAG;
-    if (s->kernels + model + (s->make_model != NULL) > 1) return fail(err, E_CLI_CONFLICT, .field = "--kernels, --model, --make-model", .need = "one of them");
+    if (s->kernels + model + (s->make_model != NULL) > 1)
+        return fail(err, E_CLI_CONFLICT, .field = "--kernels, --model, --make-model", .need = "one of them");
     if (!check_flags(s, err)) return false;
     if (s->make_model) return make_model(s, err);
     json_t *rows = json_array(), *baseline = NULL;
-    const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err))) && measure(s, t, baseline, rows, err);
+    const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err)))
+        && measure(s, t, baseline, rows, err);
     json_decref(rows);
     json_decref(baseline);
     return ok;

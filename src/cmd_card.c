@@ -90,7 +90,8 @@ static void put_body(struct card *card, const struct card_facts *f, const char *
     const char *file = file_name(card->c->path);
     const struct str shown = { file, strlen(file) }, name = text_of(card, "general.name");
     put(card, FMT("# %s\n\n", PLAIN(name.n ? name : shown)));
-    put(card, "A masked-diffusion language model in GGUF, quantized by `unmask quantize`.\n\n| file | format | size | weights' relative error |\n|---|---|---|---|\n");
+    put(card, "A masked-diffusion language model in GGUF, quantized by `unmask quantize`.\n\n"
+        "| file | format | size | weights' relative error |\n|---|---|---|---|\n");
     put(card, FMT("| `%s`", PLAIN(shown)));
     if (f->n_files > 1) put(card, FMT(" and %zu more", f->n_files - 1));
     put(card, FMT(" | %s | %s | %.2g |\n\n", format, SIZE(f->bytes), f->relative_error));
@@ -106,7 +107,10 @@ bool card_write(struct outfile *o, const char *model, const struct card_facts *f
     char format[16];
     size_t n = 0;
     if (!checkpoint_open(&c, model, err)) return false;
-    for (; facts->format[n] && n + 1 < sizeof format; n++) format[n] = facts->format[n] >= 'a' && facts->format[n] <= 'z' ? (char)(facts->format[n] - 32) : facts->format[n];
+    for (; facts->format[n] && n + 1 < sizeof format; n++) {
+        const char letter = facts->format[n];
+        format[n] = letter >= 'a' && letter <= 'z' ? (char)(letter - 32) : letter;
+    }
     format[n] = 0;
     struct card card = { .o = o, .c = c, .err = err, .ok = true };
     put_front_matter(&card, format);

@@ -189,7 +189,8 @@ static bool encode_fitting(struct chat *c, int32_t **ids, size_t *n_ids, struct 
         if (*n_ids + block <= (size_t)c->g.info.context_length || from + 1 >= c->n_turns) {
             if (from)
                 fprintf(stderr, "unmask: note: the conversation and a block of %zu no longer fit the context of %d tokens; "
-                        "the oldest %d of %d turns %s forgotten\n", block, c->g.info.context_length, from, c->n_turns, from == 1 ? "is" : "are");
+                        "the oldest %d of %d turns %s forgotten\n",
+                        block, c->g.info.context_length, from, c->n_turns, from == 1 ? "is" : "are");
             drop_turns(c, 0, from);
             return true;
         }
@@ -327,7 +328,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     struct chat c = { .interactive = isatty(STDIN_FILENO) && t->out_tty };
     if (s->n_args) return fail(err, E_CLI_EXTRA, .field = QUOTE(s->args[0], strlen(s->args[0])), .need = "questions on standard input");
     bool ok = set_system(&c, s->system ? s->system : "", err) && generator_open(&c.g, s, t, false, err) && check_template(&c, err);
-    if (ok && c.interactive && !s->quiet) fprintf(stderr, "%s.  /help lists the commands, Ctrl-D ends.\n", QUOTE(c.g.info.name, strlen(c.g.info.name)));
+    if (ok && c.interactive && !s->quiet)
+        fprintf(stderr, "%s.  /help lists the commands, Ctrl-D ends.\n", QUOTE(c.g.info.name, strlen(c.g.info.name)));
     ok = ok && (!c.interactive || !t->live || open_editor(&c, err)) && converse(&c, err);
     if (c.edit) el_end(c.edit);
     if (c.history) history_end(c.history);

@@ -32,7 +32,11 @@ struct item {
 
 struct level { double rows, equal, kl; };
 
-struct side { struct unmask_model *m; struct unmask_session *session; char name[1024]; uint64_t weight_bytes; int n_vocab; int32_t mask_id; double seconds; };
+struct side {
+    struct unmask_model *m; struct unmask_session *session;
+    char name[1024]; uint64_t weight_bytes; int n_vocab; int32_t mask_id;
+    double seconds;
+};
 
 struct compare {
     const struct settings *s; const struct term *t;
@@ -51,7 +55,8 @@ struct compare {
 
 static bool keep_failed(struct unmask_err *err)
 {
-    return fail(err, E_FILE_WRITE, .file = "the temporary file of --compare", .found = ERRNO(errno), .hint = "Set TMPDIR to a folder with more room, or use a smaller --limit");
+    return fail(err, E_FILE_WRITE, .file = "the temporary file of --compare", .found = ERRNO(errno),
+                .hint = "Set TMPDIR to a folder with more room, or use a smaller --limit");
 }
 
 static bool open_kept(struct compare *c, struct unmask_err *err)
@@ -99,7 +104,8 @@ static bool given(const struct unmask_model *m, const struct eval_line *l, int32
     *n_prompt = l->answer ? (int)n_first : m->h.bos_id >= 0;
     *n = (int)n_first;
     if (!l->answer) return true;
-    bool ok = unmask_tokenize(m, l->answer, l->n_answer, 0, &answer, &n_answer, err) && (grown = mem_resize(*ids, n_first + n_answer + 1, sizeof *grown, err));
+    bool ok = unmask_tokenize(m, l->answer, l->n_answer, 0, &answer, &n_answer, err)
+        && (grown = mem_resize(*ids, n_first + n_answer + 1, sizeof *grown, err));
     if (ok) {
         *ids = grown;
         memcpy(grown + n_first, answer, n_answer * sizeof *answer);
@@ -135,7 +141,8 @@ static bool teacher_forced(struct compare *c, struct item *i, uint64_t seed, str
         memcpy(noisy, i->ids, (size_t)i->n * sizeof *noisy);
         c->level = &c->sums[i->line->answer == NULL][level];
         c->item = i;
-        ok = mask_some(seed, TEACHER_BATCH + level, 0, noisy + i->n_prompt, answer, (answer * (level + 1) + LEVELS - 1) / LEVELS, side->m->h.mask_id, err)
+        ok = mask_some(seed, TEACHER_BATCH + level, 0, noisy + i->n_prompt, answer, (answer * (level + 1) + LEVELS - 1) / LEVELS,
+                       side->m->h.mask_id, err)
             && masked_logits(side->session, noisy, i->n, i->n_prompt, 0, on_row, c, err);
     }
     mem_free(noisy);
@@ -166,7 +173,8 @@ static bool measure_item(struct compare *c, struct item *i, size_t number, struc
     const uint64_t seed = c->s->seed + number;
     const struct side *side = &c->side[c->now];
     return tokenize(c, i, err) && teacher_forced(c, i, seed, err)
-        && likelihood(side->session, i->ids, (size_t)i->n_prompt, i->ids + i->n_prompt, (size_t)(i->n - i->n_prompt), c->s->mc, 0, seed, on_draw, &c->clock, &i->nats[c->now], err)
+        && likelihood(side->session, i->ids, (size_t)i->n_prompt, i->ids + i->n_prompt, (size_t)(i->n - i->n_prompt),
+                      c->s->mc, 0, seed, on_draw, &c->clock, &i->nats[c->now], err)
         && generate(c, i, err);
 }
 
@@ -218,8 +226,8 @@ static void put_teacher(json_t *o, const struct compare *c, const struct item *i
     for (int i = 0; i < LEVELS; i++) {
         const struct level *l = &c->sums[texts][i];
         all = (struct level){ all.rows + l->rows, all.equal + l->equal, all.kl + l->kl };
-        json_array_append_new(list, json_pack("{s:f,s:f,s:o,s:o}", "masked", (double)(i + 1) / LEVELS, "rows", l->rows, "agreement", figure(l->equal / l->rows),
-                                              "kl", figure(l->kl / l->rows)));
+        json_array_append_new(list, json_pack("{s:f,s:f,s:o,s:o}", "masked", (double)(i + 1) / LEVELS, "rows", l->rows,
+                                              "agreement", figure(l->equal / l->rows), "kl", figure(l->kl / l->rows)));
     }
     for (size_t i = 0; i < n; i++) {
         work[i] = items[i].kl;
@@ -291,7 +299,9 @@ static bool put_kind(json_t *report, const struct compare *c, bool texts, struct
 static bool fill_report(json_t *report, const struct compare *c, struct unmask_err *err)
 {
     for (int k = 0; k < 2; k++)
-        json_object_set_new(report, k ? "b" : "a", json_pack("{s:s,s:I,s:f}", "model", c->side[k].name, "weight_bytes", (json_int_t)c->side[k].weight_bytes, "seconds", c->side[k].seconds));
+        json_object_set_new(report, k ? "b" : "a",
+                            json_pack("{s:s,s:I,s:f}", "model", c->side[k].name,
+                                      "weight_bytes", (json_int_t)c->side[k].weight_bytes, "seconds", c->side[k].seconds));
     if (!put_kind(report, c, false, err) || !put_kind(report, c, true, err)) return false;
     json_object_set_new(report, "mc", json_integer(c->s->mc));
     json_object_set_new(report, "seed", json_integer((json_int_t)c->s->seed));
@@ -304,17 +314,22 @@ static void print_kind(const json_t *o, bool texts)
     struct interval i95;
     const json_t *level;
     size_t i;
-    printf("%s (%.0f)\n  at the masks of given lines: KL(A || B) %.5f nats", texts ? "texts" : "questions", figure_get(o, "n"), figure_get(o, "kl"));
+    printf("%s (%.0f)\n  at the masks of given lines: KL(A || B) %.5f nats",
+           texts ? "texts" : "questions", figure_get(o, "n"), figure_get(o, "kl"));
     if (figure_get_interval(o, "kl_interval", &i95)) printf(" (95 %% interval %.5f to %.5f)", i95.low, i95.high);
     printf(", best token equal %.4f\n", figure_get(o, "agreement_teacher"));
     json_array_foreach(json_object_get(o, "levels"), i, level)
-        printf("    %3.0f %% masked: %.5f, %.4f (%.0f rows)\n", 100 * figure_get(level, "masked"), figure_get(level, "kl"), figure_get(level, "agreement"), figure_get(level, "rows"));
+        printf("    %3.0f %% masked: %.5f, %.4f (%.0f rows)\n",
+               100 * figure_get(level, "masked"), figure_get(level, "kl"), figure_get(level, "agreement"), figure_get(level, "rows"));
     printf("  likelihood    at most %.4f and %.4f nats per token", figure_get(o, "nll_a"), figure_get(o, "nll_b"));
-    if (figure_get_interval(o, "nll_difference_interval", &i95)) printf(" (95 %% interval of the difference %+.4f to %+.4f)", i95.low, i95.high);
-    printf("\n  written       %.2f %% of the tokens differ; %.0f of %.0f answers are equal\n", 100 * figure_get(o, "differing"), figure_get(o, "whole"), figure_get(o, "n"));
+    if (figure_get_interval(o, "nll_difference_interval", &i95))
+        printf(" (95 %% interval of the difference %+.4f to %+.4f)", i95.low, i95.high);
+    printf("\n  written       %.2f %% of the tokens differ; %.0f of %.0f answers are equal\n",
+           100 * figure_get(o, "differing"), figure_get(o, "whole"), figure_get(o, "n"));
     if (texts) return;
     printf("  exact match   %.1f %% and %.1f %%", 100 * figure_get(o, "score_a"), 100 * figure_get(o, "score_b"));
-    if (figure_get_interval(o, "score_difference_interval", &i95)) printf(" (95 %% interval of the difference %+.1f to %+.1f points)", 100 * i95.low, 100 * i95.high);
+    if (figure_get_interval(o, "score_difference_interval", &i95))
+        printf(" (95 %% interval of the difference %+.1f to %+.1f points)", 100 * i95.low, 100 * i95.high);
     putchar('\n');
 }
 
@@ -322,7 +337,8 @@ static void print_report(const json_t *report)
 {
     for (int k = 0; k < 2; k++) {
         const json_t *o = json_object_get(report, k ? "b" : "a");
-        printf("%s  %s, %.1f MiB of weights\n", k ? "B" : "A", json_string_value(json_object_get(o, "model")), figure_get(o, "weight_bytes") / 0x1p20);
+        printf("%s  %s, %.1f MiB of weights\n",
+               k ? "B" : "A", json_string_value(json_object_get(o, "model")), figure_get(o, "weight_bytes") / 0x1p20);
     }
     for (int k = 0; k < 2; k++) {
         const json_t *o = json_object_get(report, k ? "stories" : "assistant");
@@ -333,7 +349,8 @@ static void print_report(const json_t *report)
 
 static bool describe_sides(struct compare *c, struct unmask_err *err)
 {
-    return describe_side(&c->side[0], &c->side[0], c->s, c->s->compare, err) && describe_side(&c->side[1], &c->side[0], c->s, c->s->args[0], err);
+    return describe_side(&c->side[0], &c->side[0], c->s, c->s->compare, err)
+        && describe_side(&c->side[1], &c->side[0], c->s, c->s->args[0], err);
 }
 
 static bool list_items(struct compare *c, struct unmask_err *err)

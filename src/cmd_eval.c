@@ -40,10 +40,13 @@ static bool is_list(const json_t *o, const char *key) { return json_is_array(jso
 
 static bool check_line(struct eval *e, const struct line *l, struct unmask_err *err)
 {
-    if (e->s->exact_match) return (is_text(l->o, "q") && is_text(l->o, "a")) || refuse_line(e, l->number, "other fields", "the texts \"q\" and \"a\"", err);
+    if (e->s->exact_match)
+        return (is_text(l->o, "q") && is_text(l->o, "a")) || refuse_line(e, l->number, "other fields", "the texts \"q\" and \"a\"", err);
     const bool ids = is_list(l->o, "prompt_ids") && is_list(l->o, "answer_ids"), texts = is_text(l->o, "prompt") && is_text(l->o, "answer");
     e->without_tokenizer = e->without_tokenizer && ids;
-    return ids || texts || refuse_line(e, l->number, "other fields", "the texts \"prompt\" and \"answer\", or the lists \"prompt_ids\" and \"answer_ids\"", err);
+    return ids || texts
+        || refuse_line(e, l->number, "other fields",
+                       "the texts \"prompt\" and \"answer\", or the lists \"prompt_ids\" and \"answer_ids\"", err);
 }
 
 static bool add_line(struct eval *e, json_t *o, int number, struct unmask_err *err)
@@ -127,8 +130,8 @@ static bool exact_match(struct eval *e, struct unmask_err *err)
     const double share = (double)correct / n;
     progress_end(&e->progress);
     if (e->s->json)
-        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n", n, correct, share, i.low, i.high,
-               term_now() - e->start);
+        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n",
+               n, correct, share, i.low, i.high, term_now() - e->start);
     else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * i.low, 100 * i.high);
     return true;
 }
@@ -144,10 +147,13 @@ static bool on_draw(void *user, int draws)
 }
 
 /* Ids of a field: "prompt_ids", or the text "prompt" as ordinary text.  mem_free. */
-static bool ids_of(const struct eval *e, const struct line *l, const char *list_key, const char *text_key, int32_t **ids, size_t *n, struct unmask_err *err)
+static bool ids_of(const struct eval *e, const struct line *l, const char *list_key, const char *text_key,
+                   int32_t **ids, size_t *n, struct unmask_err *err)
 {
     const json_t *list = json_object_get(l->o, list_key), *text = json_object_get(l->o, text_key);
-    if (!json_is_array(list)) return unmask_tokenize(e->m, json_string_value(text), json_string_length(text), 0, ids, n, err) || jsonl_at(e->path, l->number, err);
+    if (!json_is_array(list))
+        return unmask_tokenize(e->m, json_string_value(text), json_string_length(text), 0, ids, n, err)
+            || jsonl_at(e->path, l->number, err);
     *n = json_array_size(list);
     if (!(*ids = mem_zalloc(*n, sizeof **ids, err))) return false;
     for (size_t i = 0; i < *n; i++) {
@@ -166,7 +172,8 @@ static bool line_nats(struct eval *e, const struct line *l, uint64_t seed, doubl
     size_t n_prompt;
     bool ok = ids_of(e, l, "prompt_ids", "prompt", &prompt, &n_prompt, err) && ids_of(e, l, "answer_ids", "answer", &answer, n_tokens, err);
     if (ok) {
-        ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err) || jsonl_at(e->path, l->number, err);
+        ok = likelihood(e->session, prompt, n_prompt, answer, *n_tokens, e->s->mc, (float)e->s->cfg_scale, seed, on_draw, e, nats, err)
+            || jsonl_at(e->path, l->number, err);
         *nats = -*nats;
     }
     mem_free(prompt);
@@ -197,8 +204,10 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
     mem_free(nats);
     progress_end(&e->progress);
     if (e->s->json) {
-        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
-               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half), e->s->mc, e->s->seed, NUMBER(exp(ratio)), term_now() - e->start);
+        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,"
+               "\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
+               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half),
+               e->s->mc, e->s->seed, NUMBER(exp(ratio)), term_now() - e->start);
         return true;
     }
     printf("likelihood  at most %.4f nats per token", ratio);
@@ -215,7 +224,8 @@ static bool measure(struct eval *e, const struct term *t, struct unmask_err *err
     e->start = term_now();
     const bool ok = e->s->exact_match ? exact_match(e, err) : likelihood_of_lines(e, err);
     progress_end(&e->progress);
-    if (ok && e->s->verbose) fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", e->n_lines, term_now() - e->start, (double)term_peak_rss() / 0x1p20);
+    if (ok && e->s->verbose)
+        fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", e->n_lines, term_now() - e->start, (double)term_peak_rss() / 0x1p20);
     return ok;
 }
 
@@ -224,7 +234,8 @@ static bool check_against(const char *text, struct unmask_err *err)
 {
     struct reuse_profile p;
     struct unmask_err why;
-    return reuse_profile_read(text, &p, &why) || fail(err, E_GEN_VALUE, .field = "--against", .found = why.found, .need = why.need, .hint = why.hint);
+    return reuse_profile_read(text, &p, &why)
+        || fail(err, E_GEN_VALUE, .field = "--against", .found = why.found, .need = why.need, .hint = why.hint);
 }
 
 static bool run_reuse(const struct settings *s, const struct term *t, struct unmask_err *err)
@@ -262,7 +273,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_eval = {
-    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE | --reuse A --against B | --compare A B) [options]", "measure a model on files of JSON lines",
+    "eval", CMD_EVAL, run, "eval -m MODEL (--likelihood FILE | --exact-match FILE | --reuse A --against B | --compare A B) [options]",
+    "measure a model on files of JSON lines",
     "  unmask eval --exact-match questions.jsonl            lines of {\"q\": ..., \"a\": ...}\n"
     "  unmask eval --likelihood texts.jsonl --mc 128        lines of {\"prompt\": ..., \"answer\": ...} or their ids\n"
     "  unmask eval --reuse fast --against exact             what a reuse profile changes: answers, likelihood, cost\n"

@@ -52,7 +52,8 @@ static bool npy_begin(struct npy *a, int n_dims, const uint64_t *shape, struct u
     uint64_t bytes = sizeof(float), total;
     bool fits = true;
     for (int i = 0; i < n_dims; i++) fits = fits && u64_mul(bytes, shape[i], &bytes);
-    if (!fits || !u64_add(bytes, n, &total)) return fail(err, E_CLI_VALUE, .file = a->file.path, .found = "more bytes than a file can have", .need = "fewer ids");
+    if (!fits || !u64_add(bytes, n, &total))
+        return fail(err, E_CLI_VALUE, .file = a->file.path, .found = "more bytes than a file can have", .need = "fewer ids");
     return outfile_fits(&a->file, total, err) && outfile_write(&a->file, header, n, err);
 }
 
@@ -163,7 +164,9 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         unmask_model_get_info(m, &p.info);
         ok = begin_files(&p, err) && run_pass(&p, session, err);
         if (ok && s->json) print_json(&p);
-        if (ok && s->verbose) fprintf(stderr, "%zu tokens in %.2f s, %s, peak memory %.1f MiB\n", p.n_ids, term_now() - start, p.info.isa, (double)term_peak_rss() / 0x1p20);
+        if (ok && s->verbose)
+            fprintf(stderr, "%zu tokens in %.2f s, %s, peak memory %.1f MiB\n",
+                    p.n_ids, term_now() - start, p.info.isa, (double)term_peak_rss() / 0x1p20);
     }
     outfile_abort(&p.logits.file);
     outfile_abort(&p.hidden.file);
@@ -175,6 +178,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_forward = {
-    "forward", CMD_FORWARD, run, "forward -m MODEL --ids IDS [--logits OUT.npy] [--hidden OUT.npy]", "one pass over token ids: logits and hidden states",
+    "forward", CMD_FORWARD, run, "forward -m MODEL --ids IDS [--logits OUT.npy] [--hidden OUT.npy]",
+    "one pass over token ids: logits and hidden states",
     "  unmask forward -m model.gguf --ids 3,17,42\n  unmask forward -m model.gguf --ids 3,17,42 --logits logits.npy --hidden hidden.npy\n"
 };

@@ -182,7 +182,8 @@ static bool cut_at_stop(const struct generator *g, struct answer *a, bool *cut, 
 bool answer_read(const struct generator *g, struct answer *a, struct unmask_err *err)
 {
     bool cut = false;
-    if (g->info.has_tokenizer && (!text_of_ids(g, a->r.ids, (size_t)a->r.n_ids, &a->text, &a->n_text, err) || !cut_at_stop(g, a, &cut, err))) return false;
+    if (g->info.has_tokenizer && (!text_of_ids(g, a->r.ids, (size_t)a->r.n_ids, &a->text, &a->n_text, err)
+                                  || !cut_at_stop(g, a, &cut, err))) return false;
     const size_t n = (size_t)a->r.n_ids, before_end = ids_before_end(g, a->r.ids, n), n_counted = before_end < n ? before_end + 1 : n;
     const float *confidence = a->r.confidence + a->r.n_prompt;
     a->n_tokens = 0;
@@ -219,18 +220,21 @@ void print_json_figures(const struct generator *g, const struct answer *a, size_
            "\"rows\":%" PRIu64 ",\"audit\":{\"audits\":%d,\"disagreements\":%d,\"refreshes\":%d,\"largest_error\":%.9g,\"kl\":%.9g},"
            "\"isa\":\"%s\",\"peak_rss_bytes\":%" PRIu64 "}",
            n_prompt, a->n_tokens, n_prompt + (size_t)a->n_tokens, a->r.steps, a->r.passes, a->r.n_blocks, g->o.seed, a->r.seconds * 1e3,
-           confidence, a->r.rows, a->r.audit.audits, a->r.audit.disagreements, a->r.audit.refreshes, (double)a->r.audit.largest, a->r.audit.kl,
+           confidence, a->r.rows, a->r.audit.audits, a->r.audit.disagreements, a->r.audit.refreshes,
+           (double)a->r.audit.largest, a->r.audit.kl,
            g->info.isa, term_peak_rss());
 }
 
 void answer_summary(const struct generator *g, const struct answer *a)
 {
-    fprintf(stderr, "unmask: %d step%s, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n", a->r.steps,
-            a->r.steps == 1 ? "" : "s", a->n_tokens, a->r.seconds, a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0, (double)term_peak_rss() / (1 << 20),
-            g->info.isa, g->o.seed);
+    fprintf(stderr, "unmask: %d step%s, %d tokens in %.2f s, %.1f tokens/s, peak memory %.1f MiB, %s, seed %" PRIu64 "\n",
+            a->r.steps, a->r.steps == 1 ? "" : "s", a->n_tokens,
+            a->r.seconds, a->r.seconds > 0 ? a->n_tokens / a->r.seconds : 0,
+            (double)term_peak_rss() / (1 << 20), g->info.isa, g->o.seed);
     const struct unmask_audit *audit = &a->r.audit;
     if (audit->audits)
-        fprintf(stderr, "unmask: audits: %d, another best token in %d, largest error of a lead %.3f, KL %.5f nats; %d decisions taken again on fresh rows\n",
+        fprintf(stderr, "unmask: audits: %d, another best token in %d, largest error of a lead %.3f, KL %.5f nats; "
+                "%d decisions taken again on fresh rows\n",
                 audit->audits, audit->disagreements, (double)audit->largest, audit->kl, audit->refreshes);
 }
 

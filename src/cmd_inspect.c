@@ -180,7 +180,8 @@ static void put_formats(const struct checkpoint *c)
     for (const struct quant_format *const *f = quant_formats; *f; f++) {
         const struct share s = share_of(c, *f);
         if (!s.n) continue;
-        printf("%s{\"type\":\"%s\",\"tensors\":%zu,\"packed\":%zu,\"bytes\":%" PRIu64 "}", first ? "" : ",", FORMAT_NAME(*f), s.n, s.packed, s.bytes);
+        printf("%s{\"type\":\"%s\",\"tensors\":%zu,\"packed\":%zu,\"bytes\":%" PRIu64 "}",
+               first ? "" : ",", FORMAT_NAME(*f), s.n, s.packed, s.bytes);
         first = false;
     }
     putchar(']');
@@ -195,7 +196,8 @@ static void put_model(const struct facts *f)
 {
     const struct hparams *h = &f->h;
     printf(",\"architecture\":\"%s\",\"parameters\":%" PRIu64 ",\"layers\":%d,\"width\":%d,\"heads\":%d,\"heads_kv\":%d,\"head_width\":%d,"
-           "\"feed_forward\":%d,\"context\":%d,\"vocabulary\":%d", f->arch->name, f->parameters, h->n_layer, h->n_embd, h->n_head, h->n_head_kv, h->head_dim,
+           "\"feed_forward\":%d,\"context\":%d,\"vocabulary\":%d",
+           f->arch->name, f->parameters, h->n_layer, h->n_embd, h->n_head, h->n_head_kv, h->head_dim,
            h->n_ff, h->n_ctx, h->n_vocab);
     put_id("mask_id", h->mask_id);
     put_id("eos_id", h->eos_id);
@@ -243,8 +245,9 @@ static void print_file(const struct checkpoint *c)
     char path[512];
     err_printable(path, sizeof path, c->path, strlen(c->path));
     for (size_t i = 0; i < c->n_tensors; i++) bytes += c->tensors[i].bytes;
-    printf("File        %s\nKind        %s, %zu tensors of %s, %zu %s\n", path, c->kind == CHECKPOINT_GGUF ? "GGUF" : "Hugging Face folder (safetensors)", c->n_tensors,
-           SIZE(bytes), c->n_metas, c->kind == CHECKPOINT_GGUF ? "metadata keys" : "fields in config.json");
+    printf("File        %s\nKind        %s, %zu tensors of %s, %zu %s\n", path,
+           c->kind == CHECKPOINT_GGUF ? "GGUF" : "Hugging Face folder (safetensors)", c->n_tensors, SIZE(bytes),
+           c->n_metas, c->kind == CHECKPOINT_GGUF ? "metadata keys" : "fields in config.json");
 }
 
 static void print_formats(const struct checkpoint *c)
@@ -253,15 +256,16 @@ static void print_formats(const struct checkpoint *c)
     for (const struct quant_format *const *f = quant_formats; *f; f++) {
         const struct share s = share_of(c, *f);
         if (!s.n) continue;
-        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, FORMAT_NAME(*f), s.n, SIZE(s.bytes), 8.0 * (*f)->block_bytes / (*f)->block,
-               s.packed == s.n ? ", packed" : s.packed ? ", some packed" : "");
+        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, FORMAT_NAME(*f), s.n, SIZE(s.bytes),
+               8.0 * (*f)->block_bytes / (*f)->block, s.packed == s.n ? ", packed" : s.packed ? ", some packed" : "");
         head = "          ";
     }
 }
 
 static void print_hparams(const struct arch *a, const struct hparams *h, uint64_t parameters)
 {
-    printf("Model       %s, %.2f %s parameters\n", a->name, (double)parameters / (parameters >= 1000000000 ? 1e9 : 1e6), parameters >= 1000000000 ? "billion" : "million");
+    printf("Model       %s, %.2f %s parameters\n", a->name,
+           (double)parameters / (parameters >= 1000000000 ? 1e9 : 1e6), parameters >= 1000000000 ? "billion" : "million");
     printf("Layers      %d of width %d, %d heads of %d", h->n_layer, h->n_embd, h->n_head, h->head_dim);
     if (h->n_head_kv != h->n_head) printf(" (%d for keys and values)", h->n_head_kv);
     printf(", feed-forward %d%s%s\n", h->n_ff, h->qkv_bias ? ", q, k, v biases" : "", h->tied_head ? ", tied head" : "");
@@ -300,8 +304,8 @@ static void print_folder_tokenizer(const struct facts *f)
         return;
     }
     const struct chat_template *chat = chat_template_of(t, &err);
-    printf("Tokenizer   byte-level BPE (%s), %d ids, %zu merges; chat template: %s\n", tokenizer_pre(t), tokenizer_size(t), tokenizer_n_merges(t),
-           chat ? chat_template_name(chat) : "none that is known");
+    printf("Tokenizer   byte-level BPE (%s), %d ids, %zu merges; chat template: %s\n",
+           tokenizer_pre(t), tokenizer_size(t), tokenizer_n_merges(t), chat ? chat_template_name(chat) : "none that is known");
 }
 
 static void print_vocabulary(const struct hparams *h)
@@ -334,9 +338,10 @@ static void print_tensors(const struct checkpoint *c)
         char name[256], file[256] = "", shape[96] = "";
         err_printable(name, sizeof name, t->name, strlen(t->name));
         if (in_other_file(c, t)) err_printable(file, sizeof file, file_name(t->file->path), strlen(file_name(t->file->path)));
-        for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
-        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes, t->packed ? "  packed" : "",
-               *file ? "  " : "", file);
+        for (int d = 0; d < t->n_dims; d++)
+            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
+        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes,
+               t->packed ? "  packed" : "", *file ? "  " : "", file);
     }
 }
 

@@ -69,7 +69,10 @@ static bool plan_steps(struct planning *p, struct unmask_err *err)
         plan_step(&r, is_mask, (struct reuse_block){ start, end, 1, (int)commits_a_step }, &rows, &p->steps[LEAN]);
         commit(&r, is_mask, start, end);
         p->steps[BLOCK] = p->steps[FULL];
-        if (end < n) plan_step(&r, is_mask, (struct reuse_block){ end, end + block < n ? end + block : n, 0, (int)commits_a_step }, &rows, &p->steps[BLOCK]);
+        if (end < n) {
+            const struct reuse_block next = { end, end + block < n ? end + block : n, 0, (int)commits_a_step };
+            plan_step(&r, is_mask, next, &rows, &p->steps[BLOCK]);
+        }
     }
     mem_free(is_mask);
     mem_free(memory);
@@ -81,7 +84,8 @@ static bool time_steps(struct planning *p, struct unmask_err *err)
     enum { MOST = 64 << 20, SHARE = 4 };        /* memory for the probe: so much, or that share of the budget */
     const uint64_t share = p->plan.budget / SHARE;
     struct probe *probe;
-    if (!probe_reading(p->m, (size_t)p->plan.ring, 0.4, &p->read_rate, err) || !probe_open(&probe, p->m, &p->need, share < MOST ? share : MOST, err)) return false;
+    if (!probe_reading(p->m, (size_t)p->plan.ring, 0.4, &p->read_rate, err)
+        || !probe_open(&probe, p->m, &p->need, share < MOST ? share : MOST, err)) return false;
     const double io = p->read_rate > 0 ? (double)p->plan.streamed / p->read_rate : 0;
     const int branches = p->need.guidance ? 2 : 1;
     for (int i = 0; i < KINDS; i++) {
@@ -91,7 +95,8 @@ static bool time_steps(struct planning *p, struct unmask_err *err)
     }
     probe_close(probe);
     const struct step *lean = &p->steps[LEAN], *full = &p->steps[FULL];
-    if (full->rows > lean->rows && io > lean->compute) p->fill = (int)((io - lean->compute) * (full->rows - lean->rows) / (full->compute - lean->compute));
+    if (full->rows > lean->rows && io > lean->compute)
+        p->fill = (int)((io - lean->compute) * (full->rows - lean->rows) / (full->compute - lean->compute));
     if (p->fill > full->rows - lean->rows || full->compute <= lean->compute) p->fill = 0;
     const int blocks = (p->gen_length + p->block_length - 1) / p->block_length, rest = p->n_steps - blocks > 0 ? p->n_steps - blocks : 0;
     p->answer_seconds = p->steps[FULL].seconds + (blocks - 1) * p->steps[BLOCK].seconds + rest * p->steps[LEAN].seconds;
@@ -103,11 +108,15 @@ static bool time_steps(struct planning *p, struct unmask_err *err)
 static json_t *json_of(const struct planning *p)
 {
     const struct memory_plan *m = &p->plan;
-    json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:i,s:i}", "model", p->m->name, "budget_bytes", (json_int_t)m->budget,
-                          "weights_bytes", (json_int_t)m->weights, "resident_bytes", (json_int_t)m->resident, "streamed_bytes", (json_int_t)m->streamed,
-                          "ring_bytes", (json_int_t)m->ring, "store_bytes", (json_int_t)m->store, "work_bytes", (json_int_t)m->work,
-                          "code_bytes", (json_int_t)p->code, "tokenizer_bytes", (json_int_t)(m->program - p->code), "total_bytes", (json_int_t)m->total,
-                          "fits", m->fits, "packed", m->packed, "smallest_budget_bytes", (json_int_t)m->least, "smallest_budget_packed_bytes", (json_int_t)m->least_packed,
+    json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:i,s:i}",
+                          "model", p->m->name, "budget_bytes", (json_int_t)m->budget,
+                          "weights_bytes", (json_int_t)m->weights, "resident_bytes", (json_int_t)m->resident,
+                          "streamed_bytes", (json_int_t)m->streamed, "ring_bytes", (json_int_t)m->ring,
+                          "store_bytes", (json_int_t)m->store, "work_bytes", (json_int_t)m->work,
+                          "code_bytes", (json_int_t)p->code, "tokenizer_bytes", (json_int_t)(m->program - p->code),
+                          "total_bytes", (json_int_t)m->total, "fits", m->fits, "packed", m->packed,
+                          "smallest_budget_bytes", (json_int_t)m->least,
+                          "smallest_budget_packed_bytes", (json_int_t)m->least_packed,
                           "context", p->need.n_tokens, "steps", p->n_steps);
     json_t *seconds = json_object(), *rows = json_object();
     for (int i = 0; i < KINDS; i++) {
@@ -128,8 +137,8 @@ static void print_text(const struct planning *p)
     const struct memory_plan *m = &p->plan;
     const struct hparams *h = &p->m->h;
     cpu_model_name(cpu, sizeof cpu);
-    printf("Model    %s, %.2f billion parameters, %s%s, %s of weights\n", QUOTE(p->m->name, strlen(p->m->name)), (double)p->m->parameters / 1e9, p->m->weight_format, m->packed ? " packed" : "",
-           SIZE(m->weights));
+    printf("Model    %s, %.2f billion parameters, %s%s, %s of weights\n", QUOTE(p->m->name, strlen(p->m->name)),
+           (double)p->m->parameters / 1e9, p->m->weight_format, m->packed ? " packed" : "", SIZE(m->weights));
     printf("Machine  %s, %d threads, %s, %s of memory available\n", cpu, p->need.threads, p->m->isa, SIZE(mem_available()));
     printf("Memory   weights %s, ring %s, store %s (%s, %d positions of %d), work %s, tokenizer %s, code %s: %s, %s in %s\n", SIZE(m->resident), SIZE(m->ring),
            SIZE(m->store), p->need.kind->name, p->need.n_tokens, h->n_ctx, SIZE(m->work), SIZE(m->program - p->code), SIZE(p->code), SIZE(m->total),
@@ -176,7 +185,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_plan = {
-    "plan", CMD_PLAN, run, "plan [MODEL] [--memory SIZE] [--context N] [-n N] [--reuse NAME] [--store KIND] [--json]", "memory and speed of a model here, before it is loaded",
+    "plan", CMD_PLAN, run, "plan [MODEL] [--memory SIZE] [--context N] [-n N] [--reuse NAME] [--store KIND] [--json]",
+    "memory and speed of a model here, before it is loaded",
     "  unmask plan model.gguf                               does it run here, and how fast?\n"
     "  unmask plan packed.gguf --memory 1.5G --reuse fast   a packed file may be larger than memory\n"
 };

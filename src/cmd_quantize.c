@@ -54,20 +54,23 @@ static void print_formats(const struct run *r, const struct quantize_report *q)
         if (q->n_of[i]) fprintf(stderr, "%s%zu tensors as %s", shown++ ? ", " : "", q->n_of[i], quant_formats[i]->name);
     if (shown) fputc('\n', stderr);
     if (q->n_fallback)
-        fprintf(stderr, "%zu matrices have rows that are no multiple of the %d values of a %s block and become q8_0, or f16 where 32 does not fit either (the first: %s, %s)\n",
+        fprintf(stderr, "%zu matrices have rows that are no multiple of the %d values of a %s block and become q8_0, "
+                "or f16 where 32 does not fit either (the first: %s, %s)\n",
                 q->n_fallback, q->wanted->block, q->wanted->name, q->fallback, q->got->name);
     if (q->n_requantized) fprintf(stderr, "%zu matrices are rounded a second time: --requantize\n", q->n_requantized);
 }
 
 static void print_plan(const struct run *r, const struct quantize_report *q)
 {
-    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors, r->out, SIZE(q->out_bytes), r->recipe.name,
-            SIZE(free_space(r->out)));
+    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors,
+            r->out, SIZE(q->out_bytes), r->recipe.name, SIZE(free_space(r->out)));
     print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(file_name(r->out), q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
     if (r->s->calibrate && !q->n_calibrated) fprintf(stderr, "no matrix here is rounded by what --calibrate reads\n");
-    else if (r->s->calibrate) fprintf(stderr, "calibrated on %s, at most %d tokens of it\n", own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
+    else if (r->s->calibrate)
+        fprintf(stderr, "calibrated on %s, at most %d tokens of it\n",
+                own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
     if (q->random_ids) fprintf(stderr, "calibrated on %" PRIu64 " random ids, which go through the model\n", q->random_ids);
     if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
 }
@@ -79,9 +82,12 @@ static void on_tensor(void *user, const struct quantize_tensor *t)
         r->worst = t->relative_error;
         snprintf(r->worst_name, sizeof r->worst_name, "%s", t->name);
     }
-    json_t *o = !r->tensors ? NULL : json_pack("{s:o,s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", json_cstr(t->name), "from", t->from->name, "to", t->to->name, "why", t->why, "method", t->method, "bytes",
-                                                    (json_int_t)t->bytes, "rmse", t->rmse, "relative_error", t->relative_error, "cosine", t->cosine, "worst_block",
-                                                    (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse);
+    json_t *o = !r->tensors ? NULL
+              : json_pack("{s:o,s:s,s:s,s:s,s:s,s:I,s:f,s:f,s:f,s:I,s:f}", "name", json_cstr(t->name),
+                          "from", t->from->name, "to", t->to->name, "why", t->why, "method", t->method,
+                          "bytes", (json_int_t)t->bytes,
+                          "rmse", t->rmse, "relative_error", t->relative_error, "cosine", t->cosine,
+                          "worst_block", (json_int_t)t->worst_block, "worst_block_rmse", t->worst_rmse);
     if (t->output_error >= 0) {
         r->n_measured++;
         r->out_error2 += t->output_error * t->output_error;
@@ -104,7 +110,8 @@ static bool on_progress(void *user, const struct quantize_progress *p)
         return term_signal() == 0;
     }
     if (p->stage == QUANTIZE_VERIFYING && r->converted == 0) r->converted = term_now();
-    progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB", p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
+    progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB",
+                  p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
     return term_signal() == 0;
 }
 
@@ -127,10 +134,14 @@ static json_t *list_outputs(const struct run *r, const struct quantize_report *q
 
 static json_t *json_of(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    json_t *o = json_pack("{s:o,s:o,s:o,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}", "input", json_cstr(r->in), "output", json_cstr(r->first), "outputs", list_outputs(r, q), "format", r->recipe.name, "input_bytes",
-                          (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes, "files", (int)q->n_files, "tensors", (int)q->n_tensors,
-                          "fallback_tensors", (int)q->n_fallback, "requantized_tensors", (int)q->n_requantized, "file_name", q->file_name, "dry_run", r->s->dry_run, "memory_bytes", (json_int_t)q->memory_bytes,
-                          "seconds", seconds);
+    json_t *o = json_pack("{s:o,s:o,s:o,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}",
+                          "input", json_cstr(r->in), "output", json_cstr(r->first), "outputs", list_outputs(r, q),
+                          "format", r->recipe.name,
+                          "input_bytes", (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes,
+                          "files", (int)q->n_files, "tensors", (int)q->n_tensors,
+                          "fallback_tensors", (int)q->n_fallback, "requantized_tensors", (int)q->n_requantized,
+                          "file_name", q->file_name, "dry_run", r->s->dry_run,
+                          "memory_bytes", (json_int_t)q->memory_bytes, "seconds", seconds);
     if (o && !r->s->dry_run) {
         json_object_set_new(o, "seconds_before_verification", json_real(r->converted - r->start));
         json_object_set_new(o, "relative_error", json_real(q->relative_error));
@@ -149,12 +160,13 @@ static void print_end(const struct run *r, const struct quantize_report *q, doub
     if (r->s->quiet || r->s->json || r->s->dry_run) return;
     if (q->n_files > 1) fprintf(stderr, "%s and %zu more: ", r->first, q->n_files - 1);
     else fprintf(stderr, "%s: ", r->first);
-    fprintf(stderr, "%s written and verified in %.1f s; relative error of the weights %.2g", SIZE(q->out_bytes), seconds, q->relative_error);
+    fprintf(stderr, "%s written and verified in %.1f s; relative error of the weights %.2g",
+            SIZE(q->out_bytes), seconds, q->relative_error);
     if (r->worst_name[0]) fprintf(stderr, " (worst tensor: %s, %.2g)", r->worst_name, r->worst);
     fputc('\n', stderr);
     if (r->n_measured)
-        fprintf(stderr, "error of the %d calibrated matrices' outputs: %.4f; by plain rounding it would be %.4f\n", r->n_measured, sqrt(r->out_error2 / r->n_measured),
-                sqrt(r->out_plain2 / r->n_measured));
+        fprintf(stderr, "error of the %d calibrated matrices' outputs: %.4f; by plain rounding it would be %.4f\n",
+                r->n_measured, sqrt(r->out_error2 / r->n_measured), sqrt(r->out_plain2 / r->n_measured));
 }
 
 /* ---- the files beside the model ---- */
@@ -178,7 +190,8 @@ static bool write_report(struct run *r, const struct quantize_report *q, double 
     if (o) json_object_set(o, "tensors", r->tensors);
     char *text = o ? json_dumps(o, JSON_INDENT(1)) : NULL;
     json_decref(o);
-    const bool ok = text ? outfile_write(&r->report, text, strlen(text), err) && outfile_write(&r->report, "\n", 1, err) && outfile_commit(&r->report, err)
+    const bool ok = text ? outfile_write(&r->report, text, strlen(text), err) && outfile_write(&r->report, "\n", 1, err)
+                           && outfile_commit(&r->report, err)
                          : fail(err, E_MEMORY, .need = "a smaller report");
     unmask_free(text);
     return ok;
@@ -186,14 +199,16 @@ static bool write_report(struct run *r, const struct quantize_report *q, double 
 
 static bool write_card(struct run *r, const struct quantize_report *q, struct unmask_err *err)
 {
-    const struct card_facts facts = { .relative_error = q->relative_error, .bytes = q->out_bytes, .format = r->recipe.name, .n_files = q->n_files };
+    const struct card_facts facts = { .relative_error = q->relative_error, .bytes = q->out_bytes,
+                                      .format = r->recipe.name, .n_files = q->n_files };
     return card_write(&r->card, r->first, &facts, err) && outfile_commit(&r->card, err);
 }
 
 static bool write_extras(struct run *r, const struct quantize_report *q, double seconds, struct unmask_err *err)
 {
     return r->s->dry_run || ((!r->s->report || write_report(r, q, seconds, err)) && (!r->s->card || write_card(r, q, err))
-                              && (!r->s->save_imatrix || (imatrix_write(&r->found, &r->imatrix_out, err) && outfile_commit(&r->imatrix_out, err))));
+                              && (!r->s->save_imatrix || (imatrix_write(&r->found, &r->imatrix_out, err)
+                                                          && outfile_commit(&r->imatrix_out, err))));
 }
 
 /* ---- arguments ---- */
@@ -211,7 +226,8 @@ static bool read_size(const char *text, uint64_t *bytes, struct unmask_err *err)
         p++;
     }
     *bytes = v;
-    return (ok && !*p && v > 0) || fail(err, E_CLI_VALUE, .field = "--split-size", .found = QUOTE(text, strlen(text)), .need = "a size such as 500M or 4G");
+    return (ok && !*p && v > 0)
+        || fail(err, E_CLI_VALUE, .field = "--split-size", .found = QUOTE(text, strlen(text)), .need = "a size such as 500M or 4G");
 }
 
 /* Without a type: q4_0, or where only the layout is asked for, the type that the file says it has. */
@@ -236,11 +252,13 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
     static const char need[] = "IN and OUT: unmask quantize FOLDER model-Q4_0.gguf q4_0";
     if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = s->n_args ? "one argument" : "none", .need = need);
     if (s->n_args == 2 && recipe_is_type(s->args[1]))
-        return fail(err, E_CLI_MISSING, .field = "OUT", .found = FMT("%s, which is a type", QUOTE(s->args[1], strlen(s->args[1]))), .need = need);
+        return fail(err, E_CLI_MISSING, .field = "OUT", .found = FMT("%s, which is a type", QUOTE(s->args[1], strlen(s->args[1]))),
+                    .need = need);
     if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a type");
     r->in = s->args[0];
     r->out = s->args[1];
-    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s), err) && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
+    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s), err)
+        && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
 static bool read_calibration(struct run *r, struct unmask_err *err)
@@ -249,7 +267,9 @@ static bool read_calibration(struct run *r, struct unmask_err *err)
     const char *alone = s->save_imatrix ? "--save-imatrix" : s->times[OPT_CALIBRATE_N] ? "--calibrate-tokens" : NULL;
     if (alone && !s->calibrate) return fail(err, E_CLI_MISSING, .field = alone, .need = "--calibrate FILE, or --calibrate self");
     if ((s->imatrix != NULL) + (s->calibrate != NULL) + s->search > 1)          /* each says how all matrices are rounded */
-        return fail(err, E_CLI_CONFLICT, .field = !s->search ? "--imatrix, --calibrate" : s->imatrix ? "--imatrix, --search" : "--calibrate, --search", .need = "one of them");
+        return fail(err, E_CLI_CONFLICT,
+                    .field = !s->search ? "--imatrix, --calibrate" : s->imatrix ? "--imatrix, --search" : "--calibrate, --search",
+                    .need = "one of them");
     if (s->imatrix && !imatrix_read(&r->importance, s->imatrix, err)) return false;
     snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? file_name(s->calibrate) : "");
     if (!s->calibrate || own_text(s)) return true;
@@ -264,13 +284,16 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (ok) {
         progress_start(&r.progress, s, t);
         r.start = term_now();
-        const struct quantize_options o = { .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
-                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
-                                            .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
-                                            .calibration_name = s->calibrate ? file_name(s->calibrate) : s->imatrix ? file_name(s->imatrix) : NULL,
-                                            .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL, 
-                                            .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
-                                            .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
+        const struct quantize_options o = {
+            .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
+            .file_type = (uint32_t)r.recipe.file_type,
+            .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
+            .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
+            .calibration_name = s->calibrate ? file_name(s->calibrate) : s->imatrix ? file_name(s->imatrix) : NULL,
+            .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL,
+            .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
+            .set = s->set, .n_set = (size_t)s->n_set,
+            .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
         const double seconds = term_now() - r.start;
@@ -289,7 +312,10 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_quantize = {
-    "quantize", CMD_QUANTIZE, run, "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--calibrate FILE|self] [--layout standard|packed] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] [-t N] [-q]",
+    "quantize", CMD_QUANTIZE, run,
+    "quantize IN OUT.gguf [q4_0|q4_k_m|q6_k|q8_0|f16|bf16|f32|RECIPE.yaml] [--keep REGEX=FORMAT] [--calibrate FILE|self] "
+    "[--layout standard|packed] [--dry-run] [--force] [--split-size SIZE] [--card] [--report FILE] [--set general.KEY=TEXT] "
+    "[-t N] [-q]",
     "make a GGUF file in a smaller number format",
     "  unmask quantize LLaDA-8B-Instruct/ LLaDA-8B-Instruct-v1.0-Q4_0.gguf q4_0\n"
     "  unmask quantize model-F32.gguf model-Q8_0.gguf q8_0 --set general.license=apache-2.0\n"

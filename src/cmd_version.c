@@ -30,7 +30,9 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         snprintf(sets + strlen(sets), sizeof sets - strlen(sets), "%s%s", *sets ? " " : "", set->name);
         json_array_append_new(names, json_string(set->name));
     }
-    struct library libraries[] = { { "SLEEF", "" }, { "libyaml", "" }, { "jansson", JANSSON_VERSION }, { "PCRE2", "" }, { "utf8proc", "" } };
+    struct library libraries[] = {
+        { "SLEEF", "" }, { "libyaml", "" }, { "jansson", JANSSON_VERSION }, { "PCRE2", "" }, { "utf8proc", "" },
+    };
     enum { N = sizeof libraries / sizeof *libraries, LONGEST = sizeof libraries->version };
     snprintf(libraries[0].version, LONGEST, "%d.%d", SLEEF_VERSION_MAJOR, SLEEF_VERSION_MINOR);
     snprintf(libraries[1].version, LONGEST, "%s", yaml_get_version_string());
@@ -39,7 +41,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (s->json) {
         json_t *versions = json_object();
         for (int i = 0; i < N; i++) json_object_set_new(versions, libraries[i].name, json_string(libraries[i].version));
-        json_t *o = json_pack("{s:s,s:s,s:i,s:s,s:O,s:o}", "version", UNMASK_VERSION, "cpu", cpu, "cores", pool_cores(), "isa", best, "isas", names, "libraries", versions);
+        json_t *o = json_pack("{s:s,s:s,s:i,s:s,s:O,s:o}", "version", UNMASK_VERSION, "cpu", cpu, "cores", pool_cores(),
+                              "isa", best, "isas", names, "libraries", versions);
         json_dumpf(o, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(o);

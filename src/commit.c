@@ -53,7 +53,10 @@ static float threshold_bar(int i, float threshold)
     return threshold;
 }
 
-static float slack_threshold(const struct candidate *c, int n, int k, float threshold) { return slack_of_bars(c, n, k, threshold_bar, threshold); }
+static float slack_threshold(const struct candidate *c, int n, int k, float threshold)
+{
+    return slack_of_bars(c, n, k, threshold_bar, threshold);
+}
 
 static float factor_bar(int i, float factor) { return (float)(1.0 - (double)factor / (i + 2.0)); }
 

@@ -26,7 +26,10 @@ struct reader {
     void *user;
 };
 
-static const char *place(struct err_text *t, const yaml_mark_t *m) { return err_fmt(t, "line %zu, column %zu", m->line + 1, m->column + 1); }
+static const char *place(struct err_text *t, const yaml_mark_t *m)
+{
+    return err_fmt(t, "line %zu, column %zu", m->line + 1, m->column + 1);
+}
 #define PLACE(m) place(&(struct err_text){ { 0 } }, (m))
 
 static bool refuse(const struct reader *r, const yaml_event_t *e, const char *what, struct unmask_err *err)
@@ -41,7 +44,8 @@ static bool take_key(struct reader *r, const yaml_event_t *e, struct unmask_err 
     const char *text = (const char *)e->data.scalar.value;
     const size_t n = e->data.scalar.length;
     if (n == 0 || strlen(text) != n || l->key_length + n + 1 > MAX_KEY)
-        return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("a key of %zu bytes", n), .need = FMT("1 to %d without NUL", MAX_KEY));
+        return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("a key of %zu bytes", n),
+                    .need = FMT("1 to %d without NUL", MAX_KEY));
     if (n == 2 && !memcmp(text, "<<", 2)) return refuse(r, e, "a merge key", err);
     char *at = r->key + l->key_length;
     if (l->key_length) *at++ = '.';
@@ -51,8 +55,10 @@ static bool take_key(struct reader *r, const yaml_event_t *e, struct unmask_err 
     l->have_key = true;
     for (int i = 0; i < r->n_seen; i++)
         if (!strcmp(r->seen[i].key, r->key))
-            return fail(err, E_YAML_DUPLICATE, .file = r->path, .field = r->key, .found = FMT("lines %d and %d", r->seen[i].line, r->key_line), .need = "one of them");
-    if (r->n_seen == MAX_KEYS) return fail(err, E_YAML_LIMIT, .file = r->path, .found = FMT("more than %d keys", MAX_KEYS), .need = "fewer");
+            return fail(err, E_YAML_DUPLICATE, .file = r->path, .field = r->key,
+                        .found = FMT("lines %d and %d", r->seen[i].line, r->key_line), .need = "one of them");
+    if (r->n_seen == MAX_KEYS)
+        return fail(err, E_YAML_LIMIT, .file = r->path, .found = FMT("more than %d keys", MAX_KEYS), .need = "fewer");
     r->seen[r->n_seen].line = r->key_line;
     return (r->seen[r->n_seen++].key = arena_strndup(&r->arena, r->key, strlen(r->key), err));
 }
@@ -69,7 +75,8 @@ static bool take_scalar(struct reader *r, const yaml_event_t *e, struct unmask_e
     if (!l->sequence && !l->have_key) return take_key(r, e, err);
     const char *text = (const char *)e->data.scalar.value;
     if (e->data.scalar.length > MAX_TEXT || strlen(text) != e->data.scalar.length)
-        return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("a value of %zu bytes", e->data.scalar.length), .need = FMT("at most %d, without NUL", MAX_TEXT));
+        return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark),
+                    .found = FMT("a value of %zu bytes", e->data.scalar.length), .need = FMT("at most %d, without NUL", MAX_TEXT));
     const struct yaml_value v = { .key = r->key, .text = text, .quoted = e->data.scalar.style != YAML_PLAIN_SCALAR_STYLE,
                                   .in_list = l->sequence, .line = r->key_line, .column = r->key_column };
     if (!l->sequence) l->have_key = false;
@@ -82,9 +89,12 @@ static bool push(struct reader *r, const yaml_event_t *e, bool sequence, bool de
     if (decorated) return refuse(r, e, "an anchor or a tag", err);
     if (!sequence && r->stack[r->depth].sequence) return refuse(r, e, "a mapping in a list", err);
     if (r->depth > 0 && !r->stack[r->depth].sequence && !r->stack[r->depth].have_key) return refuse(r, e, "a key that is not a word", err);
-    if (r->depth == 0 && sequence) return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&e->start_mark), .found = "a list", .need = "lines of `key: value`");
+    if (r->depth == 0 && sequence)
+        return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&e->start_mark), .found = "a list",
+                    .need = "lines of `key: value`");
     if (r->depth == MAX_DEPTH)
-        return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("more than %d levels", MAX_DEPTH), .need = "fewer");
+        return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("more than %d levels", MAX_DEPTH),
+                    .need = "fewer");
     const size_t key_length = r->depth ? strlen(r->key) : 0;
     r->stack[++r->depth] = (struct level){ .sequence = sequence, .key_length = key_length };
     return true;
@@ -115,7 +125,8 @@ static bool take_event(struct reader *r, const yaml_event_t *e, struct unmask_er
 
 static bool syntax_error(const struct reader *r, const yaml_parser_t *p, struct unmask_err *err)
 {
-    return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&p->problem_mark), .found = p->problem ? p->problem : "something that is not YAML",
+    return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&p->problem_mark),
+                .found = p->problem ? p->problem : "something that is not YAML",
                 .need = p->context ? FMT("well-formed YAML (%s)", p->context) : "well-formed YAML");
 }
 
@@ -138,13 +149,15 @@ static bool check_text(const char *text, size_t n, const char *path, struct unma
 static bool read_text(const char *path, char **text, size_t *n, struct unmask_err *err)
 {
     if (!file_slurp(path, MAX_BYTES, text, n, err))
-        return err && err->status == UNMASK_ELIMIT ? fail(err, E_YAML_LIMIT, .file = path, .found = "a larger file", .need = FMT("at most %d bytes", MAX_BYTES)) : false;
+        return err && err->status == UNMASK_ELIMIT
+               ? fail(err, E_YAML_LIMIT, .file = path, .found = "a larger file", .need = FMT("at most %d bytes", MAX_BYTES)) : false;
     if (check_text(*text, *n, path, err)) return true;
     mem_free(*text);
     return false;
 }
 
-bool yaml_read(const char *path, bool (*fn)(void *user, const struct yaml_value *v, struct unmask_err *err), void *user, struct unmask_err *err)
+bool yaml_read(const char *path, bool (*fn)(void *user, const struct yaml_value *v, struct unmask_err *err),
+               void *user, struct unmask_err *err)
 {
     char *text;
     size_t n;

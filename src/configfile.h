@@ -15,6 +15,7 @@ struct yaml_value {
 };
 
 /* Call fn for every value of the file; fn returns false with err set to stop. */
-bool yaml_read(const char *path, bool (*fn)(void *user, const struct yaml_value *v, struct unmask_err *err), void *user, struct unmask_err *err);
+bool yaml_read(const char *path, bool (*fn)(void *user, const struct yaml_value *v, struct unmask_err *err),
+               void *user, struct unmask_err *err);
 
 #endif

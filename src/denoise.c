@@ -69,7 +69,8 @@ size_t denoise_work_bytes(const struct unmask_model *m, int max_tokens, struct d
     return lay_out(&w, NULL, m, max_tokens, need);
 }
 
-bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, struct denoise_need need, struct unmask_err *err)
+bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens,
+                       struct denoise_need need, struct unmask_err *err)
 {
     struct denoise_work *w = mem_zalloc(1, sizeof *w, err);
     if (!w) return false;
@@ -167,7 +168,8 @@ static bool counts(const struct apart *a, int32_t token)
 }
 
 /* Fill everything but the position of a candidate from the statistics of its row; l: the row, where there is noise. */
-static void choose(const struct denoise *d, struct logit_stats *s, const struct logit_apart_values *values, const float *l, struct candidate *c)
+static void choose(const struct denoise *d, struct logit_stats *s, const struct logit_apart_values *values,
+                   const float *l, struct candidate *c)
 {
     const struct apart *a = &d->work->apart;
     for (int i = 0; i < a->tokens.n; i++) {
@@ -179,9 +181,11 @@ static void choose(const struct denoise *d, struct logit_stats *s, const struct 
     c->entropy = logit_entropy(s);
     if (d->o->temperature > 0 && c->token >= 0) c->token = choose_noisy(d, l, c->token, c->position);
     if (d->o->remasking == UNMASK_RANDOM)
-        c->confidence = noise_f32(noise_bits(noise_prefix(d->o->seed, NOISE_REMASK, (uint64_t)d->steps, (uint64_t)d->row, (uint64_t)c->position), 0));
+        c->confidence = noise_f32(noise_bits(noise_prefix(d->o->seed, NOISE_REMASK, (uint64_t)d->steps, (uint64_t)d->row,
+                                                          (uint64_t)c->position), 0));
     else if (c->token < 0) c->confidence = NAN;
-    else c->confidence = counts(a, c->token) ? Sleef_finz_expf1_u10purecfma((c->token == s->best ? s->max : l[c->token]) - s->top) / s->sum : 0 / s->sum;
+    else c->confidence = counts(a, c->token)
+                         ? Sleef_finz_expf1_u10purecfma((c->token == s->best ? s->max : l[c->token]) - s->top) / s->sum : 0 / s->sum;
 }
 
 /* ---- one evaluation ---- */
@@ -239,8 +243,10 @@ static bool pass_over_rows(struct denoise *d, struct unmask_err *err)
     reuse_keys(&w->reuse, w->is_mask, &w->plan, w->keys);
     for (int i = 0; d->key_mask && i < d->n_canvas; i++) w->keys[i] &= d->key_mask[i] != 0;
     const bool ok = forward_pass(d->f, &(struct pass){
-        .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] }, .n_keys = d->n_canvas, .key_mask = d->key_mask || d->reuse->far ? w->keys : NULL,
-        .span = reuse_in_parts(&w->reuse, &w->plan) ? w->plan.span : NULL, .rows = w->plan.rows, .n_rows = w->plan.n_rows, .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x,
+        .n_branches = branches, .ids = { d->canvas, w->unprompted }, .store = { d->store[0], d->store[1] },
+        .n_keys = d->n_canvas, .key_mask = d->key_mask || d->reuse->far ? w->keys : NULL,
+        .span = reuse_in_parts(&w->reuse, &w->plan) ? w->plan.span : NULL, .rows = w->plan.rows, .n_rows = w->plan.n_rows,
+        .need = d->reuse->all_logits ? NULL : w->need, .n_need = branches * w->plan.n_need, .x = w->x,
         .on_layer = d->o->stop ? not_stopped : NULL, .user = d });
     d->stopped = !ok && !forward_failed(d->f, err);
     if (d->stopped) fail(err, E_CANCELLED, .hint = NULL);
@@ -391,7 +397,8 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
     denoise_begin(d);
     bool go_on = report(d, 0, 0);
     for (int b = 0, start = d->block_start, before = 0; go_on && b < d->n_blocks; start = d->block_end[b++]) {
-        const int end = d->block_end[b], masks = count_masks(d, start, end), steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;
+        const int end = d->block_end[b], masks = count_masks(d, start, end);
+        const int steps = scheduled && masks ? block_steps(d->o->steps, before, masks, total) : 0;
         before += masks;
         for (int s = 0; go_on && (scheduled ? s < steps : count_masks(d, start, end) > 0 || s < d->reuse->least_steps); s++) {
             const int quota = scheduled ? commit_quota(masks, steps, s) : count_masks(d, start, end) > 0;

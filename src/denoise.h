@@ -44,7 +44,8 @@ struct denoise_need {
     bool logits;                                /* whole rows of logits: for noise, guidance, on_candidate */
 };
 struct denoise_need denoise_need_of(const struct denoise *d);
-bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens, struct denoise_need need, struct unmask_err *err);
+bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, int max_tokens,
+                       struct denoise_need need, struct unmask_err *err);
 size_t denoise_work_bytes(const struct unmask_model *m, int max_tokens, struct denoise_need need);
 void denoise_work_close(struct denoise_work *w);
 

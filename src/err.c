@@ -129,6 +129,7 @@ const char *unmask_err_message(const struct unmask_err *e, char *buf, size_t siz
     if (e->found[0] || e->need[0])
         snprintf(values, sizeof values, ": %s%s%s%s%s", e->found[0] ? "found " : "", e->found, e->found[0] && e->need[0] ? ", " : "",
                  e->need[0] ? "need " : "", e->need);
-    snprintf(buf, size, "%s%s%s%s%s%s%s [%s]", e->file, e->file[0] ? ": " : "", e->what, where, values, e->hint[0] ? ". " : "", e->hint, e->id);
+    snprintf(buf, size, "%s%s%s%s%s%s%s [%s]",
+             e->file, e->file[0] ? ": " : "", e->what, where, values, e->hint[0] ? ". " : "", e->hint, e->id);
     return buf;
 }

@@ -12,7 +12,10 @@
 static inline json_t *figure(double v) { return isfinite(v) ? json_real(v) : json_null(); }
 
 static inline void figure_put(json_t *o, const char *key, double v) { json_object_set_new(o, key, figure(v)); }
-static inline void figure_put_interval(json_t *o, const char *key, struct interval i) { json_object_set_new(o, key, json_pack("[o,o]", figure(i.low), figure(i.high))); }
+static inline void figure_put_interval(json_t *o, const char *key, struct interval i)
+{
+    json_object_set_new(o, key, json_pack("[o,o]", figure(i.low), figure(i.high)));
+}
 
 /* 0 where there is none. */
 static inline double figure_get(const json_t *o, const char *key) { return json_number_value(json_object_get(o, key)); }

@@ -83,8 +83,8 @@ struct replay_sum replay_total(const struct replay *r)
 }
 
 /* One step on the state before it, in both, then its commits. */
-static bool step(struct replay *r, struct denoise d[2], struct forced *forced, const struct eval_run *run, int number, struct reuse_block block, int *age,
-                 struct unmask_err *err)
+static bool step(struct replay *r, struct denoise d[2], struct forced *forced, const struct eval_run *run, int number,
+                 struct reuse_block block, int *age, struct unmask_err *err)
 {
     forced->start = block.start;
     forced->run = run;
@@ -110,7 +110,8 @@ static bool step(struct replay *r, struct denoise d[2], struct forced *forced, c
     return true;
 }
 
-static bool steps(struct replay *r, struct denoise d[2], struct forced *forced, const struct eval_run *run, struct eval_clock *clock, struct unmask_err *err)
+static bool steps(struct replay *r, struct denoise d[2], struct forced *forced, const struct eval_run *run,
+                  struct eval_clock *clock, struct unmask_err *err)
 {
     const int n_prompt = run->r.n_prompt;
     int age = 0;
@@ -126,7 +127,8 @@ static bool steps(struct replay *r, struct denoise d[2], struct forced *forced, 
     return true;
 }
 
-bool eval_replay(struct replay *r, const struct eval_run *run, struct unmask_session *reference_session, const struct unmask_options *reference,
+bool eval_replay(struct replay *r, const struct eval_run *run,
+                 struct unmask_session *reference_session, const struct unmask_options *reference,
                  struct unmask_session *session, const struct unmask_options *other, struct eval_clock *clock, struct unmask_err *err)
 {
     const size_t n = (size_t)run->r.n_canvas;

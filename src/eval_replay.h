@@ -17,7 +17,8 @@ struct replay_sum {
 struct replay { struct replay_sum age[REPLAY_AGES]; };
 
 /* Replay `run`, made with the options `reference`, in both sessions, and add what differs under `other`. */
-bool eval_replay(struct replay *r, const struct eval_run *run, struct unmask_session *reference_session, const struct unmask_options *reference,
+bool eval_replay(struct replay *r, const struct eval_run *run,
+                 struct unmask_session *reference_session, const struct unmask_options *reference,
                  struct unmask_session *session, const struct unmask_options *other, struct eval_clock *clock, struct unmask_err *err);
 struct replay_sum replay_total(const struct replay *r);
 int replay_youngest(int bin);                   /* least age of a bin */

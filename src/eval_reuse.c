@@ -36,7 +36,8 @@ struct eval_reuse {
     int fewer_steps;
 };
 
-static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_line *l, const int32_t *ids, size_t n, bool counts, struct unmask_err *err)
+static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_line *l, const int32_t *ids, size_t n,
+                     bool counts, struct unmask_err *err)
 {
     const uint64_t before = side->session->f ? forward_bytes_read(side->session->f) : 0;
     eval_run_free(&side->run);
@@ -92,7 +93,8 @@ static bool quality(struct eval_reuse *e, struct side *side, size_t line, struct
     size_t distinct, pairs, n_text;
     char *text;
     double nats;
-    if (!likelihood(e->judge, run->r.canvas, (size_t)run->r.n_prompt, answer, (size_t)run->n_ids, e->s->mc, 0, e->s->seed + line, on_draw, &e->clock, &nats, err)
+    if (!likelihood(e->judge, run->r.canvas, (size_t)run->r.n_prompt, answer, (size_t)run->n_ids,
+                    e->s->mc, 0, e->s->seed + line, on_draw, &e->clock, &nats, err)
         || !unmask_detokenize(e->m, answer, (size_t)run->n_ids, 0, &text, &n_text, err)) return false;
     side->nats[line] = -nats;
     side->tokens[line] = run->n_ids;
@@ -104,7 +106,8 @@ static bool quality(struct eval_reuse *e, struct side *side, size_t line, struct
 }
 
 /* One line under the sides from..to; the first line is run twice, so that no side pays for the start. */
-static bool measure_line(struct eval_reuse *e, const struct eval_line *l, size_t line, enum side_id from, enum side_id to, struct unmask_err *err)
+static bool measure_line(struct eval_reuse *e, const struct eval_line *l, size_t line,
+                         enum side_id from, enum side_id to, struct unmask_err *err)
 {
     int32_t *ids;
     size_t n;
@@ -156,8 +159,8 @@ static void put_cost(json_t *o, const struct eval_reuse *e)
     figure_put(o, "passes_exact", b->passes);
     figure_put(o, "bytes_read", a->bytes_read);
     figure_put(o, "bytes_read_exact", b->bytes_read);
-    json_object_set_new(o, "audit", json_pack("{s:f,s:f,s:f,s:f}", "audits", a->audits, "disagreements", a->disagreements, "refreshes", a->refreshes,
-                                              "largest_error", a->largest));
+    json_object_set_new(o, "audit", json_pack("{s:f,s:f,s:f,s:f}", "audits", a->audits, "disagreements", a->disagreements,
+                                              "refreshes", a->refreshes, "largest_error", a->largest));
     figure_put(o, "seconds", a->seconds);
     figure_put(o, "seconds_exact", b->seconds);
     figure_put(o, "seconds_none", none->seconds);
@@ -210,8 +213,10 @@ static json_t *ages(const struct replay *r)
     json_t *list = json_array();
     for (int i = 0; i < REPLAY_AGES; i++) {
         const struct replay_sum *s = &r->age[i];
-        if (s->rows > 0) json_array_append_new(list, json_pack("{s:i,s:f,s:f,s:f,s:o}", "age", replay_youngest(i), "rows", s->rows, "agreement", s->equal / s->rows,
-                                                               "commit_overlap", s->overlap / s->steps, "kl", figure(s->kl / s->rows)));
+        if (s->rows > 0)
+            json_array_append_new(list, json_pack("{s:i,s:f,s:f,s:f,s:o}", "age", replay_youngest(i), "rows", s->rows,
+                                                  "agreement", s->equal / s->rows, "commit_overlap", s->overlap / s->steps,
+                                                  "kl", figure(s->kl / s->rows)));
     }
     return list;
 }
@@ -268,8 +273,10 @@ static bool texts(struct eval_reuse *e, json_t *report, struct unmask_err *err)
         struct side *a = &e->side[OTHER], *b = &e->side[REFERENCE];
         ok = measure_line(e, l, i, OTHER, NONE, err);
         if (ok) compare_answers(e);
-        if (ok) ok = (quality(e, a, i, err) && quality(e, b, i, err) && eval_replay(&e->replay, &b->run, b->session, &b->o, a->session, &a->o, &e->clock, err))
-                || jsonl_at(l->path, l->number, err);
+        if (ok)
+            ok = (quality(e, a, i, err) && quality(e, b, i, err)
+                  && eval_replay(&e->replay, &b->run, b->session, &b->o, a->session, &a->o, &e->clock, err))
+                 || jsonl_at(l->path, l->number, err);
         e->clock.done++;
     }
     double *difference = ok ? mem_zalloc(n, sizeof *difference, err) : NULL;
@@ -295,13 +302,14 @@ static void print_agreement(const json_t *o)
 static void print_cost(const json_t *o, const char *a, const char *b)
 {
     const json_t *audit = json_object_get(o, "audit");
-    printf("  rows          %.2f per answer position, %s %.2f; passes %.0f and %.0f\n", figure_get(o, "rows_per_place"), b, figure_get(o, "rows_per_place_exact"),
-           figure_get(o, "passes"), figure_get(o, "passes_exact"));
+    printf("  rows          %.2f per answer position, %s %.2f; passes %.0f and %.0f\n", figure_get(o, "rows_per_place"),
+           b, figure_get(o, "rows_per_place_exact"), figure_get(o, "passes"), figure_get(o, "passes_exact"));
     if (figure_get(audit, "audits") > 0)
-        printf("  audits        %.0f, another best token in %.0f, largest error of a lead %.3f; %.0f decisions taken again\n", figure_get(audit, "audits"),
-               figure_get(audit, "disagreements"), figure_get(audit, "largest_error"), figure_get(audit, "refreshes"));
-    printf("  seconds       %s %.2f, %s %.2f, none %.2f: %.2f times as fast as none\n", a, figure_get(o, "seconds"), b, figure_get(o, "seconds_exact"),
-           figure_get(o, "seconds_none"), figure_get(o, "speedup"));
+        printf("  audits        %.0f, another best token in %.0f, largest error of a lead %.3f; %.0f decisions taken again\n",
+               figure_get(audit, "audits"), figure_get(audit, "disagreements"), figure_get(audit, "largest_error"),
+               figure_get(audit, "refreshes"));
+    printf("  seconds       %s %.2f, %s %.2f, none %.2f: %.2f times as fast as none\n", a, figure_get(o, "seconds"),
+           b, figure_get(o, "seconds_exact"), figure_get(o, "seconds_none"), figure_get(o, "speedup"));
 }
 
 static void print_questions(const json_t *o, const char *b)
@@ -320,8 +328,8 @@ static void print_texts(const json_t *o, const char *b)
     printf("  on the states of %s: best token equal %.4f (%.4f where it commits), overlap of what both commit %.4f, KL %.5f nats\n", b,
            figure_get(o, "agreement_teacher"), figure_get(o, "agreement_committed"), figure_get(o, "commit_overlap"), figure_get(o, "kl"));
     json_array_foreach(json_object_get(o, "by_age"), i, age)
-        printf("    %3.0f steps and more since every row was computed: %.4f, %.5f (%.0f rows)\n", figure_get(age, "age"), figure_get(age, "agreement"),
-               figure_get(age, "kl"), figure_get(age, "rows"));
+        printf("    %3.0f steps and more since every row was computed: %.4f, %.5f (%.0f rows)\n", figure_get(age, "age"),
+               figure_get(age, "agreement"), figure_get(age, "kl"), figure_get(age, "rows"));
     printf("  likelihood    %.4f nats per token, %s %.4f, %s in %.0f steps %.4f\n", figure_get(o, "nll"), b, figure_get(o, "nll_exact"), b,
            figure_get(o, "steps_fewer_steps"), figure_get(o, "nll_fewer_steps"));
     printf("  word pairs    %.3f distinct, %s %.3f\n", figure_get(o, "distinct"), b, figure_get(o, "distinct_exact"));

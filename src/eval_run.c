@@ -51,7 +51,8 @@ void eval_run_free(struct eval_run *e)
     *e = (struct eval_run){ .step_of = NULL };
 }
 
-static bool text_prompt(const struct unmask_model *m, const struct eval_line *l, size_t most, int32_t **ids, size_t *n, struct unmask_err *err)
+static bool text_prompt(const struct unmask_model *m, const struct eval_line *l, size_t most,
+                        int32_t **ids, size_t *n, struct unmask_err *err)
 {
     int32_t *text, *grown;
     size_t n_text;

@@ -6,7 +6,8 @@
 #include "datafiles.h"
 #include "mem.h"
 
-static bool append(struct eval_line **list, size_t *n, const json_t *text, const json_t *answer, const struct jsonl *j, struct unmask_err *err)
+static bool append(struct eval_line **list, size_t *n, const json_t *text, const json_t *answer,
+                   const struct jsonl *j, struct unmask_err *err)
 {
     struct eval_line *grown = mem_resize(*list, *n + 1, sizeof *grown, err);
     if (!grown) return false;
@@ -20,7 +21,8 @@ static bool add(struct eval_set *e, const struct jsonl *j, json_t *o, int limit,
 {
     const json_t *q = json_object_get(o, "q"), *a = json_object_get(o, "a"), *text = json_object_get(o, "text");
     if (!(json_is_string(q) && json_is_string(a)) && !json_is_string(text))
-        return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number), .found = "other fields", .need = "the texts \"q\" and \"a\", or \"text\"");
+        return fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
+                    .found = "other fields", .need = "the texts \"q\" and \"a\", or \"text\"");
     if (json_array_append(e->lines, o) < 0) return fail(err, E_MEMORY, .file = j->name);
     if (json_is_string(text)) return (limit && e->n_texts >= (size_t)limit) || append(&e->texts, &e->n_texts, text, NULL, j, err);
     return (limit && e->n_questions >= (size_t)limit) || append(&e->questions, &e->n_questions, q, a, j, err);
@@ -48,12 +50,14 @@ bool eval_set_read(struct eval_set *e, const char *path, int limit, struct unmas
     static const char *const own[] = { "assistant.jsonl", "stories.jsonl" };
     for (int i = 0; ok && !path && i < 2; i++) {
         ok = datafile_find("models/eval", own[i], e->where[i])
-            || fail(err, E_CLI_MISSING, .file = e->where[i], .field = "--data", .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
-                         .hint = "The sets that come with the embedded model are not beside this program");
+            || fail(err, E_CLI_MISSING, .file = e->where[i], .field = "--data",
+                    .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
+                    .hint = "The sets that come with the embedded model are not beside this program");
         ok = ok && read_file(e, e->where[i], limit, err);
     }
     ok = ok && (!path || read_file(e, path, limit, err));
-    if (ok && e->n_questions + e->n_texts == 0) ok = fail(err, E_CLI_LINE, .file = path, .found = "no line", .need = "JSON objects, one a line");
+    if (ok && e->n_questions + e->n_texts == 0)
+        ok = fail(err, E_CLI_LINE, .file = path, .found = "no line", .need = "JSON objects, one a line");
     if (!ok) eval_set_free(e);
     return ok;
 }

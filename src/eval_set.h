@@ -4,7 +4,8 @@
 
 #include "jsonl.h"
 
-struct eval_line { const char *text, *answer; size_t n_text, n_answer; const char *path; int number; };      /* answer: NULL for a text; where it stands */
+/* answer: NULL for a text; path and number: where it stands. */
+struct eval_line { const char *text, *answer; size_t n_text, n_answer; const char *path; int number; };
 
 struct eval_set {
     struct eval_line *questions, *texts; size_t n_questions, n_texts;

@@ -24,7 +24,8 @@ struct interval eval_paired_shares(double both, double first, double second, dou
     const double margins = a * (n - a) * b * (n - b), product = both * none - first * second;
     const double corrected = product > 0 ? fmax(product - n / 2, 0) : product, phi = margins > 0 ? corrected / sqrt(margins) : 0;
     const double pl = p - i.low, pu = i.high - p, ql = q - j.low, qu = j.high - q;
-    return (struct interval){ d - sqrt(fmax(pl * pl - 2 * phi * pl * qu + qu * qu, 0)), d + sqrt(fmax(pu * pu - 2 * phi * pu * ql + ql * ql, 0)) };
+    return (struct interval){ d - sqrt(fmax(pl * pl - 2 * phi * pl * qu + qu * qu, 0)),
+                              d + sqrt(fmax(pu * pu - 2 * phi * pu * ql + ql * ql, 0)) };
 }
 
 struct interval eval_mean(const double *x, size_t n, double *mean)

@@ -31,7 +31,9 @@ static json_t *read_json(const struct folder *d, const char *name, struct unmask
     struct file f;
     json_t *root = NULL;
     if (!file_open_in(&f, d->fd, d->path, name, err)) return NULL;
-    if (f.size > JSON_BYTES) fail(err, E_JSON_LIMIT, .file = f.path, .found = FMT("%llu bytes", (unsigned long long)f.size), .need = FMT("at most %u", JSON_BYTES));
+    if (f.size > JSON_BYTES)
+        fail(err, E_JSON_LIMIT, .file = f.path, .found = FMT("%llu bytes", (unsigned long long)f.size),
+             .need = FMT("at most %u", JSON_BYTES));
     else {
         char *text = mem_resize(NULL, (size_t)f.size + 1, 1, err);
         if (text && file_read(&f, 0, text, (size_t)f.size, err)) root = json_parse(text, (size_t)f.size, f.path, JSON_DEPTH, err);
@@ -114,15 +116,16 @@ static bool list_shards(struct folder *d, json_t *weight_map, const char ***list
         const char *name = json_is_string(v) ? json_string_value(v) : "";
         size_t at = *n_list;
         if (!(ok = is_shard_name(name))) {
-            fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = QUOTE(tensor, strlen(tensor)), .found = QUOTE(name, strlen(name)),
-                 .need = "the bare name of a *.safetensors file in the same folder");
+            fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = QUOTE(tensor, strlen(tensor)),
+                 .found = QUOTE(name, strlen(name)), .need = "the bare name of a *.safetensors file in the same folder");
             break;
         }
         if (names_add(&seen, name, strlen(name), &at)) out[(*n_list)++] = name;
     }
     names_free(&seen);
     if (ok && (*n_list == 0 || *n_list > MOST_SHARDS))
-        ok = fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = "weight_map", .found = FMT("%zu files", *n_list), .need = FMT("1 to %d", MOST_SHARDS));
+        ok = fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = "weight_map",
+                  .found = FMT("%zu files", *n_list), .need = FMT("1 to %d", MOST_SHARDS));
     if (ok) *list = out;
     else mem_free(out);
     return ok;
@@ -143,7 +146,8 @@ static bool refuse_missing(const struct folder *d, const char *const *list, size
         n_missing++;
     }
     return n_missing == 0
-           || fail(err, E_ST_SHARD, .file = d->path, .field = missing, .found = FMT("%zu of %zu files", n - n_missing, n), .need = "all of them",
+           || fail(err, E_ST_SHARD, .file = d->path, .field = missing,
+                   .found = FMT("%zu of %zu files", n - n_missing, n), .need = "all of them",
                    .hint = unfinished ? "A download was not finished: run it again" : "Fetch them again");
 }
 
@@ -167,7 +171,8 @@ static bool index_names(struct folder *d, struct unmask_err *err)
         const struct tensor *t = &c->tensors[i];
         size_t other = i;
         if (!names_add(&c->reader->tensor_names, t->name, strlen(t->name), &other))
-            return fail(err, E_ST_TWICE, .file = t->file->path, .field = t->name, .found = FMT("the same name in %s", c->tensors[other].file->path));
+            return fail(err, E_ST_TWICE, .file = t->file->path, .field = t->name,
+                        .found = FMT("the same name in %s", c->tensors[other].file->path));
     }
     return true;
 }
@@ -179,8 +184,8 @@ static bool check_index(const struct folder *d, json_t *weight_map, struct unmas
     json_t *v;
     json_object_foreach(weight_map, tensor, v)
         if (!checkpoint_tensor(d->c, tensor))
-            return fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = QUOTE(tensor, strlen(tensor)), .found = "the tensor in no file",
-                        .need = json_string_value(v));
+            return fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = QUOTE(tensor, strlen(tensor)),
+                        .found = "the tensor in no file", .need = json_string_value(v));
     return true;
 }
 
@@ -192,8 +197,10 @@ static bool read_shards(struct folder *d, struct unmask_err *err)
     if (!index) return false;
     json_t *weight_map = json_object_get(index, "weight_map");
     bool ok = json_is_object(weight_map)
-              || fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = "weight_map", .found = weight_map ? "another value" : "nothing", .need = "an object");
-    ok = ok && list_shards(d, weight_map, &list, &n, err) && open_shards(d, list, n, err) && index_names(d, err) && check_index(d, weight_map, err);
+              || fail(err, E_ST_INDEX, .file = FMT("%s/%s", d->path, index_name), .field = "weight_map",
+                      .found = weight_map ? "another value" : "nothing", .need = "an object");
+    ok = ok && list_shards(d, weight_map, &list, &n, err) && open_shards(d, list, n, err)
+        && index_names(d, err) && check_index(d, weight_map, err);
     mem_free(list);
     json_decref(index);
     return ok;
@@ -210,9 +217,11 @@ static bool check_files(const struct folder *d, bool *sharded, struct unmask_err
     if (config && (single || *sharded)) return true;
     for (size_t i = 0; !single && !*sharded && i < sizeof pickles / sizeof *pickles; i++)
         if (exists(d, pickles[i]))
-            return fail(err, E_ST_PICKLE, .file = FMT("%s/%s", d->path, pickles[i]), .need = single_name, .hint = "Convert it to safetensors");
+            return fail(err, E_ST_PICKLE, .file = FMT("%s/%s", d->path, pickles[i]),
+                        .need = single_name, .hint = "Convert it to safetensors");
     return fail(err, E_ST_FOLDER, .file = d->path,
-                .found = !config && !single && !*sharded ? "neither config.json nor model.safetensors" : config ? "no model.safetensors" : "no config.json",
+                .found = !config && !single && !*sharded ? "neither config.json nor model.safetensors"
+                         : config ? "no model.safetensors" : "no config.json",
                 .need = "config.json, and model.safetensors or model.safetensors.index.json with its files");
 }
 

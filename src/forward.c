@@ -109,7 +109,8 @@ static void fill_rope(struct forward *f)
     }
 }
 
-bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches, struct pool *pool, struct unmask_err *err)
+bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches,
+                  struct pool *pool, struct unmask_err *err)
 {
     const struct away away = forward_away(m);
     struct forward *f = mem_zalloc(1, sizeof *f, err);
@@ -220,7 +221,8 @@ static void rotate(const struct forward *f, float *heads, const float *bias, int
     const int d = f->m->h.head_dim, half = d / 2;
     if (bias) f->m->kernels.add(heads, bias, n_heads * d);
     for (int i = 0; i < n_heads; i++)
-        f->m->kernels.rope(heads + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half, f->sin + (size_t)position * (size_t)half, half);
+        f->m->kernels.rope(heads + (size_t)i * (size_t)d, f->cos + (size_t)position * (size_t)half,
+                           f->sin + (size_t)position * (size_t)half, half);
 }
 
 /* Key and value of row r as they are stored, from what the matrices gave; in place. */
@@ -243,7 +245,10 @@ static void store_kv_row(struct forward *f, int r, int worker)
 }
 
 /* Does this row start at this layer, with what was kept there? */
-static bool resumes(const struct forward *f, int row) { return f->p->span && f->layer_index > 0 && f->p->span[row % f->p->n_rows].from == f->layer_index; }
+static bool resumes(const struct forward *f, int row)
+{
+    return f->p->span && f->layer_index > 0 && f->p->span[row % f->p->n_rows].from == f->layer_index;
+}
 
 /* Where the store keeps what enters a layer: a row of the chunk is kept, or taken from there. */
 static void keep_row(struct forward *f, int r, int worker)
@@ -515,8 +520,8 @@ void forward_logits(struct forward *f, const float *x, const int *rows, int n_ro
     head_logits(&f->head, &f->stages, &f->normed, n_rows, logits, ld);
 }
 
-void forward_head(struct forward *f, const float *x, const int *rows, int n_rows, const struct logit_apart *apart, struct logit_apart_values *values,
-                  struct logit_stats *stats)
+void forward_head(struct forward *f, const float *x, const int *rows, int n_rows,
+                  const struct logit_apart *apart, struct logit_apart_values *values, struct logit_stats *stats)
 {
     if (n_rows == 0) return;
     norm_head_rows(f, x, rows, n_rows);

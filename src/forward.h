@@ -11,7 +11,8 @@ enum { FORWARD_CHUNK = 128 };   /* rows that go through a layer's stages togethe
 
 /* Work space of passes over canvases of up to max_tokens positions, in up to max_branches branches. */
 struct forward;
-bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches, struct pool *pool, struct unmask_err *err);
+bool forward_open(struct forward **out, const struct unmask_model *m, int max_tokens, int max_branches,
+                  struct pool *pool, struct unmask_err *err);
 /* What of the weights stays in the file: matrices that every pass reads, an embedding whose rows are looked up. */
 struct away { bool matrices, embedding; };
 struct away forward_away(const struct unmask_model *m);
@@ -66,8 +67,8 @@ void forward_logits(struct forward *f, const float *x, const int *rows, int n_ro
 
 /* The same rows without keeping a logit: the head's products are reduced part by part of the vocabulary, where they are.  stats
  * and values [n_rows]: as logit_row() would give them for the row. */
-void forward_head(struct forward *f, const float *x, const int *rows, int n_rows, const struct logit_apart *apart, struct logit_apart_values *values,
-                  struct logit_stats *stats);
+void forward_head(struct forward *f, const float *x, const int *rows, int n_rows,
+                  const struct logit_apart *apart, struct logit_apart_values *values, struct logit_stats *stats);
 
 /* Adds to *seconds what passes take from now on.  NULL (the default): nothing is measured. */
 void forward_measure(struct forward *f, struct stage_seconds *seconds);

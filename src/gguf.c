@@ -340,7 +340,8 @@ static bool take_shape(struct parser *p, struct tensor *t, struct unmask_err *er
 static bool measure_packed(struct parser *p, uint64_t at, struct tensor *t, struct unmask_err *err)
 {
     if (t->n_dims != 2 || t->shape[0] > MOST_PACKED || t->shape[1] > MOST_PACKED)
-        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "not the shape of a packed matrix", .found = FMT("%d dimensions, rows of %" PRIu64, t->n_dims, t->shape[0]),
+        return fail(err, E_GGUF_SHAPE, BYTE(p, at), .what = "not the shape of a packed matrix",
+                    .found = FMT("%d dimensions, rows of %" PRIu64, t->n_dims, t->shape[0]),
                     .need = FMT("2 dimensions of at most %d", MOST_PACKED));
     p->c->packed = true;
     return u64_mul((t->shape[1] + TILE_N - 1) / TILE_N, t->packed->tile_bytes((int)t->shape[0]), &t->bytes);    /* below 2^56 */

@@ -35,8 +35,8 @@ static bool read_place(const struct checkpoint *c, int64_t *no, int64_t *count, 
     *count = 1;
     if (!meta_int(c, "split.count", 0, UINT16_MAX, false, count, err)) return false;
     if (*count > GGUF_MOST_PARTS)
-        return fail(err, E_GGUF_SPLIT, PLACE(c, "split.count"), .found = FMT("%" PRId64 " parts", *count), .need = FMT("at most %d", GGUF_MOST_PARTS),
-                    .hint = "Merge them first (llama-gguf-split --merge)");
+        return fail(err, E_GGUF_SPLIT, PLACE(c, "split.count"), .found = FMT("%" PRId64 " parts", *count),
+                    .need = FMT("at most %d", GGUF_MOST_PARTS), .hint = "Merge them first (llama-gguf-split --merge)");
     return *count < 2 || meta_int(c, "split.no", 0, *count - 1, true, no, err);
 }
 
@@ -48,7 +48,8 @@ static bool find_parts(struct checkpoint *c, char **paths, size_t n, struct unma
     size_t n_missing = 0;
     part_suffix(suffix, 0, n);
     if (n_path < SUFFIX_BYTES || strcmp(c->path + n_path - SUFFIX_BYTES, suffix) != 0)
-        return fail(err, E_GGUF_SPLIT, PLACE(c, "split.count"), .found = FMT("%zu parts", n), .need = FMT("a file name that ends in %s", suffix),
+        return fail(err, E_GGUF_SPLIT, PLACE(c, "split.count"), .found = FMT("%zu parts", n),
+                    .need = FMT("a file name that ends in %s", suffix),
                     .hint = "Give the parts their names back: the others are found by them");
     char *whole = arena_strndup(&c->reader->arena, c->path, n_path - SUFFIX_BYTES, err);
     if (!whole) return false;
@@ -57,8 +58,9 @@ static bool find_parts(struct checkpoint *c, char **paths, size_t n, struct unma
         if (access(paths[i], F_OK) == 0) continue;
         snprintf(missing + strlen(missing), sizeof missing - strlen(missing), "%s%s", n_missing++ ? ", " : "", paths[i] + folder);
     }
-    return n_missing == 0 || fail(err, E_GGUF_SPLIT, PLACE(c, "split.count"), .what = FMT("%zu of %zu parts are missing", n_missing, n), .found = "no such files",
-                                  .need = missing, .hint = "Fetch them into the same folder");
+    return n_missing == 0
+           || fail(err, E_GGUF_SPLIT, PLACE(c, "split.count"), .what = FMT("%zu of %zu parts are missing", n_missing, n),
+                   .found = "no such files", .need = missing, .hint = "Fetch them into the same folder");
 }
 
 /* What a part says of itself must be what the first one says of it. */
@@ -68,13 +70,15 @@ static bool check_part(const struct checkpoint *first, const struct checkpoint *
     struct str a = { "", 0 }, b;
     if (!read_place(part, &no, &count, err)) return false;
     if (no != (int64_t)i || count != (int64_t)n)
-        return fail(err, E_GGUF_SPLIT, .file = part->path, .found = FMT("part %" PRId64 " of %" PRId64, no + 1, count), .need = FMT("part %zu of %zu", i + 1, n),
+        return fail(err, E_GGUF_SPLIT, .file = part->path, .found = FMT("part %" PRId64 " of %" PRId64, no + 1, count),
+                    .need = FMT("part %zu of %zu", i + 1, n),
                     .hint = FMT("It does not belong to %.200s", first->path));
     if (!meta_str(first, "general.architecture", false, &a, err)) return false;
     b = a;
     if (!meta_str(part, "general.architecture", false, &b, err)) return false;
     return (a.n == b.n && !memcmp(a.s, b.s, a.n))
-           || fail(err, E_GGUF_SPLIT, PLACE(part, "general.architecture"), .what = "parts of two models", .found = QUOTE(b.s, b.n), .need = QUOTE(a.s, a.n));
+           || fail(err, E_GGUF_SPLIT, PLACE(part, "general.architecture"),
+                   .what = "parts of two models", .found = QUOTE(b.s, b.n), .need = QUOTE(a.s, a.n));
 }
 
 /* Move the part's tensors and its file to the end of c's. */
@@ -148,7 +152,8 @@ static bool index_tensors(struct checkpoint *c, struct unmask_err *err)
     }
     if (!meta_int(c, "split.tensors.count", 0, INT32_MAX, false, &n, err)) return false;
     return n == (int64_t)c->n_tensors
-           || fail(err, E_GGUF_SPLIT, PLACE(c, "split.tensors.count"), .what = "the parts do not hold all tensors", .found = FMT("%zu tensors", c->n_tensors), .need = FMT("%" PRId64, n));
+           || fail(err, E_GGUF_SPLIT, PLACE(c, "split.tensors.count"),
+                   .what = "the parts do not hold all tensors", .found = FMT("%zu tensors", c->n_tensors), .need = FMT("%" PRId64, n));
 }
 
 bool gguf_join_parts(struct checkpoint *c, const char *const *paths, size_t n, struct unmask_err *err)
@@ -156,10 +161,12 @@ bool gguf_join_parts(struct checkpoint *c, const char *const *paths, size_t n, s
     char *beside[GGUF_MOST_PARTS] = { NULL };
     int64_t no, count;
     if (!read_place(c, &no, &count, err)) return false;
-    if (paths && (int64_t)n != count) return fail(err, E_INTERNAL, .file = c->path, .found = FMT("%" PRId64 " parts", count), .need = FMT("%zu", n));
+    if (paths && (int64_t)n != count)
+        return fail(err, E_INTERNAL, .file = c->path, .found = FMT("%" PRId64 " parts", count), .need = FMT("%zu", n));
     if (count < 2) return true;
     if (no != 0)
-        return fail(err, E_GGUF_SPLIT, PLACE(c, "split.no"), .found = FMT("part %" PRId64 " of %" PRId64, no + 1, count), .need = "the first part",
+        return fail(err, E_GGUF_SPLIT, PLACE(c, "split.no"), .found = FMT("part %" PRId64 " of %" PRId64, no + 1, count),
+                    .need = "the first part",
                     .hint = FMT("Give the file whose name ends in -00001-of-%05d.gguf", (int)count));
     n = (size_t)count;
     bool ok = (paths || find_parts(c, beside, n, err)) && make_room(c, n, err);

@@ -181,8 +181,8 @@ bool gguf_writer_align(struct gguf_writer *w, uint32_t alignment, struct unmask_
 }
 
 /* List a tensor of so many bytes; false without an error where they do not fit. */
-static bool list_tensor(struct gguf_writer *w, const char *name, uint32_t type, int n_dims, const uint64_t shape[4], uint64_t bytes, bool *fits,
-                        struct unmask_err *err)
+static bool list_tensor(struct gguf_writer *w, const char *name, uint32_t type, int n_dims, const uint64_t shape[4], uint64_t bytes,
+                        bool *fits, struct unmask_err *err)
 {
     uint64_t end;
     *fits = u64_add(bytes, w->alignment - 1, &end);

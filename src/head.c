@@ -18,7 +18,10 @@ void head_logits(const struct head *h, const struct stages *s, const struct inpu
     products_run(s, STAGE_HEAD, &h->m->kernels, NULL, &(struct product){ &h->m->head, rows, logits, ld }, 1, n_rows);
 }
 
-struct job { const struct head *h; const struct input *rows; int n_rows; const struct logit_apart *apart; struct logit_apart_values *values; };
+struct job {
+    const struct head *h; const struct input *rows; int n_rows;
+    const struct logit_apart *apart; struct logit_apart_values *values;
+};
 
 static void reduce_part(void *arg, int part, int worker)
 {

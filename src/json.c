@@ -70,7 +70,8 @@ static bool prescan(const char *text, char *mine, size_t n, const char *file, in
         if (level > depth)
             return fail(err, E_JSON_DEPTH, .file = file, .byte = AT(i), .found = FMT("%d levels", level), .need = FMT("at most %d", depth));
         if (values > MOST_VALUES)
-            return fail(err, E_JSON_LIMIT, .file = file, .byte = AT(i), .found = "more values", .need = FMT("at most %d values", MOST_VALUES));
+            return fail(err, E_JSON_LIMIT, .file = file, .byte = AT(i), .found = "more values",
+                        .need = FMT("at most %d values", MOST_VALUES));
     }
     return true;
 }

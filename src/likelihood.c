@@ -44,7 +44,8 @@ bool masked_logits(struct unmask_session *s, const int32_t *noisy, int n, int n_
     const bool cfg = cfg_scale > 0;
     struct space w;
     uint8_t *base;
-    if (!session_room(s, &(struct session_need){ .n_tokens = n, .n_branches = 1, .work = { cfg, true } }, err) || !(base = mem_aligned(lay_out(&w, NULL, s->m, n, cfg), err))) return false;
+    if (!session_room(s, &(struct session_need){ .n_tokens = n, .n_branches = 1, .work = { cfg, true } }, err)
+        || !(base = mem_aligned(lay_out(&w, NULL, s->m, n, cfg), err))) return false;
     lay_out(&w, base, s->m, n, cfg);
     for (int i = 0; cfg && i < n; i++) w.unprompted[i] = i < n_prompt ? h->mask_id : noisy[i];
     if (cfg) pass(s, w.unprompted, n, w.x_uncond);
@@ -77,8 +78,8 @@ static bool add_loss(void *user, int position, const float *logits, struct unmas
     return true;
 }
 
-bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t *noisy, int n, int n_prompt, double p_mask, float cfg_scale,
-                     double *loss, struct unmask_err *err)
+bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t *noisy, int n, int n_prompt,
+                     double p_mask, float cfg_scale, double *loss, struct unmask_err *err)
 {
     struct draw d = { s->m, ids, p_mask, 0 };
     if (!masked_logits(s, noisy, n, n_prompt, cfg_scale, add_loss, &d, err)) return false;
@@ -110,7 +111,9 @@ bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt
     const size_t ctx = (size_t)s->m->h.n_ctx, n = n_prompt + n_answer;
     if (mc < 1 || mc > 1 << 20) return fail(err, E_GEN_VALUE, .field = "mc", .found = FMT("%d", mc), .need = "1 to 1048576");
     if (n_answer < 1 || n > ctx)
-        return fail(err, E_GEN_CONTEXT, .what = "no answer whose likelihood could be measured", .found = FMT("%zu prompt and %zu answer tokens", n_prompt, n_answer), .need = FMT("an answer, and at most %zu together", ctx));
+        return fail(err, E_GEN_CONTEXT, .what = "no answer whose likelihood could be measured",
+                    .found = FMT("%zu prompt and %zu answer tokens", n_prompt, n_answer),
+                    .need = FMT("an answer, and at most %zu together", ctx));
     if (!session_check_ids(s, prompt, n_prompt, err) || !session_check_ids(s, answer, n_answer, err)) return false;
     int32_t *ids = mem_zalloc(2 * n, sizeof *ids, err);
     bool ok = ids != NULL;
@@ -130,7 +133,8 @@ bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt
         if (ok && on_draw && !on_draw(user, i + 1)) ok = fail(err, E_CANCELLED, .hint = NULL);
     }
     mem_free(ids);
-    if (ok && !isfinite(total)) ok = fail(err, E_MODEL_OUTPUT, .need = "finite logits", .hint = "the weights are damaged; fetch the file again");
+    if (ok && !isfinite(total))
+        ok = fail(err, E_MODEL_OUTPUT, .need = "finite logits", .hint = "the weights are damaged; fetch the file again");
     if (ok) *nats = -total / mc;
     return ok;
 }

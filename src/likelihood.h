@@ -12,8 +12,8 @@ bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt
 
 /* One draw: cross-entropy of the true ids at the masked positions of noisy (n ids, the first n_prompt never masked),
  * summed and divided by p_mask, nats. */
-bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t *noisy, int n, int n_prompt, double p_mask, float cfg_scale,
-                     double *loss, struct unmask_err *err);
+bool likelihood_draw(struct unmask_session *s, const int32_t *ids, const int32_t *noisy, int n, int n_prompt,
+                     double p_mask, float cfg_scale, double *loss, struct unmask_err *err);
 
 /* Logits at every mask of noisy (n ids, the first n_prompt known to be given), guided where cfg_scale > 0: one pass, then
  * on_row for each in order of position; logits are valid during the call only.  False of on_row ends it with err as it left it. */

@@ -63,7 +63,8 @@ void logit_add(struct logit_stats *all, const struct logit_stats *part)
     all->moment += p.moment;
 }
 
-void logit_row(const struct kernels *k, float *l, int n, const struct logit_apart *apart, struct logit_apart_values *values, struct logit_stats *stats)
+void logit_row(const struct kernels *k, float *l, int n,
+               const struct logit_apart *apart, struct logit_apart_values *values, struct logit_stats *stats)
 {
     *stats = logit_none;
     for (int first = 0; first < n; first += LOGIT_PART) {

@@ -30,7 +30,8 @@ void logit_part(const struct kernels *k, float *l, int first, int n, const struc
 /* Add the next part to the statistics of the parts before it. */
 void logit_add(struct logit_stats *all, const struct logit_stats *part);
 /* Statistics of a whole row of n logits: the same bits as part by part. */
-void logit_row(const struct kernels *k, float *l, int n, const struct logit_apart *apart, struct logit_apart_values *values, struct logit_stats *stats);
+void logit_row(const struct kernels *k, float *l, int n,
+               const struct logit_apart *apart, struct logit_apart_values *values, struct logit_stats *stats);
 
 /* Take a token that stood apart into the choice, and into the sums. */
 void logit_choose(struct logit_stats *s, int32_t token, float logit);

@@ -64,7 +64,8 @@ static const struct unmask_err *unknown_command(const char *name, struct unmask_
     const char *words[sizeof commands / sizeof *commands + 1] = { NULL };
     for (int i = 0; commands[i]; i++) words[i] = commands[i]->name;
     const char *near = nearest_word(name, words);
-    fail(err, E_CLI_COMMAND, .field = QUOTE(name, strlen(name)), .hint = near ? FMT("Did you mean `unmask %s`?", near) : "`unmask help` lists the commands");
+    fail(err, E_CLI_COMMAND, .field = QUOTE(name, strlen(name)),
+         .hint = near ? FMT("Did you mean `unmask %s`?", near) : "`unmask help` lists the commands");
     return err;
 }
 
@@ -76,8 +77,10 @@ static int report(const struct unmask_err *err, bool json)
         fprintf(stderr, "unmask: error: %s\n", unmask_err_message(err, line, sizeof line));
         return (int)err->status;
     }
-    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error", "id", err->id, "message", unmask_err_message(err, line, sizeof line),
-                          "file", err->file, "what", err->what, "field", err->field, "found", err->found, "need", err->need, "hint", err->hint, "exit", (int)err->status);
+    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error",
+                          "id", err->id, "message", unmask_err_message(err, line, sizeof line), "file", err->file,
+                          "what", err->what, "field", err->field, "found", err->found, "need", err->need, "hint", err->hint,
+                          "exit", (int)err->status);
     if (e && err->has_offset) json_object_set_new(json_object_get(e, "error"), "offset", json_integer((json_int_t)err->offset));
     if (e) json_dumpf(e, stderr, JSON_COMPACT);
     fputc('\n', stderr);
@@ -119,7 +122,8 @@ static int run(int argc, char **argv, bool json)
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) name = "help";
     if (!strcmp(name, "help") || !strcmp(name, "-h") || !strcmp(name, "--help")) {
         const struct command *c = argc > 2 ? find(argv[2]) : NULL;
-        if (argc > 2 && !c && argv[1][0] != '-' && strcmp(argv[2], "-h") && strcmp(argv[2], "--help")) return report(unknown_command(argv[2], &err), json);
+        if (argc > 2 && !c && argv[1][0] != '-' && strcmp(argv[2], "-h") && strcmp(argv[2], "--help"))
+            return report(unknown_command(argv[2], &err), json);
         if (c) command_help(stdout, c);
         else help(stdout);
         return 0;

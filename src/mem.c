@@ -117,12 +117,16 @@ uint64_t mem_resident(void)
     return kib > UINT64_MAX / 1024 ? 0 : kib * 1024;
 }
 
-static uint64_t room(uint64_t limit, uint64_t used) { return limit == UINT64_MAX ? limit : used == UINT64_MAX || used > limit ? 0 : limit - used; }
+static uint64_t room(uint64_t limit, uint64_t used)
+{
+    return limit == UINT64_MAX ? limit : used == UINT64_MAX || used > limit ? 0 : limit - used;
+}
 
 uint64_t mem_available(void)
 {
     const uint64_t kib = system_number("/proc/meminfo", "MemAvailable:");
-    const uint64_t v2 = system_number("/sys/fs/cgroup/memory.max", ""), v1 = system_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "");
+    const uint64_t v2 = system_number("/sys/fs/cgroup/memory.max", "");
+    const uint64_t v1 = system_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "");
     uint64_t least = kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024, r;
     if ((r = v2 == UINT64_MAX ? v2 : room(v2, system_number("/sys/fs/cgroup/memory.current", ""))) < least) least = r;
     if ((r = v1 == UINT64_MAX ? v1 : room(v1, system_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", ""))) < least) least = r;

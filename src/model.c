@@ -45,7 +45,10 @@ static struct part *part_of(const struct loader *l, enum tensor_role role, int l
     return &l->parts[row * TENSOR_ROLES + (int)role];
 }
 
-static size_t row_bytes(const struct tensor *t) { return (size_t)(t->shape[0] / (uint64_t)t->format->block) * (size_t)t->format->block_bytes; }
+static size_t row_bytes(const struct tensor *t)
+{
+    return (size_t)(t->shape[0] / (uint64_t)t->format->block) * (size_t)t->format->block_bytes;
+}
 
 /* What matrices may be stored as: "q4_0, q8_0 or f32". */
 static const char *packed_names(char (*text)[128])
@@ -174,8 +177,8 @@ struct layer model_shape(const struct unmask_model *m, struct weight *head)
 {
     const struct loader *l = m->loader;
     *head = shape_of(l, m->h.tied_head ? T_EMBED : T_HEAD);
-    return (struct layer){ .q = shape_of(l, T_Q), .k = shape_of(l, T_K), .v = shape_of(l, T_V), .o = shape_of(l, T_O), .gate = shape_of(l, T_GATE),
-                           .up = shape_of(l, T_UP), .down = shape_of(l, T_DOWN) };
+    return (struct layer){ .q = shape_of(l, T_Q), .k = shape_of(l, T_K), .v = shape_of(l, T_V), .o = shape_of(l, T_O),
+                           .gate = shape_of(l, T_GATE), .up = shape_of(l, T_UP), .down = shape_of(l, T_DOWN) };
 }
 
 uint64_t model_least(const struct unmask_model *m)
@@ -194,7 +197,8 @@ static bool read_rows(const struct part *p, const struct hparams *h, int row0, i
 {
     if (!p->rotated) return checkpoint_read_rows(p->t, (uint64_t)row0, (uint64_t)n_rows, dst, err);
     for (int r = 0; r < n_rows; r++)
-        if (!checkpoint_read_rows(p->t, (uint64_t)arch_rotated_row(row0 + r, h->head_dim), 1, dst + (size_t)r * row_bytes(p->t), err)) return false;
+        if (!checkpoint_read_rows(p->t, (uint64_t)arch_rotated_row(row0 + r, h->head_dim), 1,
+                                  dst + (size_t)r * row_bytes(p->t), err)) return false;
     return true;
 }
 
@@ -202,7 +206,8 @@ static bool read_rows(const struct part *p, const struct hparams *h, int row0, i
 static bool make_tiles(struct loader *l, const struct part *p, int row0, int n_rows, uint8_t *rows, uint8_t *tiles, struct unmask_err *err)
 {
     const size_t tile_bytes = p->pack->tile_bytes(p->k);
-    if (p->t->packed) return checkpoint_read(p->t, (uint64_t)(row0 / TILE_N) * tile_bytes, tiles, (size_t)tiles_of(n_rows) * tile_bytes, err);
+    if (p->t->packed)
+        return checkpoint_read(p->t, (uint64_t)(row0 / TILE_N) * tile_bytes, tiles, (size_t)tiles_of(n_rows) * tile_bytes, err);
     if (!read_rows(p, &l->m->h, row0, n_rows, rows, err)) return false;
     for (int r = 0; r < n_rows; r += TILE_N) {
         const void *source[TILE_N];
@@ -430,7 +435,8 @@ bool model_load(struct unmask_model *m, size_t ring_bytes, int threads, struct u
     struct loader *l = m->loader;
     struct pool *pool = NULL;
     bool ok = (m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err)) && fits(l->c, l->memory_bytes, err)
-        && (m->memory = mem_aligned((size_t)l->memory_bytes, err)) && pool_open(&pool, threads, err) && load_parts(l, pool, err) && files_unchanged(l->c, err);
+        && (m->memory = mem_aligned((size_t)l->memory_bytes, err)) && pool_open(&pool, threads, err)
+        && load_parts(l, pool, err) && files_unchanged(l->c, err);
     if (ok && !l->layer_only) bind_outside(l);
     if (ok) bind_layers(l);
     for (size_t i = 0; i < l->c->reader->n_files; i++)
@@ -461,11 +467,14 @@ static bool settle_ids(struct unmask_model *m, const struct checkpoint *c, struc
                         .need = FMT("at most %d, the rows of the embedding", h->n_vocab));
     }
     if (h->mask_id < 0)
-        return fail(err, E_MASK_MISSING, .file = c->path, .need = c->kind == CHECKPOINT_GGUF ? "key tokenizer.ggml.mask_token_id" : "mask_token_id in config.json or a mask_token in the tokenizer files");
+        return fail(err, E_MASK_MISSING, .file = c->path,
+                    .need = c->kind == CHECKPOINT_GGUF ? "key tokenizer.ggml.mask_token_id"
+                            : "mask_token_id in config.json or a mask_token in the tokenizer files");
     const int32_t ids[] = { h->mask_id, h->eos_id, h->bos_id, h->eot_id };
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         if (ids[i] >= h->n_vocab)
-            return fail(err, E_TOKEN_ID, .file = c->path, .field = "special token", .found = FMT("%d", ids[i]), .need = FMT("less than %d", h->n_vocab));
+            return fail(err, E_TOKEN_ID, .file = c->path, .field = "special token",
+                        .found = FMT("%d", ids[i]), .need = FMT("less than %d", h->n_vocab));
     return true;
 }
 
@@ -474,8 +483,10 @@ static bool read_defaults(struct unmask_model *m, const struct checkpoint *c, st
 {
     int64_t gen = 0, block = 0, steps = 0;
     double threshold = 0;
-    if (!meta_int(c, "diffusion.gen_length", 1, m->h.n_ctx, false, &gen, err) || !meta_int(c, "diffusion.block_length", 1, m->h.n_ctx, false, &block, err)
-        || !meta_int(c, "diffusion.steps", 1, 1 << 20, false, &steps, err) || !meta_float(c, "diffusion.threshold", 0, 1, false, &threshold, err))
+    if (!meta_int(c, "diffusion.gen_length", 1, m->h.n_ctx, false, &gen, err)
+        || !meta_int(c, "diffusion.block_length", 1, m->h.n_ctx, false, &block, err)
+        || !meta_int(c, "diffusion.steps", 1, 1 << 20, false, &steps, err)
+        || !meta_float(c, "diffusion.threshold", 0, 1, false, &threshold, err))
         return false;
     m->defaults = (struct unmask_options){
         .gen_length = gen ? (int)gen : 128, .block_length = block ? (int)block : 32, .steps = (int)steps,
@@ -505,7 +516,8 @@ static bool find_weights(struct unmask_model *m, const struct checkpoint *c, int
     struct loader *l = m->loader = mem_zalloc(1, sizeof *l, err);
     if (!l) return false;
     *l = (struct loader){ .m = m, .c = c, .layer_only = layer >= 0, .first_layer = layer < 0 ? 0 : layer };
-    if (!(m->stream = mem_zalloc((size_t)m->h.n_layer * LAYER_MATRICES, sizeof *m->stream, err)) || !(l->parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l->parts, err)) 
+    if (!(m->stream = mem_zalloc((size_t)m->h.n_layer * LAYER_MATRICES, sizeof *m->stream, err))
+        || !(l->parts = mem_zalloc((size_t)(m->h.n_layer + 1) * TENSOR_ROLES, sizeof *l->parts, err))
         || !plan_parts(l, &m->weight_bytes, err)) return false;
     m->embed_format = l->layer_only ? NULL : part_of(l, T_EMBED, 0)->t->format;
     m->k_pack = part_of(l, T_K, 0)->pack;
@@ -519,7 +531,8 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
     if (!opts) opts = &none;
     struct checkpoint *c = NULL;
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
-    bool ok = m && (m->in_sessions = mem_zalloc(1, sizeof *m->in_sessions, err)) && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
+    bool ok = m && (m->in_sessions = mem_zalloc(1, sizeof *m->in_sessions, err))
+        && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
     for (size_t i = 0; ok && opts->memory_budget && i < c->reader->n_files; i++) c->reader->files[i].once = true;
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
         && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && find_weights(m, c, -1, err);
@@ -544,8 +557,8 @@ bool model_open(struct unmask_model **out, const char *path, const struct unmask
     return ok;
 }
 
-bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer, int threads,
-                      struct unmask_err *err)
+bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer,
+                      int threads, struct unmask_err *err)
 {
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
     bool ok = m != NULL;

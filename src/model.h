@@ -45,16 +45,17 @@ struct unmask_model {
     struct stream_part *stream; int n_stream;   /* the others, in the order of a pass; none: everything stays */
     size_t ring_bytes;                          /* for the stream of a session */
     struct file *files; size_t n_files;         /* that the others are in */
-    uint64_t budget, taken;                     /* of the process's memory: all that it may take (0: no limit), and what it has, this model's
-                                                   weights included and no session's */
+    uint64_t budget, taken;                     /* of the process's memory: all that it may take (0: no limit), and what it
+                                                   has, this model's weights included and no session's */
     _Atomic uint64_t *in_sessions;              /* bytes that its sessions may take */
     struct loader *loader;                      /* between model_prepare() and model_load() */
 };
 
 /* Everything but the weights, which are found and measured. */
 bool model_prepare(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
-/* Which weights stay in memory: all, or where they are more than `limit` bytes and the file is a packed one, evenly spaced matrices up to it,
- * but never less than the norms, the head, and what is not packed.  model_load() does what the last call decided. */
+/* Which weights stay in memory: all, or where they are more than `limit` bytes and the file is a packed one, evenly spaced
+ * matrices up to it, but never less than the norms, the head, and what is not packed.  model_load() does what the last call
+ * decided. */
 struct model_share { uint64_t resident, streamed, in_file; };           /* bytes: in memory; read by every pass; looked up in the file */
 struct model_share model_divide(struct unmask_model *m, uint64_t limit);
 /* The matrices of a layer, and the head, of a model that is prepared; without tiles and vectors. */
@@ -65,8 +66,8 @@ bool model_load(struct unmask_model *m, size_t ring_bytes, int threads, struct u
 /* All three, everything in memory. */
 bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
 /* One layer as a model of one layer that has no embedding, head or tokenizer: for passes through a model that is not in memory. */
-bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer, int threads,
-                      struct unmask_err *err);
+bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer,
+                      int threads, struct unmask_err *err);
 /* What loading would take, from the descriptions of the tensors alone; fails where loading would. */
 bool model_plan(const struct arch *a, const struct checkpoint *c, const struct hparams *h, uint64_t *weight_bytes, uint64_t *parameters,
                 struct unmask_err *err);

@@ -243,7 +243,8 @@ struct list { const char **texts; int *n, most; };
 
 static struct list list_of(struct settings *s, const struct option *o)
 {
-    return o == &options[OPT_SET] ? (struct list){ s->set, &s->n_set, MAX_SET } : o == &options[OPT_KEEP] ? (struct list){ s->keep, &s->n_keep, MAX_KEEP }
+    return o == &options[OPT_SET] ? (struct list){ s->set, &s->n_set, MAX_SET }
+         : o == &options[OPT_KEEP] ? (struct list){ s->keep, &s->n_keep, MAX_KEEP }
          : (struct list){ s->stop, &s->n_stop, MAX_STOPS };
 }
 
@@ -292,9 +293,11 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
     if (from < s->origin[id]) return true;
     if (!store(s, o, text, from, err)) {
         struct err_text need;
-        return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file, .what = from == FROM_ENVIRONMENT ? "not a value of this environment variable" : NULL,
+        return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file,
+                    .what = from == FROM_ENVIRONMENT ? "not a value of this environment variable" : NULL,
                     .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
-                    .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max) : need_of(o, from, &need));
+                    .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max)
+                                            : need_of(o, from, &need));
     }
     s->origin[id] = from;
     s->file[id] = file;
@@ -334,7 +337,8 @@ static bool set_from_yaml(void *user, const struct yaml_value *v, struct unmask_
     }
     if (is_section(v->key)) {
         if (!*v->text && !v->quoted) return true;                       /* all its lines are comments */
-        return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = QUOTE(v->text, strlen(v->text)), .need = "keys below it");
+        return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = QUOTE(v->text, strlen(v->text)),
+                    .need = "keys below it");
     }
     const char *near = nearest_option(v->key, true, 0);
     return fail(err, E_YAML_UNKNOWN, .file = src->path, .field = where.s, .hint = near ? FMT("Did you mean `%s`?", near) : NULL);
@@ -373,7 +377,8 @@ static bool read_named(struct settings *s, const char *name, struct unmask_err *
     for (int i = 0; i < 4; i++) {
         char path[1024], file[300];
         if (snprintf(file, sizeof file, "%s%s", name, i % 2 ? ".yaml" : "") >= (int)sizeof file) break;
-        if (i < 2 ? exists(file) : !strchr(name, '/') && datafile_find("configs", file, path)) return read_yaml(s, i < 2 ? file : path, err);
+        if (i < 2 ? exists(file) : !strchr(name, '/') && datafile_find("configs", file, path))
+            return read_yaml(s, i < 2 ? file : path, err);
     }
     return read_yaml(s, name, err);             /* opening it gives the sentence */
 }
@@ -461,7 +466,8 @@ static bool read_flags(struct settings *s, unsigned command, int argc, char **ar
         const bool attached = id < 0 && argv[a][1] != '-' && n > 2;             /* -t4 */
         if (attached && (id = find_flag(command, argv[a], 2)) >= 0 && options[id].type == FLAG) id = -1;
         if (id < 0) return unknown_flag(s, command, argv[a], n, err);
-        const char *value = attached ? argv[a] + 2 : equals ? equals + 1 : options[id].type == FLAG ? "true" : a + 1 < argc ? argv[++a] : NULL;
+        const char *value = attached ? argv[a] + 2 : equals ? equals + 1
+                          : options[id].type == FLAG ? "true" : a + 1 < argc ? argv[++a] : NULL;
         if (!value || (equals && !*value && options[id].type != TEXT))
             return fail(err, E_CLI_NO_VALUE, .field = options[id].flag, .need = options[id].arg ? options[id].arg : "true or false");
         if (!set(s, id, value, FROM_FLAG, NULL, options[id].flag, err)) return false;
@@ -499,7 +505,8 @@ static bool check_conflicts(struct settings *s, struct unmask_err *err)
     if (s->threshold > 0 && s->factor > 0) return refuse_two_rules(s, err);
     if (s->verbose && s->quiet) return fail(err, E_CLI_CONFLICT, .field = "--verbose, --quiet", .need = "one of them");
     if (s->raw && s->system && s->origin[OPT_SYSTEM] == FROM_FLAG)
-        return fail(err, E_CLI_CONFLICT, .field = "--raw, --system", .need = "one of them", .hint = "A system message needs the chat template");
+        return fail(err, E_CLI_CONFLICT, .field = "--raw, --system", .need = "one of them",
+                    .hint = "A system message needs the chat template");
     if (s->prompt && s->prompt_ids) return fail(err, E_CLI_CONFLICT, .field = "--prompt, --prompt-ids", .need = "one of them");
     return true;
 }
@@ -515,7 +522,8 @@ static bool fill_reuse(struct settings *s, struct unmask_err *err)
     return (s->reuse = text) != NULL;
 }
 
-bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command, int argc, char **argv, struct unmask_err *err)
+bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command,
+                   int argc, char **argv, struct unmask_err *err)
 {
     *s = defaults;
     s->arena = arena;
@@ -541,7 +549,8 @@ void options_help(FILE *out, unsigned command_bit)
         if (!(o->commands & command_bit)) continue;
         char left[64];
         const bool is_short = o->aliases[0] == '-' && o->aliases[1] != '-' && (o->aliases[2] == 0 || o->aliases[2] == ',');
-        snprintf(left, sizeof left, "%.2s%s%s%s%s", is_short ? o->aliases : "", is_short ? ", " : "    ", o->flag, o->arg ? " " : "", o->arg ? o->arg : "");
+        snprintf(left, sizeof left, "%.2s%s%s%s%s",
+                 is_short ? o->aliases : "", is_short ? ", " : "    ", o->flag, o->arg ? " " : "", o->arg ? o->arg : "");
         fprintf(out, "  %-32s %s%s%s%s\n", left, o->help, o->key ? "  [" : "", o->key ? o->key : "", o->key ? "]" : "");
     }
 }

@@ -8,8 +8,9 @@
 #include "err.h"
 
 enum command_bit {
-    CMD_RUN = 1, CMD_CHAT = 2, CMD_INFILL = 4, CMD_QUANTIZE = 8, CMD_INSPECT = 16, CMD_FORWARD = 32, CMD_TOKENIZE = 64, CMD_DETOKENIZE = 128,
-    CMD_EVAL = 256, CMD_BENCH = 512, CMD_VERSION = 1024, CMD_HELP = 2048, CMD_VERIFY = 4096, CMD_PLAN = 8192,
+    CMD_RUN = 1, CMD_CHAT = 2, CMD_INFILL = 4, CMD_QUANTIZE = 8, CMD_INSPECT = 16, CMD_FORWARD = 32,
+    CMD_TOKENIZE = 64, CMD_DETOKENIZE = 128, CMD_EVAL = 256, CMD_BENCH = 512, CMD_VERSION = 1024, CMD_HELP = 2048,
+    CMD_VERIFY = 4096, CMD_PLAN = 8192,
     CMD_GENERATES = CMD_RUN | CMD_CHAT | CMD_INFILL | CMD_EVAL | CMD_PLAN,
     CMD_USES_MODEL = CMD_GENERATES | CMD_INSPECT | CMD_VERIFY | CMD_FORWARD | CMD_TOKENIZE | CMD_DETOKENIZE | CMD_BENCH,
     CMD_RUNS_MODEL = CMD_GENERATES | CMD_FORWARD | CMD_BENCH | CMD_PLAN,
@@ -72,7 +73,8 @@ struct settings {
 };
 
 /* Settings of `command` from everything that main() was given after it.  The strings live in arena. */
-bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command, int argc, char **argv, struct unmask_err *err);
+bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit, const char *command,
+                   int argc, char **argv, struct unmask_err *err);
 
 /* The generation parameters: what the user set over what the model says. */
 struct unmask_model;

@@ -85,7 +85,8 @@ static bool same_file(const struct stat *a, const struct stat *b) { return a->st
 static bool printed_there(const struct stat *st)
 {
     struct stat printed;
-    return (fstat(STDOUT_FILENO, &printed) == 0 && same_file(st, &printed)) || (fstat(STDERR_FILENO, &printed) == 0 && same_file(st, &printed));
+    return (fstat(STDOUT_FILENO, &printed) == 0 && same_file(st, &printed))
+           || (fstat(STDERR_FILENO, &printed) == 0 && same_file(st, &printed));
 }
 
 static bool another_output(const char *path, struct unmask_err *err)
@@ -100,7 +101,8 @@ static bool check_target(const char *path, bool force, struct unmask_err *err)
     if (lstat(path, &st) != 0) return true;
     const bool leads = stat(path, &st) == 0;
     if (!leads || !S_ISREG(st.st_mode))
-        return fail(err, E_FILE_TARGET, .file = path, .found = !leads ? "a link to nothing" : S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
+        return fail(err, E_FILE_TARGET, .file = path,
+                    .found = !leads ? "a link to nothing" : S_ISDIR(st.st_mode) ? "a folder" : "a device or a pipe",
                     .need = "the path of a file",
                     .hint = "The format needs a file that can be completed before it gets its name");
     if (printed_there(&st)) return another_output(path, err);
@@ -261,7 +263,8 @@ bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err
 bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err)
 {
     if (at > o->written || n > o->written - at)
-        return fail(err, E_INTERNAL, .file = o->path, .byte = AT(at), .found = FMT("%zu bytes", n), .need = "bytes that were written already");
+        return fail(err, E_INTERNAL, .file = o->path, .byte = AT(at),
+                    .found = FMT("%zu bytes", n), .need = "bytes that were written already");
     for (const uint8_t *from = p; n > 0; ) {
         const ssize_t put = pwrite(o->fd, from, n, (off_t)at);
         if (put < 0 && errno == EINTR) continue;

@@ -14,8 +14,10 @@ struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_
     struct reuse_profile profile;
     const struct reuse_profile *reuse = o->reuse && reuse_profile_read(o->reuse, &profile, NULL) ? &profile : NULL;
     const struct store_kind *kind = o->store ? store_kind_by_name(o->store) : NULL;
-    return (struct plan_need){ .n_tokens = context < m->h.n_ctx ? context : m->h.n_ctx, .guidance = o->guidance, .logits = o->logits || o->guidance,
-                               .layers = reuse ? reuse_layers(reuse, m->h.n_layer) : (struct store_layers){ .n = 0 }, .kind = kind ? kind : forward_store_kind(m),
+    return (struct plan_need){ .n_tokens = context < m->h.n_ctx ? context : m->h.n_ctx, .guidance = o->guidance,
+                               .logits = o->logits || o->guidance,
+                               .layers = reuse ? reuse_layers(reuse, m->h.n_layer) : (struct store_layers){ .n = 0 },
+                               .kind = kind ? kind : forward_store_kind(m),
                                .threads = o->threads > 0 ? o->threads : pool_cores() };
 }
 
@@ -26,7 +28,8 @@ uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *
 
 uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n, struct away away)
 {
-    return forward_bytes(m, n->n_tokens, n->guidance ? 2 : 1, away, n->threads) + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
+    return forward_bytes(m, n->n_tokens, n->guidance ? 2 : 1, away, n->threads)
+           + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
 }
 
 static size_t ring_of(uint64_t weights)
@@ -37,7 +40,8 @@ static size_t ring_of(uint64_t weights)
 
 struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *need, uint64_t budget)
 {
-    struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = mem_resident(), .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
+    struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = mem_resident(),
+                             .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
     const size_t ring = ring_of(m->weight_bytes);
     p.store = plan_store_bytes(m, need);
     p.work = plan_work_bytes(m, need, (struct away){ false, false });

@@ -31,8 +31,10 @@ static void place(struct probe *p, struct weight *w)
     p->used += matrix_bytes(w);
 }
 
-#define EACH_MATRIX(l, w) for (struct weight *const all_[] = { &(l)->k, &(l)->v, &(l)->q, &(l)->o, &(l)->gate, &(l)->up, &(l)->down }, *const *at_ = all_, *w; \
-                               at_ < all_ + 7 && (w = *at_); at_++)
+#define EACH_MATRIX(l, w) \
+    for (struct weight *const all_[] = { &(l)->k, &(l)->v, &(l)->q, &(l)->o, &(l)->gate, &(l)->up, &(l)->down }, \
+                       *const *at_ = all_, *w; \
+         at_ < all_ + 7 && (w = *at_); at_++)
 
 /* Choose how many layers and how much of the head to make up. */
 static bool shape(struct probe *p, uint64_t most_bytes, struct unmask_err *err)
@@ -45,7 +47,8 @@ static bool shape(struct probe *p, uint64_t most_bytes, struct unmask_err *err)
         layer += matrix_bytes(w);
         if (matrix_bytes(w) > largest) largest = matrix_bytes(w);
     }
-    const uint64_t fit = most_bytes / (layer ? layer : 1), tile = head.pack->tile_bytes(head.k), head_tiles = most_bytes / HEAD_SHARE / tile;
+    const uint64_t fit = most_bytes / (layer ? layer : 1);
+    const uint64_t tile = head.pack->tile_bytes(head.k), head_tiles = most_bytes / HEAD_SHARE / tile;
     m->h.n_layer = fit < 1 ? 1 : fit < (uint64_t)m->h.n_layer ? (int)fit : m->h.n_layer;
     if (head_tiles < (uint64_t)tiles_of(head.n)) m->h.n_vocab = head.n = (int)(head_tiles < 64 ? 64 : head_tiles) * TILE_N;
     if (m->h.n_vocab > p->real->h.n_vocab) m->h.n_vocab = head.n = p->real->h.n_vocab;
@@ -53,7 +56,8 @@ static bool shape(struct probe *p, uint64_t most_bytes, struct unmask_err *err)
     if (p->region_bytes > most_bytes) p->region_bytes = most_bytes;
     if (p->region_bytes < largest) p->region_bytes = largest;
     if (p->region_bytes < matrix_bytes(&head)) p->region_bytes = matrix_bytes(&head);
-    if (!(p->region = mem_aligned((size_t)p->region_bytes, err)) || !(m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err))) return false;
+    if (!(p->region = mem_aligned((size_t)p->region_bytes, err))
+        || !(m->layers = mem_zalloc((size_t)m->h.n_layer, sizeof *m->layers, err))) return false;
     memset(p->region, 0x3C, (size_t)p->region_bytes);          /* in every format ordinary numbers */
     for (int i = 0; i < m->h.n_layer; i++) {
         m->layers[i] = one;
@@ -71,15 +75,19 @@ static bool shape(struct probe *p, uint64_t most_bytes, struct unmask_err *err)
 bool probe_open(struct probe **out, const struct unmask_model *m, const struct plan_need *need, uint64_t most_bytes, struct unmask_err *err)
 {
     struct probe *p = mem_zalloc(1, sizeof *p, err);
-    const size_t n = (size_t)need->n_tokens, wide = (size_t)(m->h.n_head * m->h.head_dim > m->h.n_embd ? m->h.n_head * m->h.head_dim : m->h.n_embd);
+    const int all_heads = m->h.n_head * m->h.head_dim;
+    const size_t n = (size_t)need->n_tokens, wide = (size_t)(all_heads > m->h.n_embd ? all_heads : m->h.n_embd);
     if (!p) return false;
     p->real = m;
     p->n_keys = need->n_tokens;
-    p->m = (struct unmask_model){ .arch = m->arch, .h = m->h, .kernels = m->kernels, .isa = m->isa, .k_pack = m->k_pack, .embed_format = m->embed_format };
+    p->m = (struct unmask_model){ .arch = m->arch, .h = m->h, .kernels = m->kernels, .isa = m->isa,
+                                  .k_pack = m->k_pack, .embed_format = m->embed_format };
     bool ok = (p->ones = mem_zalloc(wide, sizeof *p->ones, err)) != NULL;
     for (size_t i = 0; ok && i < wide; i++) p->ones[i] = 1;
-    ok = ok && shape(p, most_bytes, err) && pool_open(&p->pool, need->threads, err) && forward_open(&p->f, &p->m, need->n_tokens, 1, p->pool, err)
-        && row_store_open(&p->store, need->kind, &p->m.h, need->n_tokens, (struct store_layers){ .n = 0 }, err) && (p->rows = mem_zalloc(n, sizeof *p->rows, err))
+    ok = ok && shape(p, most_bytes, err) && pool_open(&p->pool, need->threads, err)
+        && forward_open(&p->f, &p->m, need->n_tokens, 1, p->pool, err)
+        && row_store_open(&p->store, need->kind, &p->m.h, need->n_tokens, (struct store_layers){ .n = 0 }, err)
+        && (p->rows = mem_zalloc(n, sizeof *p->rows, err))
         && (p->need = mem_zalloc(n, sizeof *p->need, err)) && (p->ids = mem_zalloc(n, sizeof *p->ids, err))
         && (p->x = mem_aligned(n * (size_t)m->h.n_embd * sizeof *p->x, err))
         && (p->logits = mem_aligned(LOGIT_ROWS * logits_stride(&p->m) * sizeof *p->logits, err));
@@ -111,12 +119,14 @@ static double pass(struct probe *p, int n_rows, int n_logits, double times, doub
 {
     const double start = pool_clock();
     const bool whole = p->m.h.n_layer == p->real->h.n_layer;   /* then the last layer is as short as it will be */
-    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys, .rows = p->rows, .n_rows = n_rows,
-                                       .need = whole ? p->need : NULL, .n_need = n_logits, .x = p->x });
+    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys,
+                                       .rows = p->rows, .n_rows = n_rows, .need = whole ? p->need : NULL, .n_need = n_logits,
+                                       .x = p->x });
     const double layers = pool_clock() - start;
     for (int at = 0; at < n_logits; at += LOGIT_ROWS)
         forward_logits(p->f, p->x, p->need + at, n_logits - at < LOGIT_ROWS ? n_logits - at : LOGIT_ROWS, p->logits, logits_stride(&p->m));
-    return times * layers * p->real->h.n_layer / p->m.h.n_layer + head_times * (pool_clock() - start - layers) * p->real->h.n_vocab / p->m.h.n_vocab;
+    return times * layers * p->real->h.n_layer / p->m.h.n_layer
+           + head_times * (pool_clock() - start - layers) * p->real->h.n_vocab / p->m.h.n_vocab;
 }
 
 double probe_pass(struct probe *p, int n_rows, int n_logits)

@@ -7,7 +7,8 @@
 
 struct probe;
 /* m: prepared, not loaded.  most_bytes: of memory for made-up weights, at least one matrix. */
-bool probe_open(struct probe **out, const struct unmask_model *m, const struct plan_need *need, uint64_t most_bytes, struct unmask_err *err);
+bool probe_open(struct probe **out, const struct unmask_model *m, const struct plan_need *need,
+                uint64_t most_bytes, struct unmask_err *err);
 void probe_close(struct probe *p);              /* NULL is fine */
 /* Seconds of a pass of n_rows rows over a full canvas and of the head over n_logits of them. */
 double probe_pass(struct probe *p, int n_rows, int n_logits);

@@ -7,8 +7,8 @@ void input_lay(struct input *in, uint8_t *base, size_t *used, size_t rows, int k
 {
     const size_t blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
     in->x = mem_lay(base, used, rows * (size_t)k * sizeof(float));
-    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)), mem_lay(base, used, blocks * sizeof(int32_t)),
-                             mem_lay(base, used, blocks * 2 * sizeof(int16_t)), k };
+    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)),
+                             mem_lay(base, used, blocks * sizeof(int32_t)), mem_lay(base, used, blocks * 2 * sizeof(int16_t)), k };
 }
 
 enum { ITEM_ROWS = 128 };       /* a multiple of ROW_GROUP.  Large enough to keep the matrix kernels busy */
@@ -24,7 +24,8 @@ struct products {
     int first_item[4];
 };
 
-void multiply(const struct kernels *k, const struct weight *w, const uint8_t *tiles, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy)
+void multiply(const struct kernels *k, const struct weight *w, const uint8_t *tiles, int n_tiles,
+              const struct input *in, int row0, int row1, float *y, size_t ldy)
 {
     if (w->pack->gemm_int8) w->pack->gemm_int8(k)->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
     else w->pack->gemm_float(k)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
@@ -39,14 +40,17 @@ static void product_item(void *arg, int item, int worker)
     const struct product *p = &all->p[which];
     const struct weight *w = p->w;
     const int rows = row_items(all->rows), step = all->tile_step[which], unit = all->unit[which], n = tiles_of(w->n);
-    const int at = item - all->first_item[which], row0 = at % rows * ITEM_ROWS, row1 = row0 + ITEM_ROWS < all->rows ? row0 + ITEM_ROWS : all->rows;
+    const int at = item - all->first_item[which], row0 = at % rows * ITEM_ROWS;
+    const int row1 = row0 + ITEM_ROWS < all->rows ? row0 + ITEM_ROWS : all->rows;
     const int steps = (unit + step - 1) / step, unit0 = at / rows / steps * unit, unit1 = unit0 + unit < n ? unit0 + unit : n;
     const int tile0 = unit0 + at / rows % steps * step, tile1 = tile0 + step < unit1 ? tile0 + step : unit1;
     if (tile0 >= tile1) return;                 /* the matrix ends within the unit */
     const uint8_t *tiles = w->tiles ? w->tiles + (size_t)tile0 * w->pack->tile_bytes(w->k) : stream_take(all->stream, w->part, tile0);
     if (!tiles) return;                         /* it could not be read: the pass is void */
     multiply(all->k, w, tiles, tile1 - tile0, p->in, row0, row1, p->y + (size_t)tile0 * TILE_N, p->ldy);
-    if (!w->tiles) stream_give(all->stream, w->part, tile0, (uint64_t)(tile1 - tile0) * (uint64_t)(row1 - row0), (uint64_t)(unit1 - unit0) * (uint64_t)all->rows);
+    if (!w->tiles)
+        stream_give(all->stream, w->part, tile0, (uint64_t)(tile1 - tile0) * (uint64_t)(row1 - row0),
+                    (uint64_t)(unit1 - unit0) * (uint64_t)all->rows);
 }
 
 /* Tiles of w in an item: about ITEM_MACS multiply-accumulates, some tens of microseconds, which is worth handing out; but
@@ -59,14 +63,16 @@ static int tiles_of_item(const struct weight *w, int rows, int threads)
     return step < 2 ? 2 : step;
 }
 
-void products_run(const struct stages *s, enum stage stage, const struct kernels *k, struct stream *stream, const struct product *p, int n, int rows)
+void products_run(const struct stages *s, enum stage stage, const struct kernels *k, struct stream *stream,
+                  const struct product *p, int n, int rows)
 {
     struct products all = { .k = k, .stream = stream, .p = p, .rows = rows };
     bool sought = false;
     for (int i = 0; i < n; i++) {
         all.tile_step[i] = tiles_of_item(p[i].w, rows < ITEM_ROWS ? rows : ITEM_ROWS, pool_threads(s->pool));
         const int tiles = tiles_of(p[i].w->n), unit = all.unit[i] = p[i].w->tiles ? tiles : stream_unit(stream, p[i].w->part);
-        all.first_item[i + 1] = all.first_item[i] + row_items(rows) * ((tiles + unit - 1) / unit) * ((unit + all.tile_step[i] - 1) / all.tile_step[i]);
+        all.first_item[i + 1] = all.first_item[i]
+                                + row_items(rows) * ((tiles + unit - 1) / unit) * ((unit + all.tile_step[i] - 1) / all.tile_step[i]);
         if (!p[i].w->tiles && !sought) {
             stream_seek(stream, p[i].w->part);
             sought = true;

@@ -14,9 +14,11 @@ struct product { const struct weight *w; const struct input *in; float *y; size_
 
 /* Up to three products of the same number of rows, side by side.  Those of streamed weights use parts of it that follow each other; where
  * reading fails y is unspecified, and the stream tells. */
-void products_run(const struct stages *s, enum stage stage, const struct kernels *k, struct stream *stream, const struct product *p, int n, int rows);
+void products_run(const struct stages *s, enum stage stage, const struct kernels *k, struct stream *stream,
+                  const struct product *p, int n, int rows);
 
 /* y = rows row0 .. row1 - 1 of in times some tiles of w; y points at row 0 and the first of the tiles. */
-void multiply(const struct kernels *k, const struct weight *w, const uint8_t *tiles, int n_tiles, const struct input *in, int row0, int row1, float *y, size_t ldy);
+void multiply(const struct kernels *k, const struct weight *w, const uint8_t *tiles, int n_tiles,
+              const struct input *in, int row0, int row1, float *y, size_t ldy);
 
 #endif

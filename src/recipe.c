@@ -27,7 +27,8 @@ static bool add_rule(struct recipe *r, const struct settings *s, const char *tex
     const char *eq = strrchr(text, '=');
     const struct quant_format *f = eq ? quant_format_by_name(eq + 1) : NULL;
     if (!f || eq == text)
-        return fail(err, E_QNT_RULE, .file = file, .field = QUOTE(text, strlen(text)), .found = !eq ? "no =" : eq == text ? "no pattern" : QUOTE(eq + 1, strlen(eq + 1)),
+        return fail(err, E_QNT_RULE, .file = file, .field = QUOTE(text, strlen(text)),
+                    .found = !eq ? "no =" : eq == text ? "no pattern" : QUOTE(eq + 1, strlen(eq + 1)),
                     .need = FMT("REGEX=FORMAT, a format being one of %s", FORMAT_NAMES));
     if (r->n_rules == MAX_RULES) return fail(err, E_QNT_RULE, .file = file, .found = FMT("more than %d rules", MAX_RULES), .need = "fewer");
     char *pattern = arena_strndup(s->arena, text, (size_t)(eq - text), err);
@@ -44,7 +45,8 @@ static bool take(void *user, const struct yaml_value *v, struct unmask_err *err)
     if (rules && v->empty_collection) return true;
     if (format && (r->format = quant_format_by_name(v->text))) return true;
     if (!strcmp(v->key, "file_type") && parse_int(v->text, 0, MAX_FILE_TYPE, &r->file_type)) return true;
-    return fail(err, E_QNT_RECIPE, .file = src->path, .field = FMT("%s, line %d, column %d", v->key, v->line, v->column), .found = QUOTE(v->text, strlen(v->text)),
+    return fail(err, E_QNT_RECIPE, .file = src->path, .field = FMT("%s, line %d, column %d", v->key, v->line, v->column),
+                .found = QUOTE(v->text, strlen(v->text)),
                 .need = format ? FORMAT_NAMES : "format: NAME, file_type: NUMBER, and lists of REGEX=FORMAT under rules and more_bits");
 }
 
@@ -81,10 +83,12 @@ bool recipe_read(struct recipe *r, const struct settings *s, const char *type, s
     if (r->format) snprintf(r->name, sizeof r->name, "%s", r->format->name);
     else {
         if (!find_file(type, path))
-            return fail(err, E_QNT_FORMAT, .found = QUOTE(type, strlen(type)), .need = FMT("%s, q4_k_m, or the path of a recipe (.yaml)", FORMAT_NAMES));
+            return fail(err, E_QNT_FORMAT, .found = QUOTE(type, strlen(type)),
+                        .need = FMT("%s, q4_k_m, or the path of a recipe (.yaml)", FORMAT_NAMES));
         name_of_file(r->name, path);
         if (!yaml_read(path, take, &(struct source){ r, s, path }, err)) return false;
-        if (!r->format) return fail(err, E_QNT_RECIPE, .file = path, .found = "no format", .need = "format: NAME, for the matrices that no rule fits");
+        if (!r->format)
+            return fail(err, E_QNT_RECIPE, .file = path, .found = "no format", .need = "format: NAME, for the matrices that no rule fits");
     }
     if (r->file_type < 0) r->file_type = r->format->gguf_file_type;
     return true;

@@ -13,18 +13,24 @@ enum { ANY = 1 << 24, OLD = 1 << 28, SINKS = 4 };       /* SINKS: first position
 const struct reuse_profile reuse_profiles[] = {
     { .name = "none", .what = "every row, every layer, every logit: the yardstick", .every = 1, .all_logits = true },
     { .name = "exact", .what = "only what cannot change a token is left out", .every = 1 },
-    { .name = "faithful", .what = "the block and 16 rows on either side; all rows before a decision that the measured error could turn", .every = 16, .longest = 64,
-      .start = START_FULL, .settle = 4, .left = 16, .right = 16, .block_rows = 1, .whole = 60, .margin = 60, .spare = 512, .extra = 22, .audit = 1 },
-    { .name = "balanced", .what = "12 candidates and what was committed in the last 3 steps; the block and 16 more rows when it begins", .start = START_PART, .back = 16,
-      .candidates = 12, .settle = 3, .margin = 60, .spare = 128 },
-    { .name = "fast", .what = "7 candidates; the block and 4 more rows when it begins", .start = START_PART, .back = 4, .candidates = 7, .settle = 1 },
-    { .name = "prefix", .what = "Fast-dLLM: keys and values before the block are kept", .start = START_FULL, .right = ANY, .block_rows = 1, .least_steps = 2 },
-    { .name = "dual", .what = "Fast-dLLM: keys and values on both sides of the block are kept", .start = START_FULL, .block_rows = 1, .least_steps = 2 },
-    { .name = "dkv", .what = "dKV-Cache-Decode: positions decoded a step ago are kept; all rows every 8 steps", .every = 8, .start = START_FULL,
-      .first = 2, .settle = 1, .mask_rows = 1 },
-    { .name = "vicinity", .what = "dInfer: the block and 16 rows on either side, after 4 steps over all", .start = START_FULL, .warm = 4, .left = 16, .right = 16, .block_rows = 1 },
-    { .name = "window", .what = "Window-Diffusion: the 16 leftmost masks and what was decoded since all rows were, every 32 steps; 64 masks are seen", .every = 32,
-      .start = START_NOTHING, .candidates = 16, .leftmost = 1, .far = 64, .settle = 32 },
+    { .name = "faithful", .what = "the block and 16 rows on either side; all rows before a decision that the measured error could turn",
+      .every = 16, .longest = 64, .start = START_FULL, .settle = 4, .left = 16, .right = 16, .block_rows = 1, .whole = 60, .margin = 60,
+      .spare = 512, .extra = 22, .audit = 1 },
+    { .name = "balanced", .what = "12 candidates and what was committed in the last 3 steps; the block and 16 more rows when it begins",
+      .start = START_PART, .back = 16, .candidates = 12, .settle = 3, .margin = 60, .spare = 128 },
+    { .name = "fast", .what = "7 candidates; the block and 4 more rows when it begins",
+      .start = START_PART, .back = 4, .candidates = 7, .settle = 1 },
+    { .name = "prefix", .what = "Fast-dLLM: keys and values before the block are kept",
+      .start = START_FULL, .right = ANY, .block_rows = 1, .least_steps = 2 },
+    { .name = "dual", .what = "Fast-dLLM: keys and values on both sides of the block are kept",
+      .start = START_FULL, .block_rows = 1, .least_steps = 2 },
+    { .name = "dkv", .what = "dKV-Cache-Decode: positions decoded a step ago are kept; all rows every 8 steps",
+      .every = 8, .start = START_FULL, .first = 2, .settle = 1, .mask_rows = 1 },
+    { .name = "vicinity", .what = "dInfer: the block and 16 rows on either side, after 4 steps over all",
+      .start = START_FULL, .warm = 4, .left = 16, .right = 16, .block_rows = 1 },
+    { .name = "window",
+      .what = "Window-Diffusion: the 16 leftmost masks and what was decoded since all rows were, every 32 steps; 64 masks are seen",
+      .every = 32, .start = START_NOTHING, .candidates = 16, .leftmost = 1, .far = 64, .settle = 32 },
     { .name = NULL },
 };
 
@@ -65,7 +71,8 @@ static bool unknown(const char *found, size_t n, const char *(*names)(int i), st
 {
     char known[200] = "";
     size_t at = 0;
-    for (int i = 0; names(i) && at < sizeof known; i++) at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", names(i));
+    for (int i = 0; names(i) && at < sizeof known; i++)
+        at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", names(i));
     return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(found, n), .need = FMT("one of %s", known));
 }
 
@@ -91,7 +98,8 @@ static bool read_name(const char *text, size_t n, struct reuse_profile *p, struc
         }
     if (is_dllm_cache(text, n))
         return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(text, n), .need = "a method that keeps keys and values",
-                    .hint = "dLLM-Cache stores four tensors a layer (keys, values, attention and feed-forward outputs), twice the memory of this engine's rows; "
+                    .hint = "dLLM-Cache stores four tensors a layer (keys, values, attention and feed-forward outputs), "
+                            "twice the memory of this engine's rows; "
                             "\"balanced\" is for the same purpose, \"dual\" and \"dkv\" are published methods");
     return unknown(text, n, profile_name, err);
 }
@@ -110,7 +118,9 @@ static bool read_knob(const char *text, size_t n, struct reuse_profile *p, struc
             ok = *c >= '0' && *c <= '9' && v <= k->max / 10;
             v = ok ? 10 * v + (*c - '0') : 0;
         }
-        if (!ok || v > k->max) return fail(err, E_GEN_VALUE, .field = FMT("reuse, %s", k->name), .found = QUOTE(text, n), .need = FMT("%s=0 to %d", k->name, k->max));
+        if (!ok || v > k->max)
+            return fail(err, E_GEN_VALUE, .field = FMT("reuse, %s", k->name), .found = QUOTE(text, n),
+                        .need = FMT("%s=0 to %d", k->name, k->max));
         memcpy((char *)p + k->offset, &v, sizeof v);
         return true;
     }
@@ -204,7 +214,9 @@ enum why { DUE, FULL, LEAN };
 static bool is_full(const struct reuse_state *r, struct reuse_block b, enum why why)
 {
     const struct reuse_profile *p = r->p;
-    return why == FULL || (why == DUE && (p->every == 1 || r->steps == 0 || (b.step == 0 && p->start == START_FULL) || b.step < p->first || r->steps < p->warm));
+    return why == FULL
+           || (why == DUE && (p->every == 1 || r->steps == 0 || (b.step == 0 && p->start == START_FULL)
+                              || b.step < p->first || r->steps < p->warm));
 }
 
 static bool period_ends(const struct reuse_state *r, struct reuse_block b)
@@ -241,7 +253,8 @@ static void mark_thin(struct reuse_state *r, const bool *is_mask, struct reuse_b
         committed += r->age[i] == 0;
         if (r->mark[i] && !r->changed[i] && i != leftmost) r->rank[n++] = (struct reuse_rank){ thin_key(r, is_mask, i), i };
     }
-    const int share = (n * r->p->thin + 99) / 100, most = committed + 1 > b.quota ? committed + 1 : b.quota, keep = share > most ? share : most;
+    const int share = (n * r->p->thin + 99) / 100, most = committed + 1 > b.quota ? committed + 1 : b.quota;
+    const int keep = share > most ? share : most;
     qsort(r->rank, (size_t)n, sizeof *r->rank, by_key);
     for (int i = keep; i < n; i++) r->mark[r->rank[i].position] = ROW | ENDS;
 }
@@ -255,13 +268,17 @@ static void list_rows(const struct reuse_state *r, struct reuse_rows *out)
         if (!r->mark[i]) continue;
         if (r->mark[i] & NEED) out->need[out->n_need++] = out->n_rows;
         out->rows[out->n_rows] = i;
-        const struct span s = out->span[out->n_rows++] = (struct span){ r->mark[i] & DEEP ? depth : 0, r->mark[i] & ENDS ? depth : r->n_layer };
+        const struct span s = { r->mark[i] & DEEP ? depth : 0, r->mark[i] & ENDS ? depth : r->n_layer };
+        out->span[out->n_rows++] = s;
         out->row_layers += s.to - s.from;
     }
 }
 
 /* Does a block that starts in part begin with this row? */
-static bool begins_with(const struct reuse_state *r, struct reuse_block b, int i) { return i < SINKS || in_range(i, b.start - r->p->back, b.end); }
+static bool begins_with(const struct reuse_state *r, struct reuse_block b, int i)
+{
+    return i < SINKS || in_range(i, b.start - r->p->back, b.end);
+}
 
 /* Is it one of the rows that every step computes, besides changed ones and candidates? */
 static bool in_a_class(const struct reuse_state *r, const bool *is_mask, struct reuse_block b, int i)
@@ -299,8 +316,15 @@ void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b
     if (!out->full && r->p->whole && out->row_layers * 100 > (int64_t)r->n * r->n_layer * r->p->whole) plan(r, is_mask, b, FULL, out);
 }
 
-void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, FULL, out); }
-void reuse_plan_lean(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out) { plan(r, is_mask, b, LEAN, out); }
+void reuse_plan_full(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out)
+{
+    plan(r, is_mask, b, FULL, out);
+}
+
+void reuse_plan_lean(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out)
+{
+    plan(r, is_mask, b, LEAN, out);
+}
 
 void reuse_keys(const struct reuse_state *r, const bool *is_mask, const struct reuse_rows *rows, uint8_t *keys)
 {

@@ -83,7 +83,12 @@ struct reuse_rows {
     int64_t row_layers;                 /* what the rows cost: layers of each, added up */
     bool full, period;                  /* every row through every layer; since a period ended */
 };
-static inline bool reuse_in_parts(const struct reuse_state *r, const struct reuse_rows *rows) { return rows->row_layers < (int64_t)rows->n_rows * r->n_layer; }
+
+static inline bool reuse_in_parts(const struct reuse_state *r, const struct reuse_rows *rows)
+{
+    return rows->row_layers < (int64_t)rows->n_rows * r->n_layer;
+}
+
 /* The arrays of both for up to n positions at base + *used, which grows; base NULL: only count. */
 void reuse_lay_out(struct reuse_state *r, struct reuse_rows *rows, uint8_t *base, size_t *used, int n);
 void reuse_plan(struct reuse_state *r, const bool *is_mask, struct reuse_block b, struct reuse_rows *out);

@@ -50,8 +50,8 @@ size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, i
     return lay_out(&s, NULL);
 }
 
-bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers,
-                    struct unmask_err *err)
+bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens,
+                    struct store_layers layers, struct unmask_err *err)
 {
     struct row_store *s = mem_zalloc(1, sizeof *s, err);
     if (!s) return false;
@@ -108,7 +108,10 @@ void row_store_get_row(const struct row_store *s, int layer, int position, float
     state_kind(s)->get_row(&s->shape, state_of(s, layer), position, x);
 }
 
-void row_store_show(struct row_store *s, int position, const float *k, const float *v) { store_kv_f32.put(&s->shape, s->view, position, k, v); }
+void row_store_show(struct row_store *s, int position, const float *k, const float *v)
+{
+    store_kv_f32.put(&s->shape, s->view, position, k, v);
+}
 
 struct unpack { struct row_store *s; const uint8_t *layer; };
 
@@ -125,7 +128,8 @@ static void unpack_head(void *arg, int item, int worker)
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool)
 {
     const float *at = s->view;
-    if (s->view && s->kind->get) pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
+    if (s->view && s->kind->get)
+        pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
     if (!s->view) at = (const float *)(const void *)layer_of(s, layer);
     return (struct store_view){ at, at + half_floats(&s->shape) };
 }

@@ -36,8 +36,8 @@ enum { STORE_STATES = 2 };
 struct store_layers { int n, n_states, state[STORE_STATES]; };
 
 struct row_store;
-bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers,
-                    struct unmask_err *err);
+bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens,
+                    struct store_layers layers, struct unmask_err *err);
 void row_store_close(struct row_store *s);      /* NULL is fine */
 size_t row_store_bytes(const struct store_kind *kind, const struct hparams *h, int max_tokens, struct store_layers layers);
 int row_store_max_tokens(const struct row_store *s);            /* a multiple of LANES */

@@ -45,8 +45,8 @@ static bool read_header_text(struct header *h, char **text, struct unmask_err *e
     if (f->size >= sizeof start) {
         if (!file_read(f, 0, start, sizeof start, err)) return false;
         if (!memcmp(start, lfs, sizeof start))
-            return fail(err, E_ST_POINTER, .file = f->path, .found = FMT("%" PRIu64 " bytes of text", f->size), .need = "the weights it stands for",
-                        .hint = "Fetch them: git lfs pull");
+            return fail(err, E_ST_POINTER, .file = f->path, .found = FMT("%" PRIu64 " bytes of text", f->size),
+                        .need = "the weights it stands for", .hint = "Fetch them: git lfs pull");
     }
     if (f->size < LENGTH_BYTES + 2)
         return fail(err, E_ST_END, .file = f->path, .byte = AT(f->size), .found = FMT("%" PRIu64 " bytes", f->size), .need = "a header",
@@ -59,8 +59,11 @@ static bool read_header_text(struct header *h, char **text, struct unmask_err *e
                     .need = FMT("at most %d", MOST_HEADER_BYTES), .hint = "Perhaps this is no safetensors file");
     if (n > f->size - LENGTH_BYTES)
         return fail(err, E_ST_END, .file = f->path, .field = "header length", .byte = AT(0), .found = FMT("%" PRIu64, n),
-                    .need = FMT("at most %" PRIu64 ", the bytes that follow", f->size - LENGTH_BYTES), .hint = "It is cut short or damaged: fetch it again");
-    if (n < 2) return fail(err, E_ST_HEADER, .file = f->path, .field = "header length", .byte = AT(0), .found = FMT("%" PRIu64, n), .need = "at least 2");
+                    .need = FMT("at most %" PRIu64 ", the bytes that follow", f->size - LENGTH_BYTES),
+                    .hint = "It is cut short or damaged: fetch it again");
+    if (n < 2)
+        return fail(err, E_ST_HEADER, .file = f->path, .field = "header length", .byte = AT(0), .found = FMT("%" PRIu64, n),
+                    .need = "at least 2");
     if (!(*text = mem_zalloc((size_t)n + 1, 1, err)) || !file_read(f, LENGTH_BYTES, *text, (size_t)n, err)) return false;
     h->text = *text;
     h->n = (size_t)n;
@@ -80,22 +83,26 @@ static bool refuse_signs(const struct header *h, struct unmask_err *err)
         if (h->text[i] == '"') in_string = !in_string;
         else if (in_string && h->text[i] == '\\') i++;
         else if (!in_string && h->text[i] == '-')
-            return fail(err, E_ST_HEADER, .file = h->file->path, .byte = AT(LENGTH_BYTES + i), .found = "a negative number", .need = "sizes and offsets");
+            return fail(err, E_ST_HEADER, .file = h->file->path, .byte = AT(LENGTH_BYTES + i),
+                        .found = "a negative number", .need = "sizes and offsets");
     }
     return true;
 }
 
 /* Sizes and offsets: an array of `least` to `most` integers. */
-static bool read_integers(const struct header *h, const json_t *a, const char *what, size_t least, size_t most, uint64_t *v, struct unmask_err *err)
+static bool read_integers(const struct header *h, const json_t *a, const char *what, size_t least, size_t most,
+                          uint64_t *v, struct unmask_err *err)
 {
     const size_t n = json_array_size(a);
     if (!json_is_array(a) || n < least || n > most)
-        return fail(err, E_ST_HEADER, ENTRY(h), .what = FMT("%s is malformed", what), .found = json_is_array(a) ? FMT("%zu numbers", n) : a ? "no array" : "nothing",
+        return fail(err, E_ST_HEADER, ENTRY(h), .what = FMT("%s is malformed", what),
+                    .found = json_is_array(a) ? FMT("%zu numbers", n) : a ? "no array" : "nothing",
                     .need = least == most ? FMT("an array of %zu numbers", most) : FMT("an array of at most %zu numbers", most));
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_array_get(a, i);
         if (!json_is_integer(item) || json_integer_value(item) < 0)
-            return fail(err, E_ST_HEADER, ENTRY(h), .what = FMT("%s is malformed", what), .found = "something else", .need = "integers from 0 to 2^63 - 1");
+            return fail(err, E_ST_HEADER, ENTRY(h), .what = FMT("%s is malformed", what),
+                        .found = "something else", .need = "integers from 0 to 2^63 - 1");
         v[i] = (uint64_t)json_integer_value(item);
     }
     return true;
@@ -117,7 +124,8 @@ static bool read_shape(const struct header *h, const json_t *shape, struct tenso
     t->n_dims = (int)json_array_size(shape);
     for (int i = 0; i < MOST_DIMS; i++) {
         t->shape[i] = i < t->n_dims ? dims[t->n_dims - 1 - i] : 1;
-        if (!u64_mul(count, t->shape[i], &count)) return fail(err, E_ST_HEADER, ENTRY(h), .what = "shape is too large", .need = "fewer than 2^64 numbers");
+        if (!u64_mul(count, t->shape[i], &count))
+            return fail(err, E_ST_HEADER, ENTRY(h), .what = "shape is too large", .need = "fewer than 2^64 numbers");
     }
     if (!u64_mul(count, (uint64_t)t->format->block_bytes, &t->bytes))
         return fail(err, E_ST_HEADER, ENTRY(h), .what = "shape is too large", .need = "fewer than 2^64 bytes");
@@ -166,18 +174,21 @@ static bool check_ranges(struct header *h, const struct tensor *t, size_t n, str
         if (t[i].offset == at) continue;
         h->name = t[i].name;
         h->n_name = strlen(t[i].name);
-        return fail(err, E_ST_RANGE, ENTRY(h), .what = t[i].offset < at ? "its bytes overlap those of another tensor" : "there is a hole before its bytes",
+        return fail(err, E_ST_RANGE, ENTRY(h),
+                    .what = t[i].offset < at ? "its bytes overlap those of another tensor" : "there is a hole before its bytes",
                     .found = FMT("begin at byte %" PRIu64 " of the file", t[i].offset), .need = FMT("%" PRIu64, at));
     }
     return at == h->file->size
-           || fail(err, E_ST_RANGE, .file = h->file->path, .what = "bytes follow the last tensor", .byte = AT(at), .found = FMT("%" PRIu64 " bytes", h->file->size - at), .need = "none");
+           || fail(err, E_ST_RANGE, .file = h->file->path, .what = "bytes follow the last tensor", .byte = AT(at),
+                   .found = FMT("%" PRIu64 " bytes", h->file->size - at), .need = "none");
 }
 
 static bool append_entries(struct checkpoint *c, struct header *h, json_t *root, struct unmask_err *err)
 {
     const size_t first = c->n_tensors, n = json_object_size(root);
     if (first + n > MOST_TENSORS)
-        return fail(err, E_ST_LIMIT, .file = h->file->path, .what = "too many tensors", .found = FMT("%zu", first + n), .need = FMT("at most %d", MOST_TENSORS));
+        return fail(err, E_ST_LIMIT, .file = h->file->path, .what = "too many tensors",
+                    .found = FMT("%zu", first + n), .need = FMT("at most %d", MOST_TENSORS));
     struct tensor *t = mem_resize(c->tensors, first + n, sizeof *t, err);
     if (!t) return false;
     c->tensors = t;
@@ -189,7 +200,8 @@ static bool append_entries(struct checkpoint *c, struct header *h, json_t *root,
             continue;
         }
         if (h->n_name == 0 || h->n_name > MOST_NAME_BYTES)
-            return fail(err, E_ST_HEADER, ENTRY(h), .what = "a tensor's name has a bad length", .found = FMT("%zu bytes", h->n_name), .need = FMT("1 to %d", MOST_NAME_BYTES));
+            return fail(err, E_ST_HEADER, ENTRY(h), .what = "a tensor's name has a bad length",
+                        .found = FMT("%zu bytes", h->n_name), .need = FMT("1 to %d", MOST_NAME_BYTES));
         struct tensor *new = &t[c->n_tensors];
         *new = (struct tensor){ .file = h->file, .name = arena_strndup(&c->reader->arena, h->name, h->n_name, err) };
         if (!new->name || !read_entry(h, entry, new, err)) return false;

@@ -6,8 +6,9 @@
 
 /* Kinds of work in a pass, for measurements: X(id, name). */
 #define STAGES(X) X(STAGE_EMBED, "embed") X(STAGE_NORM, "norm+quantize") X(STAGE_QKV, "gemm qkv") X(STAGE_STORE, "rope+store") \
-    X(STAGE_VIEW, "read store") X(STAGE_ATTENTION, "attention") X(STAGE_QUANTIZE, "quantize") X(STAGE_O, "gemm o") X(STAGE_GATE_UP, "gemm gate+up") \
-    X(STAGE_SWIGLU, "swiglu+quantize") X(STAGE_DOWN, "gemm down") X(STAGE_RESIDUAL, "residual") X(STAGE_HEAD, "head")
+    X(STAGE_VIEW, "read store") X(STAGE_ATTENTION, "attention") X(STAGE_QUANTIZE, "quantize") X(STAGE_O, "gemm o") \
+    X(STAGE_GATE_UP, "gemm gate+up") X(STAGE_SWIGLU, "swiglu+quantize") X(STAGE_DOWN, "gemm down") \
+    X(STAGE_RESIDUAL, "residual") X(STAGE_HEAD, "head")
 enum stage {
 #define X(id, name) id,
     STAGES(X)

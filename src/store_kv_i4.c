@@ -13,7 +13,10 @@ static size_t row_bytes(const struct store_shape *s) { return groups_of(s) * (GR
 static size_t half_bytes(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES * row_bytes(s); }
 static size_t layer_bytes(const struct store_shape *s) { return 2 * half_bytes(s); }
 
-static size_t row_at(const struct store_shape *s, size_t head, size_t position) { return (head * (size_t)s->n_tiles * LANES + position) * row_bytes(s); }
+static size_t row_at(const struct store_shape *s, size_t head, size_t position)
+{
+    return (head * (size_t)s->n_tiles * LANES + position) * row_bytes(s);
+}
 
 /* A group: scale, then bytes; n values of it exist. */
 static void pack_group(uint8_t *to, const float *x, size_t n)

@@ -171,7 +171,8 @@ static bool open_source(struct source *src, const struct file *f, struct unmask_
     src->file = f;
     src->direct_fd = open_again(f, O_DIRECT);
     atomic_store(&src->direct, src->direct_fd >= 0);
-    if ((src->fd = open_again(f, 0)) < 0 && (src->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3)) < 0) return fail(err, E_FILE_OPEN, .file = f->path, .found = ERRNO(errno));
+    if ((src->fd = open_again(f, 0)) < 0 && (src->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 3)) < 0)
+        return fail(err, E_FILE_OPEN, .file = f->path, .found = ERRNO(errno));
     posix_fadvise(src->fd, 0, 0, POSIX_FADV_RANDOM);            /* we read ahead ourselves */
     return true;
 }
@@ -198,7 +199,8 @@ static bool lay_ring(struct stream *s, size_t ring_bytes, struct unmask_err *err
     }
     s->slot_bytes = slot_bytes(s->parts, s->n_parts, ring_bytes);
     s->n_slots = (int)slots_of(s->slot_bytes, ring_bytes);
-    if (!(s->slots = mem_zalloc((size_t)s->n_slots, sizeof *s->slots, err)) || !(s->memory = mem_pages((size_t)s->n_slots * s->slot_bytes, err))) return false;
+    if (!(s->slots = mem_zalloc((size_t)s->n_slots, sizeof *s->slots, err))
+        || !(s->memory = mem_pages((size_t)s->n_slots * s->slot_bytes, err))) return false;
     for (int i = 0; i < s->n_slots; i++) s->slots[i].memory = s->memory + (size_t)i * s->slot_bytes;
     return true;
 }

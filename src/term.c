@@ -125,7 +125,8 @@ void progress_show(struct progress *p, double done, double total, const char *un
     const int seconds = left < 1e8 ? (int)left : 100000000;
     char line[256], shown[96];
     err_printable(shown, sizeof shown, what, strlen(what));     /* a name out of a file */
-    snprintf(line, sizeof line, "%3.0f %%  %.1f %s/s  %d:%02d left  %s", 100 * done / total, done / spent, unit, seconds / 60, seconds % 60, shown);
+    snprintf(line, sizeof line, "%3.0f %%  %.1f %s/s  %d:%02d left  %s",
+             100 * done / total, done / spent, unit, seconds / 60, seconds % 60, shown);
     int width = term_width() - 1;
     if (width < (int)strlen(line))
         while (width > 0 && ((unsigned char)line[width] & 0xC0) == 0x80) width--;       /* not inside a character */

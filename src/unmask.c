@@ -43,7 +43,8 @@ bool unmask_open(struct unmask_model **out, const char *path, const struct unmas
     NEED(path);
     if (!opts) opts = &none;
     if (opts->threads < 0 || opts->context < 0)
-        return fail(err, E_GEN_VALUE, .field = opts->threads < 0 ? "threads" : "context", .found = FMT("%d", opts->threads < 0 ? opts->threads : opts->context), .need = "0 or more");
+        return fail(err, E_GEN_VALUE, .field = opts->threads < 0 ? "threads" : "context",
+                    .found = FMT("%d", opts->threads < 0 ? opts->threads : opts->context), .need = "0 or more");
     if (!session_check_open(opts, err) || !model_prepare(&m, path, opts, err)) return false;
     const struct plan_need need = plan_need_of(m, opts);
     const struct memory_plan plan = plan_memory(m, &need, opts->memory_budget);
@@ -73,9 +74,13 @@ void unmask_model_get_info(const struct unmask_model *m, struct unmask_model_inf
 
 /* ---- text ---- */
 
-static bool need_tokenizer(const struct unmask_model *m, struct unmask_err *err) { return m->tokenizer || fail(err, E_GEN_NO_TOKENIZER, .file = m->name); }
+static bool need_tokenizer(const struct unmask_model *m, struct unmask_err *err)
+{
+    return m->tokenizer || fail(err, E_GEN_NO_TOKENIZER, .file = m->name);
+}
 
-bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len, unsigned flags, int32_t **ids, size_t *n, struct unmask_err *err)
+bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len, unsigned flags,
+                     int32_t **ids, size_t *n, struct unmask_err *err)
 {
     NEED(m);
     NEED(text || !len);
@@ -89,7 +94,8 @@ bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len,
     return false;
 }
 
-bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t n, unsigned flags, char **text, size_t *len, struct unmask_err *err)
+bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t n, unsigned flags,
+                       char **text, size_t *len, struct unmask_err *err)
 {
     struct token_decoder d = { .n_held = 0 };
     struct text_out out = { NULL, 0, 0 };
@@ -195,7 +201,8 @@ static uint64_t bytes_of(const struct unmask_session *s, const struct session_ne
     const struct unmask_model *m = s->m;
     const struct store_kind *kind = need->kind ? need->kind : forward_store_kind(m);
     return (uint64_t)need->n_branches * row_store_bytes(kind, &m->h, need->n_tokens, need->layers)
-        + forward_bytes(m, need->n_tokens, need->n_branches, forward_away(m), pool_threads(s->pool)) + denoise_work_bytes(m, need->n_tokens, need->work)
+        + forward_bytes(m, need->n_tokens, need->n_branches, forward_away(m), pool_threads(s->pool))
+        + denoise_work_bytes(m, need->n_tokens, need->work)
         + (m->n_stream ? stream_bytes(m->stream, m->n_stream, m->ring_bytes) : 0);
 }
 
@@ -236,7 +243,9 @@ static bool within_budget(struct unmask_session *s, const struct session_need *n
     if (grant(s, bytes_of(s, &all))) return true;
     release(s);
     return grant(s, bytes)
-        || fail(err, E_CANVAS_MEMORY, .file = m->name, .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens, (double)(m->taken + atomic_load(m->in_sessions) + bytes) / 0x1p20),
+        || fail(err, E_CANVAS_MEMORY, .file = m->name,
+                .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens,
+                             (double)(m->taken + atomic_load(m->in_sessions) + bytes) / 0x1p20),
                 .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
                 .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", need->n_tokens));
 }
@@ -290,7 +299,8 @@ bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_
 {
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->m->h.n_vocab)
-            return fail(err, E_GEN_TOKEN, .field = FMT("token %zu", i), .found = FMT("%d", ids[i]), .need = FMT("0 to %d", s->m->h.n_vocab - 1));
+            return fail(err, E_GEN_TOKEN, .field = FMT("token %zu", i), .found = FMT("%d", ids[i]),
+                        .need = FMT("0 to %d", s->m->h.n_vocab - 1));
     return true;
 }
 
@@ -311,12 +321,14 @@ static bool check_options(const struct unmask_model *m, const struct unmask_opti
     if (!in_range("gen_length", o->gen_length, 0, 1 << 24, err) || !in_range("block_length", o->block_length, 0, 1 << 24, err)
         || !in_range("steps", o->steps, 0, 1 << 24, err) || !in_range("temperature", (double)o->temperature, 0, 2, err)
         || !in_range("cfg_scale", (double)o->cfg_scale, 0, 100, err) || !in_range("threshold", (double)o->threshold, 0, 1, err)
-        || !in_range("factor", (double)o->factor, 0, 1e6, err) || !in_range("remasking", o->remasking, UNMASK_LOW_CONFIDENCE, UNMASK_RANDOM, err)) return false;
+        || !in_range("factor", (double)o->factor, 0, 1e6, err)
+        || !in_range("remasking", o->remasking, UNMASK_LOW_CONFIDENCE, UNMASK_RANDOM, err)) return false;
     if (o->threshold > 0 && o->factor > 0)
         return fail(err, E_GEN_VALUE, .field = "threshold, factor", .found = "both", .need = "one commit rule at a time");
     if (!check_names(o->reuse, o->store, err)) return false;
     if ((o->logits_eos_inf || o->confidence_eos_eot_inf) && m->h.eos_id < 0)
-        return fail(err, E_GEN_NO_TOKEN, .field = o->logits_eos_inf ? "logits_eos_inf" : "confidence_eos_eot_inf", .need = "an end-of-text token");
+        return fail(err, E_GEN_NO_TOKEN, .field = o->logits_eos_inf ? "logits_eos_inf" : "confidence_eos_eot_inf",
+                    .need = "an end-of-text token");
     if (o->confidence_eos_eot_inf && m->h.eot_id < 0)
         return fail(err, E_GEN_NO_TOKEN, .field = "confidence_eos_eot_inf", .need = "an end-of-turn token");
     return true;
@@ -342,8 +354,8 @@ bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_
     const bool cfg = d->o->cfg_scale > 0;
     if (!reuse_profile_read(d->o->reuse ? d->o->reuse : "exact", &s->reuse, err)) return false;
     d->reuse = &s->reuse;
-    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL, reuse_layers(d->reuse, s->m->h.n_layer),
-                                       denoise_need_of(d), true };
+    const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL,
+                                       reuse_layers(d->reuse, s->m->h.n_layer), denoise_need_of(d), true };
     if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, need.work, err)) return false;
     d->m = s->m;
     d->f = s->f;
@@ -359,7 +371,8 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
     const double start = now();
     d->canvas = r->canvas;
     d->n_canvas = r->n_canvas;
-    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_denoise(s, d, err), cancelled = false;
+    bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_denoise(s, d, err);
+    bool cancelled = false;
     if (ok) {
         for (int i = 0; i < r->n_canvas; i++) r->confidence[i] = NAN;
         d->confidence = r->confidence;
@@ -388,7 +401,8 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
 /* One call at a time: a callback, or another thread, that calls again would pull the work space from under the first. */
 static bool enter(struct unmask_session *s, struct unmask_err *err)
 {
-    return !atomic_exchange(&s->busy, true) || fail(err, E_RUN_BUSY, .need = "one call at a time, also from callbacks", .hint = "Open a session for each thread or task");
+    return !atomic_exchange(&s->busy, true)
+        || fail(err, E_RUN_BUSY, .need = "one call at a time, also from callbacks", .hint = "Open a session for each thread or task");
 }
 
 static bool leave(struct unmask_session *s, bool ok)
@@ -423,7 +437,8 @@ static bool generate(struct unmask_session *s, const int32_t *prompt, size_t n_p
     if (n_prompt) memcpy(r->canvas, prompt, n_prompt * sizeof *prompt);
     for (int i = r->n_prompt; i < r->n_canvas; i++) r->canvas[i] = s->m->h.mask_id;
     for (int b = 0; b < n_blocks; b++) block_end[b] = b + 1 < n_blocks ? r->n_prompt + (b + 1) * o.block_length : r->n_canvas;
-    struct denoise d = { .o = &o, .n_prompt = r->n_prompt, .n_blocks = n_blocks, .block_start = r->n_prompt, .on_step = on_step, .user = user };
+    struct denoise d = { .o = &o, .n_prompt = r->n_prompt, .n_blocks = n_blocks, .block_start = r->n_prompt,
+                         .on_step = on_step, .user = user };
     return run(s, &d, block_end, r, err);
 }
 
@@ -501,8 +516,10 @@ static bool forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
                     struct unmask_err *err)
 {
     if (n < 1 || n > (size_t)s->m->h.n_ctx)
-        return fail(err, E_GEN_CONTEXT, .what = "a canvas that is no pass", .found = FMT("%zu tokens", n), .need = FMT("1 to %d", s->m->h.n_ctx));
-    if (!session_check_ids(s, ids, n, err) || !session_room(s, &(struct session_need){ .n_tokens = (int)n, .n_branches = 1, .work.logits = true }, err)) return false;
+        return fail(err, E_GEN_CONTEXT, .what = "a canvas that is no pass",
+                    .found = FMT("%zu tokens", n), .need = FMT("1 to %d", s->m->h.n_ctx));
+    if (!session_check_ids(s, ids, n, err)
+        || !session_room(s, &(struct session_need){ .n_tokens = (int)n, .n_branches = 1, .work.logits = true }, err)) return false;
     const size_t ld = logits_stride(s->m), x_floats = n * (size_t)s->m->h.n_embd;
     float *x = mem_aligned((x_floats + LOGIT_ROWS * ld) * sizeof(float) + 64, err);
     if (!x) return false;
@@ -535,8 +552,8 @@ bool unmask_forward(struct unmask_session *session, const int32_t *ids, size_t n
     return enter(session, err) && leave(session, forward(session, ids, n, key_mask, taps, err));
 }
 
-bool unmask_likelihood(struct unmask_session *session, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer, int mc,
-                       float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
+bool unmask_likelihood(struct unmask_session *session, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer,
+                       int mc, float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
 {
     NEED(session);
     NEED(prompt || !n_prompt);
