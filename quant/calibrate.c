@@ -47,7 +47,8 @@ bool calibration_mask(const struct reading_set *set, int32_t mask_id, uint64_t s
     return true;
 }
 
-bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t mask_id, uint64_t seed, uint64_t n_ids, struct unmask_err *err)
+bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t mask_id,
+                      uint64_t seed, uint64_t n_ids, struct unmask_err *err)
 {
     enum { LENGTH = 64 };
     const int n = h->n_ctx < LENGTH ? h->n_ctx : LENGTH;
@@ -132,10 +133,18 @@ bool calibration_head(struct calibration *c, struct unmask_err *err)
     bool ok = expect(c, T_HEAD, err) && reading_head_input(c->r, c->masked, c->n_masked, c->r->x, err);
     for (size_t i = 0; ok && i < c->n_masked; i += MOMENT_ROWS) {
         const size_t left = c->n_masked - i;
-        ok = moments_add(c->moments[IN_HEAD], &c->r->kernels, c->r->pool, c->r->x + i * d, left < MOMENT_ROWS ? (int)left : MOMENT_ROWS, err);
+        ok = moments_add(c->moments[IN_HEAD], &c->r->kernels, c->r->pool, c->r->x + i * d,
+                         left < MOMENT_ROWS ? (int)left : MOMENT_ROWS, err);
     }
     return ok && note_squares(c);
 }
 
-struct moments *calibration_moments(struct calibration *c, enum tensor_role role) { return input_of(role) < 0 ? NULL : c->moments[input_of(role)]; }
-const float *calibration_squares(const struct calibration *c, enum tensor_role role) { return input_of(role) < 0 ? NULL : c->squares[input_of(role)]; }
+struct moments *calibration_moments(struct calibration *c, enum tensor_role role)
+{
+    return input_of(role) < 0 ? NULL : c->moments[input_of(role)];
+}
+
+const float *calibration_squares(const struct calibration *c, enum tensor_role role)
+{
+    return input_of(role) < 0 ? NULL : c->squares[input_of(role)];
+}

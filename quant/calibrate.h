@@ -11,7 +11,8 @@
 bool calibration_mask(const struct reading_set *set, int32_t mask_id, uint64_t seed, int32_t **ids, struct unmask_err *err);
 
 /* Texts of about n_ids ids drawn from the whole vocabulary but the mask; reading_set_free() also after a failure. */
-bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t mask_id, uint64_t seed, uint64_t n_ids, struct unmask_err *err);
+bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t mask_id,
+                      uint64_t seed, uint64_t n_ids, struct unmask_err *err);
 
 struct calibration;
 /* Everything given stays borrowed; ids as calibration_mask() makes them.  down: of T_DOWN too, whose moments are the largest. */

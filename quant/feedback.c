@@ -32,7 +32,8 @@ static void pass_on(float *restrict aim, float error, const float *restrict u)
 }
 
 /* One row of a block at column `first`; its errors become known one by one and move what the columns behind aim at. */
-static void round_block(const struct moments *m, const struct quant_format *to, const float *w, float *aim, float *e, int first, uint8_t *dst, double *ee)
+static void round_block(const struct moments *m, const struct quant_format *to, const float *w, float *aim, float *e,
+                        int first, uint8_t *dst, double *ee)
 {
     const float *d = moments_d(m) + first;
     to->fit_block(dst, aim, d);
@@ -43,7 +44,8 @@ static void round_block(const struct moments *m, const struct quant_format *to, 
         int t = (first + c) / TILE_N;
         const float *u = moments_tile(m, t) + (size_t)(first + c) * TILE_N;
         for (int i = first + c + 1 - t * TILE_N; i < TILE_N; i++) aim[t * TILE_N - first + i] += error * u[i];
-        while (++t * TILE_N < first + to->block) pass_on(aim + t * TILE_N - first, error, moments_tile(m, t) + (size_t)(first + c) * TILE_N);
+        while (++t * TILE_N < first + to->block)
+            pass_on(aim + t * TILE_N - first, error, moments_tile(m, t) + (size_t)(first + c) * TILE_N);
     }
 }
 

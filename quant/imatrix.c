@@ -48,7 +48,8 @@ static bool check_values(const char *path, const char *name, const float *x, siz
 {
     for (size_t i = 0; i < k; i++)
         if (!(x[i] >= 0 && x[i] < INFINITY))
-            return fail(err, E_QNT_IMATRIX, .file = path, .field = name, .found = FMT("%g at column %zu", (double)x[i], i), .need = "finite numbers, none below 0");
+            return fail(err, E_QNT_IMATRIX, .file = path, .field = name,
+                        .found = FMT("%g at column %zu", (double)x[i], i), .need = "finite numbers, none below 0");
     return true;
 }
 
@@ -66,14 +67,16 @@ static bool short_name(struct cursor *c, char *dst, size_t size)
 
 static bool cut_short(const char *path, const struct cursor *c, struct unmask_err *err)
 {
-    return fail(err, E_QNT_IMATRIX, .file = path, .byte = AT(cursor_offset(c)), .found = "an entry that is cut short or no entry", .need = "an importance file of llama.cpp: .dat or GGUF");
+    return fail(err, E_QNT_IMATRIX, .file = path, .byte = AT(cursor_offset(c)),
+                .found = "an entry that is cut short or no entry", .need = "an importance file of llama.cpp: .dat or GGUF");
 }
 
 static bool read_entry(struct imatrix *m, struct cursor *c, const char *path, struct unmask_err *err)
 {
     struct imatrix_entry e;
     uint32_t calls, k;
-    if (!short_name(c, e.name, sizeof e.name) || !cursor_u32(c, &calls) || !cursor_u32(c, &k) || k == 0 || k > MOST_COLUMNS || cursor_left(c) < (uint64_t)k * sizeof(float))
+    if (!short_name(c, e.name, sizeof e.name) || !cursor_u32(c, &calls) || !cursor_u32(c, &k)
+        || k == 0 || k > MOST_COLUMNS || cursor_left(c) < (uint64_t)k * sizeof(float))
         return cut_short(path, c, err);
     float *x = mem_resize(NULL, k, sizeof *x, err);
     if (!x) return false;
@@ -93,7 +96,8 @@ static bool read_binary(struct imatrix *m, const char *path, struct unmask_err *
     struct cursor c = cursor_over(text, size);
     bool ok = (cursor_u32(&c, &n) && n > 0 && n < 1 << 20) || cut_short(path, &c, err);
     for (uint32_t i = 0; ok && i < n; i++) ok = read_entry(m, &c, path, err);
-    if (ok && cursor_left(&c) > 0 && (!cursor_u32(&c, &m->chunks) || !short_name(&c, m->dataset, sizeof m->dataset))) ok = cut_short(path, &c, err);
+    if (ok && cursor_left(&c) > 0 && (!cursor_u32(&c, &m->chunks) || !short_name(&c, m->dataset, sizeof m->dataset)))
+        ok = cut_short(path, &c, err);
     mem_free(text);
     return ok;
 }
@@ -103,7 +107,8 @@ static bool read_binary(struct imatrix *m, const char *path, struct unmask_err *
 static bool read_floats(const struct tensor *t, const char *path, float **x, size_t *n, struct unmask_err *err)
 {
     *n = (size_t)(t->bytes / sizeof **x);
-    if (t->format != &format_f32 || *n == 0 || *n > MOST_COLUMNS) return fail(err, E_QNT_IMATRIX, .file = path, .field = t->name, .found = t->format->name, .need = "float32 numbers");
+    if (t->format != &format_f32 || *n == 0 || *n > MOST_COLUMNS)
+        return fail(err, E_QNT_IMATRIX, .file = path, .field = t->name, .found = t->format->name, .need = "float32 numbers");
     return (*x = mem_resize(NULL, *n, sizeof **x, err)) && checkpoint_read(t, 0, *x, *n * sizeof **x, err);
 }
 
@@ -118,9 +123,12 @@ static bool read_pair(struct imatrix *m, const struct checkpoint *c, const struc
     snprintf(name, sizeof name, "%.*s", (int)n_name, t->name);
     snprintf(other, sizeof other, "%s%s", name, counts);
     const struct tensor *tc = checkpoint_tensor(c, other);
-    bool ok = (tc && tc->bytes == sizeof(float)) || fail(err, E_QNT_IMATRIX, .file = c->path, .field = other, .found = tc ? "several counts" : "no such tensor", .need = "one count");
+    bool ok = (tc && tc->bytes == sizeof(float))
+              || fail(err, E_QNT_IMATRIX, .file = c->path, .field = other, .found = tc ? "several counts" : "no such tensor",
+                      .need = "one count");
     ok = ok && read_floats(t, c->path, &x, &k, err) && read_floats(tc, c->path, &count, &one, err);
-    if (ok && !(count[0] > 0 && count[0] < INFINITY)) ok = fail(err, E_QNT_IMATRIX, .file = c->path, .field = other, .found = FMT("%g", (double)count[0]), .need = "a number above 0");
+    if (ok && !(count[0] > 0 && count[0] < INFINITY))
+        ok = fail(err, E_QNT_IMATRIX, .file = c->path, .field = other, .found = FMT("%g", (double)count[0]), .need = "a number above 0");
     for (size_t i = 0; ok && i < k; i++) x[i] /= count[0];
     ok = ok && check_values(c->path, t->name, x, k, err) && imatrix_add(m, name, x, k, err);
     mem_free(x);
@@ -134,10 +142,12 @@ static bool read_gguf(struct imatrix *m, const char *path, struct unmask_err *er
     struct str type = { "", 0 }, name;
     int64_t chunks = 0, size = 0;
     uint64_t at = 0;
-    bool ok = checkpoint_open(&c, path, err) && meta_str(c, "general.type", false, &type, err) && meta_int(c, "imatrix.chunk_count", 0, UINT32_MAX, false, &chunks, err)
+    bool ok = checkpoint_open(&c, path, err) && meta_str(c, "general.type", false, &type, err)
+        && meta_int(c, "imatrix.chunk_count", 0, UINT32_MAX, false, &chunks, err)
         && meta_int(c, "imatrix.chunk_size", 0, UINT32_MAX, false, &size, err);
     if (ok && (type.n != 7 || memcmp(type.s, "imatrix", 7) != 0))
-        ok = fail(err, E_QNT_IMATRIX, .file = path, .field = "general.type", .found = type.n ? QUOTE(type.s, type.n) : "a file without type", .need = "imatrix");
+        ok = fail(err, E_QNT_IMATRIX, .file = path, .field = "general.type",
+                  .found = type.n ? QUOTE(type.s, type.n) : "a file without type", .need = "imatrix");
     for (size_t i = 0; ok && i < c->n_tensors; i++) {
         const char *t = c->tensors[i].name;
         const size_t n = strlen(t), tail = sizeof sums - 1;

@@ -97,7 +97,8 @@ static void product_item(void *arg, int item, int worker)
     while (item >= items_of(t)) item -= items_of(t++);
     float *y = w->scratch + (size_t)worker * ITEM_ROWS * TILE_N, *h = w->m->h + tile_at(t);
     const int first = item * ITEM_ROWS, end = TILE_N * (t + 1) < first + ITEM_ROWS ? TILE_N * (t + 1) : first + ITEM_ROWS;
-    w->kernels->gemm_f32->run(y, TILE_N, w->rows + (size_t)first * (size_t)w->n, (size_t)w->n, 0, end - first, w->tiles + (size_t)t * (size_t)w->n * TILE_N, 1, w->n);
+    w->kernels->gemm_f32->run(y, TILE_N, w->rows + (size_t)first * (size_t)w->n, (size_t)w->n, 0, end - first,
+                              w->tiles + (size_t)t * (size_t)w->n * TILE_N, 1, w->n);
     add_rows(h + (size_t)first * TILE_N, w->sign, y, end - first);
 }
 

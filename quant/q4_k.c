@@ -137,7 +137,8 @@ static float put_value_q4_k(void *dst, int i, float x)
     const int g = i / QBLOCK, shift = g % 2 * 4;
     int scale, minimum;
     q4_k_get_codes(b, g, &scale, &minimum);
-    const float d = f16_to_f32(b->d) * (float)scale, m = f16_to_f32(b->dmin) * (float)minimum, code = nearest_code(x + m, inverse_scale(d), 0, HIGH);
+    const float d = f16_to_f32(b->d) * (float)scale, m = f16_to_f32(b->dmin) * (float)minimum;
+    const float code = nearest_code(x + m, inverse_scale(d), 0, HIGH);
     uint8_t *q = &b->q[g / 2 * QBLOCK + i % QBLOCK];
     *q = (uint8_t)((*q & ~(15 << shift)) | (int)code << shift);
     return d * code - m;

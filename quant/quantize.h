@@ -2,9 +2,10 @@
  *
  * A matrix takes the format of the first rule that fits its name, else the one that is wanted for all, embedding and head
  * included; where its rows are no multiple of that format's block it takes Q8_0, where they are no multiple of 32 F16; norms and
- * biases are F32.  In a GGUF file that says it is of the wanted type, if that is a lossy one, every matrix stays what it is.  Blocks are copied bit for bit where
- * the format stays the same.  Rows stream through a few MiB whatever the model's size.  The file is read back and compared
- * before it gets its name.  The same input and options give the same bytes, on any number of threads. */
+ * biases are F32.  In a GGUF file that says it is of the wanted type, if that is a lossy one, every matrix stays what it is.
+ * Blocks are copied bit for bit where the format stays the same.  Rows stream through a few MiB whatever the model's size.  The
+ * file is read back and compared before it gets its name.  The same input and options give the same bytes, on any number of
+ * threads. */
 #ifndef QUANTIZE_H
 #define QUANTIZE_H
 
@@ -57,7 +58,8 @@ struct quantize_progress {
 struct quantize_rule {
     const char *pattern;
     const struct quant_format *to;
-    bool more_bits;             /* only in the layers that llama.cpp's mixes give more bits: the first and last eighth, each third between */
+    bool more_bits;             /* only in the layers that llama.cpp's mixes give more bits: the first and last eighth, each
+                                   third between */
     bool required;              /* refuse a model in which it fits no matrix */
 };
 

@@ -26,7 +26,12 @@ struct quantize_calibration {
 
 static bool draws(const struct quantize_options *o) { return o->search && !o->calibration && !o->own_text && !o->importance; }
 bool quantize_calibrates(const struct quantize_options *o) { return o->calibration || o->own_text || draws(o); }
-uint64_t quantize_calibrate_ids(const struct quantize_options *o) { return o->own_text ? o->own_text : o->calibration ? o->calibration->n_ids : draws(o) ? RANDOM_IDS : 0; }
+
+uint64_t quantize_calibrate_ids(const struct quantize_options *o)
+{
+    return o->own_text ? o->own_text : o->calibration ? o->calibration->n_ids : draws(o) ? RANDOM_IDS : 0;
+}
+
 const char *quantize_calibrate_source(const struct quantize_options *o) { return draws(o) ? "random ids" : o->calibration_name; }
 
 /* Of random ids, moments of the head and of `down` helped stories on other sets (KL to about -47 to -49 %) and hurt questions, for
@@ -81,7 +86,9 @@ uint64_t quantize_calibrate_memory(const struct quantize_job *j, int workers)
 {
     if (!reads(j)) return 0;
     const struct hparams *h = &j->h;
-    return reading_bytes(h, quantize_calibrate_ids(j->o) + READING_LENGTH, layer_bytes(j), workers) + 2 * moments_bytes(h->n_embd, workers) + moments_bytes(h->n_head * h->head_dim, workers) + (draws(j->o) ? 0 : moments_bytes(h->n_ff, workers));
+    return reading_bytes(h, quantize_calibrate_ids(j->o) + READING_LENGTH, layer_bytes(j), workers)
+        + 2 * moments_bytes(h->n_embd, workers) + moments_bytes(h->n_head * h->head_dim, workers)
+        + (draws(j->o) ? 0 : moments_bytes(h->n_ff, workers));
 }
 
 /* Between two texts. */
@@ -115,7 +122,8 @@ bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err)
     else if (c->mask_id < 0) return fail(err, E_MASK_MISSING, .file = j->in->path, .need = "a mask token: calibration reads masked text");
     if (j->o->own_text && !write_own(c, err)) return false;
     if (draws(j->o) && !calibration_draw(&c->own, &j->h, c->mask_id, j->o->seed, RANDOM_IDS, err)) return false;
-    if (!calibration_mask(c->set, c->mask_id, j->o->seed, &c->ids, err) || !reading_open(&c->reading, j->arch, j->in, &j->h, j->pool, c->set, err)) return false;
+    if (!calibration_mask(c->set, c->mask_id, j->o->seed, &c->ids, err)
+        || !reading_open(&c->reading, j->arch, j->in, &j->h, j->pool, c->set, err)) return false;
     c->reading.go_on = go_on;
     c->reading.user = c;
     c->what = draws(j->o) ? "random ids" : "calibration";
@@ -145,7 +153,8 @@ static bool reach(struct quantize_calibration *c, const struct piece *p, struct 
     c->readers = NULL;
     for (; c->layer < layer; c->layer++) {
         memset(c->factored, 0, sizeof c->factored);
-        if (!(c->layer + 1 < n_layer ? calibration_layer(c->calibration, c->layer + 1, err) : calibration_head(c->calibration, err))) return false;
+        if (!(c->layer + 1 < n_layer ? calibration_layer(c->calibration, c->layer + 1, err)
+                                     : calibration_head(c->calibration, err))) return false;
     }
     return true;
 }
@@ -158,12 +167,14 @@ static bool embedding(struct quantize_calibration *c, const struct moments **mom
 {
     const struct reading *r = &c->reading;
     *moments = NULL;
-    if (!readers_moments(&c->readers, r->arch, r->c, r->h, &r->kernels, r->pool, err) || !moments_factor(c->readers, &r->kernels, r->pool, DAMPING, err)) return false;
+    if (!readers_moments(&c->readers, r->arch, r->c, r->h, &r->kernels, r->pool, err)
+        || !moments_factor(c->readers, &r->kernels, r->pool, DAMPING, err)) return false;
     *moments = c->readers;
     return true;
 }
 
-bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments, const float **importance, struct unmask_err *err)
+bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments,
+                        const float **importance, struct unmask_err *err)
 {
     struct quantize_calibration *c = j->calibration;
     const struct imatrix_entry *given = j->o->importance ? imatrix_find(j->o->importance, p->name) : NULL;

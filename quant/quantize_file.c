@@ -22,11 +22,13 @@ static bool input_unchanged(const struct quantize_job *j, struct unmask_err *err
     return true;
 }
 
-static bool verify_tensor(struct quantize_job *j, const struct tensor *t, const struct piece *p, uint8_t *buffer, size_t size, struct unmask_err *err)
+static bool verify_tensor(struct quantize_job *j, const struct tensor *t, const struct piece *p,
+                          uint8_t *buffer, size_t size, struct unmask_err *err)
 {
     struct sha256_ctx sha;
     struct checksum_text text;
-    bool same = !strcmp(t->name, p->name) && t->format == p->to && t->packed == p->packed && t->bytes == p->bytes && !memcmp(t->shape, p->from->shape, sizeof t->shape);
+    bool same = !strcmp(t->name, p->name) && t->format == p->to && t->packed == p->packed
+        && t->bytes == p->bytes && !memcmp(t->shape, p->from->shape, sizeof t->shape);
     sha256_init(&sha);
     for (uint64_t at = 0; same && at < t->bytes; ) {
         const size_t n = t->bytes - at < size ? (size_t)(t->bytes - at) : size;
@@ -42,10 +44,11 @@ static bool verify_tensor(struct quantize_job *j, const struct tensor *t, const 
 
 static bool same_hparams(const struct hparams *a, const struct hparams *b)
 {
-    return a->n_layer == b->n_layer && a->n_embd == b->n_embd && a->n_head == b->n_head && a->n_head_kv == b->n_head_kv && a->head_dim == b->head_dim
-        && a->n_ff == b->n_ff && a->n_vocab == b->n_vocab && a->n_ctx == b->n_ctx && a->rope_theta == b->rope_theta && a->norm_eps == b->norm_eps
-        && a->mask_id == b->mask_id && a->eos_id == b->eos_id && a->bos_id == b->bos_id && a->eot_id == b->eot_id && a->tied_head == b->tied_head
-        && a->qkv_bias == b->qkv_bias;
+    return a->n_layer == b->n_layer && a->n_embd == b->n_embd && a->n_head == b->n_head && a->n_head_kv == b->n_head_kv
+        && a->head_dim == b->head_dim && a->n_ff == b->n_ff && a->n_vocab == b->n_vocab && a->n_ctx == b->n_ctx
+        && a->rope_theta == b->rope_theta && a->norm_eps == b->norm_eps
+        && a->mask_id == b->mask_id && a->eos_id == b->eos_id && a->bos_id == b->bos_id && a->eot_id == b->eot_id
+        && a->tied_head == b->tied_head && a->qkv_bias == b->qkv_bias;
 }
 
 /* The file on disk, opened like any model, must mean what was meant, tensor by tensor. */
@@ -58,7 +61,8 @@ static bool verify(struct quantize_job *j, struct unmask_err *err)
     uint8_t *buffer = mem_resize(NULL, BUFFER, 1, err);
     bool ok = buffer && quantize_shards_reopen(j, &c, err) && arch_hparams(j->arch, c, &h, err);
     if (ok && j->in->kind == CHECKPOINT_FOLDER) ok = tokenizer_open(&t, c, err);        /* of a GGUF file it was copied */
-    if (ok && (c->n_tensors != j->n_pieces || !same_hparams(&h, &j->h))) ok = fail(err, E_QNT_VERIFY, .file = j->shards[0].path, .field = "metadata");
+    if (ok && (c->n_tensors != j->n_pieces || !same_hparams(&h, &j->h)))
+        ok = fail(err, E_QNT_VERIFY, .file = j->shards[0].path, .field = "metadata");
     for (size_t i = 0; ok && i < j->n_pieces; i++) ok = verify_tensor(j, &c->tensors[i], &j->pieces[i], buffer, BUFFER, err);
     tokenizer_close(t);
     checkpoint_close(c);
@@ -76,11 +80,14 @@ static bool write_files(struct quantize_job *j, struct unmask_err *err)
     j->report->n_calibrated = quantize_n_calibrated(j);
     j->report->random_ids = quantize_random_ids(j);
     if (!quantize_shards_open(j, err) || !quantize_tell(j, QUANTIZE_PLANNED, NULL, err)) return false;
-    return j->o->dry_run || (pool_open(&j->pool, j->o->threads, err) && quantize_shards_headers(j, err) && quantize_calibrate_open(j, err) && quantize_rows(j, err)
-                             && quantize_shards_complete(j, err) && input_unchanged(j, err) && verify(j, err) && quantize_shards_commit(j, err));
+    return j->o->dry_run || (pool_open(&j->pool, j->o->threads, err) && quantize_shards_headers(j, err)
+                             && quantize_calibrate_open(j, err) && quantize_rows(j, err)
+                             && quantize_shards_complete(j, err) && input_unchanged(j, err)
+                             && verify(j, err) && quantize_shards_commit(j, err));
 }
 
-bool quantize_file(const char *in, const char *out, const struct quantize_options *o, struct quantize_report *report, struct unmask_err *err)
+bool quantize_file(const char *in, const char *out, const struct quantize_options *o,
+                   struct quantize_report *report, struct unmask_err *err)
 {
     struct quantize_job j = { .o = o, .report = report };
     *report = (struct quantize_report){ 0 };

@@ -8,9 +8,14 @@
 
 enum { PACKED_ALIGNMENT = 16 << 10 };           /* the largest page of the systems we run on */
 
-static const enum tensor_role standard_order[] = { T_ATTN_NORM, T_Q, T_K, T_V, T_O, T_Q_BIAS, T_K_BIAS, T_V_BIAS, T_FFN_NORM, T_GATE, T_UP, T_DOWN };
-static const enum tensor_role packed_order[] = { T_ATTN_NORM, T_Q_BIAS, T_K_BIAS, T_V_BIAS, T_K, T_V, T_Q, T_O, T_FFN_NORM, T_GATE, T_UP, T_DOWN };
-_Static_assert(sizeof standard_order == LAYER_ROLES * sizeof *standard_order && sizeof packed_order == sizeof standard_order, "a role is missing");
+static const enum tensor_role standard_order[] = {
+    T_ATTN_NORM, T_Q, T_K, T_V, T_O, T_Q_BIAS, T_K_BIAS, T_V_BIAS, T_FFN_NORM, T_GATE, T_UP, T_DOWN,
+};
+static const enum tensor_role packed_order[] = {
+    T_ATTN_NORM, T_Q_BIAS, T_K_BIAS, T_V_BIAS, T_K, T_V, T_Q, T_O, T_FFN_NORM, T_GATE, T_UP, T_DOWN,
+};
+_Static_assert(sizeof standard_order == LAYER_ROLES * sizeof *standard_order
+               && sizeof packed_order == sizeof standard_order, "a role is missing");
 
 const enum tensor_role *layout_order(const struct quantize_job *j) { return j->o->packed ? packed_order : standard_order; }
 
@@ -22,7 +27,8 @@ bool layout_choose(const struct quantize_job *j, struct piece *p, enum tensor_ro
     p->unrotate = permuted && !permute;
     if (!j->o->packed || !at->matrix || (role == T_EMBED && !j->h.tied_head)) return true;
     return (p->packed = pack_format_of(p->to)) != NULL
-        || fail(err, E_TENSOR_TYPE, .file = p->from->file->path, .field = p->from->name, .found = p->to->name, .need = "a format that has kernels, to be packed");
+        || fail(err, E_TENSOR_TYPE, .file = p->from->file->path, .field = p->from->name,
+                .found = p->to->name, .need = "a format that has kernels, to be packed");
 }
 
 uint64_t layout_bytes(const struct piece *p)

@@ -29,8 +29,10 @@ static bool split_setting(const char *setting, struct str *key, struct str *valu
     bool ok = eq && key->n > 8 && !memcmp(key->s, "general.", 8) && utf8_valid(setting, strlen(setting)) == strlen(setting);
     for (size_t i = 8; ok && i < key->n; i++) ok = strchr("abcdefghijklmnopqrstuvwxyz0123456789_.", key->s[i]) != NULL;
     for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) ok = ok && !key_is(*key, ours[i]);
-    return ok || fail(err, E_QNT_SET, .found = QUOTE(setting, strlen(setting)), .need = "general.KEY=TEXT, such as general.license=apache-2.0",
-                      .hint = "The keys that say how the file is made are written by the program");
+    return ok
+        || fail(err, E_QNT_SET, .found = QUOTE(setting, strlen(setting)),
+                .need = "general.KEY=TEXT, such as general.license=apache-2.0",
+                .hint = "The keys that say how the file is made are written by the program");
 }
 
 /* The text that the caller gives for a key (the last one counts); false: none. */
@@ -55,7 +57,8 @@ static bool put_new_settings(struct quantize_job *j, struct unmask_err *err)
         char name[128];
         if (!split_setting(o->set[i], &key, &value, err)) return false;
         snprintf(name, sizeof name, "%.*s", (int)key.n, key.s);
-        if (key.n >= sizeof name) return fail(err, E_QNT_SET, .found = FMT("a key of %zu bytes", key.n), .need = FMT("at most %zu", sizeof name - 1));
+        if (key.n >= sizeof name)
+            return fail(err, E_QNT_SET, .found = FMT("a key of %zu bytes", key.n), .need = FMT("at most %zu", sizeof name - 1));
         bool again = j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, name);
         for (size_t k = 0; k < i && !again; k++) again = split_setting(o->set[k], &other, &value, NULL) && key_is(other, name);
         if (again) continue;
@@ -71,14 +74,16 @@ static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
     static const char first[] = "general.base_model.0.";
     bool any = false;
     for (size_t i = 0; i < j->o->n_set; i++) any = any || !strncmp(j->o->set[i], first, sizeof first - 1);
-    return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key)) || gguf_put_u32(j->shards[0].writer, base_count_key, 1, err);
+    return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key))
+        || gguf_put_u32(j->shards[0].writer, base_count_key, 1, err);
 }
 
 /* ---- what the quantization did ----------------------------------------------------------------------- */
 
 static const char requantized_key[] = "unmask.requantized";
 
-static const char method_key[] = "unmask.quantize.method", source_key[] = "unmask.calibration.source", tokens_key[] = "unmask.calibration.tokens";
+static const char method_key[] = "unmask.quantize.method", source_key[] = "unmask.calibration.source",
+                  tokens_key[] = "unmask.calibration.tokens";
 
 /* Notes on how an input was made, which are not true of the output; a copy keeps them. */
 static bool is_method_key(const struct quantize_job *j, struct str key)
@@ -113,7 +118,10 @@ static bool put_history(struct quantize_job *j, struct unmask_err *err)
 
 /* ---- from a GGUF file ------------------------------------------------------------------------------ */
 
-static bool is_split_key(struct str key) { return key_is(key, "split.no") || key_is(key, "split.count") || key_is(key, "split.tensors.count"); }
+static bool is_split_key(struct str key)
+{
+    return key_is(key, "split.no") || key_is(key, "split.count") || key_is(key, "split.tensors.count");
+}
 
 static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
 {
@@ -122,14 +130,16 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         const struct meta *m = &j->in->metas[i];
         struct str value;
         bool ok;
-        if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key) || is_method_key(j, m->key)) continue;    /* of other bytes, of other files */
+        /* Of other bytes, of other files. */
+        if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key) || is_method_key(j, m->key)) continue;
         if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err);
         else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
         else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->shards[0].writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);
         else ok = gguf_put_meta(j->shards[0].writer, m, err);
         if (!ok) return false;
     }
-    return put_new_settings(j, err) && put_base_count(j, err) && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err))
+    return put_new_settings(j, err) && put_base_count(j, err)
+        && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err))
         && (versioned || gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err));
 }
 
@@ -183,7 +193,8 @@ static bool put_hparams(struct quantize_job *j, struct unmask_err *err)
     return gguf_put_f32(j->shards[0].writer, FMT("%s.attention.layer_norm_rms_epsilon", a), h->norm_eps, err)
         && gguf_put_f32(j->shards[0].writer, FMT("%s.rope.freq_base", a), h->rope_theta, err)
         && gguf_put_bool(j->shards[0].writer, FMT("%s.attention.causal", a), false, err)
-        && gguf_put_bool(j->shards[0].writer, "diffusion.shift_logits", j->arch->shift_logits, err);      /* llama.cpp takes an absent key for true */
+        /* llama.cpp takes an absent key for true. */
+        && gguf_put_bool(j->shards[0].writer, "diffusion.shift_logits", j->arch->shift_logits, err);
 }
 
 /* One token for every row of the embedding; rows without a token become "[PAD480]". */
@@ -244,12 +255,14 @@ static bool put_token_ids(struct quantize_job *j, const struct tokenizer *t, str
     if (h->eot_id < 0 && chat) h->eot_id = chat_end_of_turn(chat, t);
     if (h->mask_id < 0) return fail(err, E_MASK_MISSING, .file = j->in->path, .field = "mask_token_id");
     const struct { const char *key; int32_t id; } rows[] = {
-        { "tokenizer.ggml.bos_token_id", h->bos_id }, { "tokenizer.ggml.eos_token_id", h->eos_id }, { "tokenizer.ggml.eot_token_id", h->eot_id },
+        { "tokenizer.ggml.bos_token_id", h->bos_id }, { "tokenizer.ggml.eos_token_id", h->eos_id },
+        { "tokenizer.ggml.eot_token_id", h->eot_id },
         { "tokenizer.ggml.padding_token_id", ids.pad }, { "tokenizer.ggml.mask_token_id", h->mask_id },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].id >= h->n_vocab)
-            return fail(err, E_TOKEN_ID, .file = j->in->path, .field = rows[i].key, .found = FMT("%d", rows[i].id), .need = FMT("less than %d, the rows of the embedding", h->n_vocab));
+            return fail(err, E_TOKEN_ID, .file = j->in->path, .field = rows[i].key,
+                        .found = FMT("%d", rows[i].id), .need = FMT("less than %d, the rows of the embedding", h->n_vocab));
         if (rows[i].id >= 0 && !gguf_put_u32(j->shards[0].writer, rows[i].key, (uint32_t)rows[i].id, err)) return false;
     }
     return gguf_put_bool(j->shards[0].writer, "tokenizer.ggml.add_bos_token", h->bos_id >= 0, err);

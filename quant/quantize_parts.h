@@ -57,7 +57,8 @@ uint32_t quantize_file_type(const struct quantize_options *o);
 /* quantize_layout.c: the roles of a layer in the order of the file. */
 enum { LAYER_ROLES = 12 };
 const enum tensor_role *layout_order(const struct quantize_job *j);
-bool layout_choose(const struct quantize_job *j, struct piece *p, enum tensor_role role, struct unmask_err *err);      /* of a piece that has its format */
+/* Of a piece that has its format. */
+bool layout_choose(const struct quantize_job *j, struct piece *p, enum tensor_role role, struct unmask_err *err);
 uint64_t layout_bytes(const struct piece *p);
 uint64_t layout_unit(const struct piece *p, int head_dim);              /* rows that must lie in one chunk */
 uint64_t layout_row(const struct piece *p, uint64_t r, int head_dim);   /* where row r of the input goes: inside its unit */
@@ -71,7 +72,8 @@ struct rules;
 bool rules_open(struct rules **out, const struct quantize_options *o, struct unmask_err *err);
 void rules_close(struct rules *r);              /* NULL is fine */
 /* The rule that fits a matrix, or NULL in *rule.  layer: -1 outside of layers. */
-bool rules_find(struct rules *r, const char *name, int layer, const struct hparams *h, const struct quantize_rule **rule, struct unmask_err *err);
+bool rules_find(struct rules *r, const char *name, int layer, const struct hparams *h,
+                const struct quantize_rule **rule, struct unmask_err *err);
 /* After all tensors: a required rule that no matrix took or that only earlier ones took before it is an error. */
 bool rules_all_used(const struct rules *r, struct unmask_err *err);
 
@@ -94,11 +96,13 @@ bool quantize_calibrates(const struct quantize_options *o);             /* there
 uint64_t quantize_calibrate_ids(const struct quantize_options *o);      /* that are read, about; 0: none */
 size_t quantize_n_calibrated(const struct quantize_job *j);             /* matrices that are rounded by them */
 uint64_t quantize_random_ids(const struct quantize_job *j);             /* of those; 0 also where no piece needs them */
-const char *quantize_calibrate_source(const struct quantize_options *o);        /* where they, or a file's importance, come from; NULL: nobody says */
+const char *quantize_calibrate_source(const struct quantize_options *o);        /* where they, or a file's importance, come from;
+                                                                                   NULL: nobody says */
 bool quantize_has_moments(const struct quantize_options *o, enum tensor_role role);     /* and what the matrix multiplies becomes known */
 bool quantize_needs_calibration(const struct quantize_job *j, const struct piece *p);   /* to be rounded, or to save its importance */
 bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err);
-bool quantize_calibrate(struct quantize_job *j, const struct piece *p, const struct moments **moments, const float **importance, struct unmask_err *err);
+bool quantize_calibrate(struct quantize_job *j, const struct piece *p,
+                        const struct moments **moments, const float **importance, struct unmask_err *err);
 const struct kernels *quantize_kernels(const struct quantize_job *j);   /* once it is open */
 uint64_t quantize_calibrate_memory(const struct quantize_job *j, int workers);
 uint64_t quantize_calibrate_work(const struct quantize_job *j);        /* in the bytes of progress */

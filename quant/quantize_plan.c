@@ -20,7 +20,8 @@ uint32_t quantize_file_type(const struct quantize_options *o) { return o->type ?
 static bool same_type(const struct quantize_job *j)
 {
     int64_t type = -1;
-    return j->in->kind == CHECKPOINT_GGUF && meta_int(j->in, "general.file_type", 0, UINT32_MAX, false, &type, NULL) && type == quantize_file_type(j->o);
+    return j->in->kind == CHECKPOINT_GGUF && meta_int(j->in, "general.file_type", 0, UINT32_MAX, false, &type, NULL)
+        && type == quantize_file_type(j->o);
 }
 
 /* What the rules, or the type, want for a matrix. */
@@ -41,8 +42,10 @@ static bool check_twice(struct quantize_job *j, const struct piece *p, struct un
     const struct quant_format *from = p->from->format;
     if (from->block == 1 || from == p->to || p->to == &format_f32) return true;
     j->report->n_requantized++;
-    return j->o->requantize || fail(err, E_QNT_TWICE, .file = j->in->path, .field = p->from->name, .found = from->name, .need = FMT("weights in f32, f16, bf16 or %s", p->to->name),
-                                    .hint = "Quantize from the original weights; --requantize does it all the same, at a loss");
+    return j->o->requantize
+        || fail(err, E_QNT_TWICE, .file = j->in->path, .field = p->from->name, .found = from->name,
+                .need = FMT("weights in f32, f16, bf16 or %s", p->to->name),
+                .hint = "Quantize from the original weights; --requantize does it all the same, at a loss");
 }
 
 static bool choose_format(struct quantize_job *j, struct piece *p, int layer, struct unmask_err *err)
@@ -80,8 +83,9 @@ static enum quantize_method method_of(const struct quantize_job *j, const struct
 static bool check_importance(const struct quantize_job *j, const struct piece *p, struct unmask_err *err)
 {
     const struct imatrix_entry *e = j->o->importance && p->matrix ? imatrix_find(j->o->importance, p->name) : NULL;
-    return !e || e->k == p->from->shape[0] || fail(err, E_QNT_IMATRIX, .field = p->name, .found = FMT("%zu columns", e->k), .need = FMT("%" PRIu64 ", as the matrix has", p->from->shape[0]),
-                                                   .hint = "It was made for another model");
+    return !e || e->k == p->from->shape[0]
+        || fail(err, E_QNT_IMATRIX, .field = p->name, .found = FMT("%zu columns", e->k),
+                .need = FMT("%" PRIu64 ", as the matrix has", p->from->shape[0]), .hint = "It was made for another model");
 }
 
 static void count_format(struct quantize_report *r, const struct quant_format *f)
@@ -122,8 +126,10 @@ static bool check_left_over(const struct quantize_job *j, struct unmask_err *err
     for (size_t i = 0; ok && i < j->n_pieces; i++) used[j->pieces[i].from - c->tensors] = true;
     for (size_t i = 0; ok && i < c->n_tensors; i++) {
         const char *name = c->tensors[i].name;
-        if (used[i] || has_suffix(name, "rotary_emb.inv_freq") || !strcmp(name, c->kind == CHECKPOINT_GGUF ? head->gguf : head->folder)) continue;
-        ok = fail(err, E_QNT_TENSOR, .file = c->tensors[i].file->path, .field = name, .need = FMT("tensors of the architecture %s only", j->arch->name));
+        if (used[i] || has_suffix(name, "rotary_emb.inv_freq")
+            || !strcmp(name, c->kind == CHECKPOINT_GGUF ? head->gguf : head->folder)) continue;
+        ok = fail(err, E_QNT_TENSOR, .file = c->tensors[i].file->path, .field = name,
+                  .need = FMT("tensors of the architecture %s only", j->arch->name));
     }
     mem_free(used);
     return ok;
@@ -132,7 +138,8 @@ static bool check_left_over(const struct quantize_job *j, struct unmask_err *err
 bool quantize_plan(struct quantize_job *j, struct unmask_err *err)
 {
     const size_t most = (size_t)(j->h.n_layer + 1) * TENSOR_ROLES;
-    if (!rules_open(&j->rules, j->o, err) || !(j->pieces = mem_zalloc(most, sizeof *j->pieces, err)) || !add_piece(j, T_EMBED, 0, err)) return false;
+    if (!rules_open(&j->rules, j->o, err) || !(j->pieces = mem_zalloc(most, sizeof *j->pieces, err))
+        || !add_piece(j, T_EMBED, 0, err)) return false;
     for (int layer = 0; layer < j->h.n_layer; layer++)
         for (int i = 0; i < LAYER_ROLES; i++)
             if (!add_piece(j, layout_order(j)[i], layer, err)) return false;

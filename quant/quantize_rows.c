@@ -131,7 +131,9 @@ static void merge_loss(struct loss *sum, const struct loss *l)
     sum->out_yy += l->out_yy;
 }
 
-static const char *const methods[] = { [BY_PLAIN] = "plain", [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback" };
+static const char *const methods[] = {
+    [BY_PLAIN] = "plain", [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback",
+};
 
 static void tell_loss(struct quantize_job *j, const struct piece *p, const struct loss *l)
 {
@@ -142,9 +144,11 @@ static void tell_loss(struct quantize_job *j, const struct piece *p, const struc
     }
     if (!j->o->on_tensor) return;
     j->o->on_tensor(j->o->user, &(struct quantize_tensor){
-        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why, .method = methods[p->method], .bytes = p->bytes, .rmse = sqrt(l->ee / n),
+        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why, .method = methods[p->method],
+        .bytes = p->bytes, .rmse = sqrt(l->ee / n),
         .relative_error = l->xx > 0 ? sqrt(l->ee / l->xx) : 0, .cosine = l->xx > 0 && yy > 0 ? (l->xx + l->xe) / sqrt(l->xx * yy) : 1,
-        .output_error = l->out_yy > 0 ? sqrt(l->out_ee / l->out_yy) : (double)NAN, .output_error_plain = l->out_yy > 0 ? sqrt(l->out_plain / l->out_yy) : (double)NAN,
+        .output_error = l->out_yy > 0 ? sqrt(l->out_ee / l->out_yy) : (double)NAN,
+        .output_error_plain = l->out_yy > 0 ? sqrt(l->out_plain / l->out_yy) : (double)NAN,
         .worst_rmse = sqrt(l->worst_ee / (double)loss_block(p)), .worst_block = l->worst_block });
 }
 
@@ -237,7 +241,8 @@ static bool refuse(const struct piece *p, const struct item *sum, struct unmask_
     return fail(err, overflow ? E_QNT_OVERFLOW : E_TENSOR_VALUE, .file = p->from->file->path, .field = p->from->name,
                 .found = FMT("%g at row %" PRIu64 ", column %" PRIu64 "; %" PRIu64 " such values", (double)b->value, row, column, b->n),
                 .need = overflow ? FMT("values that %s can hold", p->to->name) : "finite numbers",
-                .hint = overflow ? (p->to->block > 1 || p->to == &format_f16 ? "Choose bf16 or f32" : "Choose f32") : "The weights are damaged: fetch them again");
+                .hint = overflow ? (p->to->block > 1 || p->to == &format_f16 ? "Choose bf16 or f32" : "Choose f32")
+                                 : "The weights are damaged: fetch them again");
 }
 
 /* One tensor.  After a bad value the rest is still looked through, to say how many there are, and not written. */
@@ -289,7 +294,8 @@ static struct needs measure(const struct quantize_job *j)
     for (size_t i = 0; i < j->n_pieces; i++) {
         const struct piece *p = &j->pieces[i];
         const uint64_t each = item_rows(p), rows = chunk_rows(p, j->h.head_dim), bytes = rows * row_bytes(p->to, p->k);
-        const uint64_t n = (rows + each - 1) / each, tiles = p->packed ? (rows + TILE_N - 1) / TILE_N * p->packed->tile_bytes((int)p->k) : 0;
+        const uint64_t n = (rows + each - 1) / each;
+        const uint64_t tiles = p->packed ? (rows + TILE_N - 1) / TILE_N * p->packed->tile_bytes((int)p->k) : 0;
         if (tiles > most.tiles) most.tiles = tiles;
         if (each * p->k > most.values) most.values = each * p->k;
         if (bytes > most.out) most.out = bytes;
@@ -316,12 +322,14 @@ static bool allocate(const struct quantize_job *j, struct chunk *c, struct unmas
     c->head_dim = j->h.head_dim;
     c->measure = j->o->measure;
     c->kernels = j->calibration ? quantize_kernels(j) : NULL;
-    if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->tiles = mem_aligned((size_t)n.tiles, err)) || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
+    if (!(c->out = mem_aligned((size_t)n.out, err)) || !(c->tiles = mem_aligned((size_t)n.tiles, err))
+        || !(c->items = mem_zalloc((size_t)n.items, sizeof *c->items, err))
         || !(c->scratch = mem_zalloc(workers, sizeof *c->scratch, err))) return false;
     for (size_t w = 0; w < workers; w++) {
         float *x = mem_aligned((size_t)scratch_bytes(&n), err);
         if (!x) return false;
-        c->scratch[w] = (struct scratch){ .x = x, .y = x + n.values, .raw = (uint8_t *)(x + 2 * n.values), .feedback = (uint8_t *)x + (scratch_bytes(&n) - n.feedback) };
+        c->scratch[w] = (struct scratch){ .x = x, .y = x + n.values, .raw = (uint8_t *)(x + 2 * n.values),
+                                          .feedback = (uint8_t *)x + (scratch_bytes(&n) - n.feedback) };
     }
     return true;
 }

@@ -22,7 +22,8 @@ struct rules {
 
 static bool refuse(const struct quantize_rule *r, const char *found, struct unmask_err *err)
 {
-    return fail(err, E_QNT_RULE, .field = QUOTE(r->pattern, strlen(r->pattern)), .found = found, .need = "REGEX=FORMAT, such as 'ffn_down=q6_k'; `unmask inspect --tensors` lists the names");
+    return fail(err, E_QNT_RULE, .field = QUOTE(r->pattern, strlen(r->pattern)), .found = found,
+                .need = "REGEX=FORMAT, such as 'ffn_down=q6_k'; `unmask inspect --tensors` lists the names");
 }
 
 static bool compile(struct rule *out, const struct quantize_rule *r, struct unmask_err *err)
@@ -43,7 +44,8 @@ bool rules_open(struct rules **out, const struct quantize_options *o, struct unm
     r->n = o->n_rules;
     for (size_t i = 0; i < r->n; i++)
         if (!compile(&r->rule[i], &r->from[i], err)) return false;
-    if (!(r->match = pcre2_match_data_create(1, NULL)) || !(r->limits = pcre2_match_context_create(NULL))) return fail(err, E_MEMORY, .need = "room for patterns");
+    if (!(r->match = pcre2_match_data_create(1, NULL)) || !(r->limits = pcre2_match_context_create(NULL)))
+        return fail(err, E_MEMORY, .need = "room for patterns");
     pcre2_set_match_limit(r->limits, MATCH_LIMIT);
     pcre2_set_heap_limit(r->limits, HEAP_KIB);
     return true;
@@ -62,7 +64,8 @@ void rules_close(struct rules *r)
 /* llama.cpp's use_more_bits(). */
 static bool gets_more_bits(int layer, int n) { return layer >= 0 && (layer < n / 8 || layer >= 7 * n / 8 || (layer - n / 8) % 3 == 2); }
 
-bool rules_find(struct rules *r, const char *name, int layer, const struct hparams *h, const struct quantize_rule **rule, struct unmask_err *err)
+bool rules_find(struct rules *r, const char *name, int layer, const struct hparams *h,
+                const struct quantize_rule **rule, struct unmask_err *err)
 {
     const char *const names[] = { name, h->tied_head && layer < 0 && !strcmp(name, "token_embd.weight") ? "output.weight" : NULL };
     *rule = NULL;
@@ -70,7 +73,8 @@ bool rules_find(struct rules *r, const char *name, int layer, const struct hpara
         if (r->from[i].more_bits && !gets_more_bits(layer, h->n_layer)) continue;
         for (int k = 0; k < 2 && names[k]; k++) {
             const int found = pcre2_match(r->rule[i].code, (PCRE2_SPTR)names[k], strlen(names[k]), 0, 0, r->match, r->limits);
-            if (found < 0 && found != PCRE2_ERROR_NOMATCH) return refuse(&r->from[i], FMT("a pattern that takes too long on %s", names[k]), err);
+            if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+                return refuse(&r->from[i], FMT("a pattern that takes too long on %s", names[k]), err);
             if (found >= 0) {
                 *rule = &r->from[i];
                 r->rule[i].used = true;
@@ -83,6 +87,7 @@ bool rules_find(struct rules *r, const char *name, int layer, const struct hpara
 bool rules_all_used(const struct rules *r, struct unmask_err *err)
 {
     for (size_t i = 0; i < r->n; i++)
-        if (r->from[i].required && !r->rule[i].used) return refuse(&r->from[i], "no matrix of that name that an earlier rule leaves to it", err);
+        if (r->from[i].required && !r->rule[i].used)
+            return refuse(&r->from[i], "no matrix of that name that an earlier rule leaves to it", err);
     return true;
 }

@@ -19,7 +19,8 @@ static bool cut(struct quantize_job *j, struct unmask_err *err)
     for (size_t i = 0; i < j->n_pieces; i++) {
         if (i && (bytes >= most || j->pieces[i].bytes > most - bytes)) {
             if (j->n_shards == GGUF_MOST_PARTS)
-                return fail(err, E_QNT_SPLIT, .found = FMT("more than %d files of %" PRIu64 " bytes", GGUF_MOST_PARTS, most), .need = "a larger --split-size");
+                return fail(err, E_QNT_SPLIT, .found = FMT("more than %d files of %" PRIu64 " bytes", GGUF_MOST_PARTS, most),
+                            .need = "a larger --split-size");
             j->n_shards++;
             bytes = 0;
         }
@@ -98,9 +99,11 @@ bool quantize_shards_complete(struct quantize_job *j, struct unmask_err *err)
     for (size_t i = 0; i < j->n_shards; i++) {
         const struct shard *s = &j->shards[i];
         const uint64_t need = gguf_writer_bytes(s->writer);
-        if (s->out.written != need) return fail(err, E_INTERNAL, .file = s->path, .found = FMT("%" PRIu64 " bytes", s->out.written), .need = FMT("%" PRIu64, need));
+        if (s->out.written != need)
+            return fail(err, E_INTERNAL, .file = s->path, .found = FMT("%" PRIu64 " bytes", s->out.written), .need = FMT("%" PRIu64, need));
     }
-    for (size_t i = 0; i < j->n_pieces; i++) gguf_fill(j->shards[0].writer, j->pieces[i].sha256_place, j->pieces[i].sha256.s, CHECKSUM_DIGITS);
+    for (size_t i = 0; i < j->n_pieces; i++)
+        gguf_fill(j->shards[0].writer, j->pieces[i].sha256_place, j->pieces[i].sha256.s, CHECKSUM_DIGITS);
     return gguf_rewrite_metas(j->shards[0].writer, &j->shards[0].out, err);
 }
 

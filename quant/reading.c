@@ -30,7 +30,8 @@ bool reading_open(struct reading *r, const struct arch *arch, const struct check
                   const struct reading_set *set, struct unmask_err *err)
 {
     *r = (struct reading){ .arch = arch, .c = c, .h = h, .pool = pool, .set = set };
-    if (!kernels_init(&r->kernels, "auto")) return fail(err, E_RUN_CPU, .need = "AVX2 and FMA, as Intel Core has since 2013 and AMD Ryzen since 2017");
+    if (!kernels_init(&r->kernels, "auto"))
+        return fail(err, E_RUN_CPU, .need = "AVX2 and FMA, as Intel Core has since 2013 and AMD Ryzen since 2017");
     size_t bytes;
     if (!size_mul(set->n_ids, (size_t)h->n_embd * sizeof *r->x, &bytes)) return fail(err, E_MEMORY, .need = "less text");
     return (r->x = mem_aligned(bytes, err));
@@ -41,7 +42,8 @@ void reading_close(struct reading *r) { mem_free(r->x); }
 uint64_t reading_bytes(const struct hparams *h, uint64_t n_rows, uint64_t layer_bytes, int workers)
 {
     const uint64_t chunk = FORWARD_CHUNK * sizeof(float) * (uint64_t)(6 * h->n_embd + 4 * h->n_ff), read = (uint64_t)workers << 20;
-    return n_rows * (uint64_t)h->n_embd * sizeof(float) + layer_bytes + chunk + read + row_store_bytes(&store_kv_f32, h, READING_LENGTH, (struct store_layers){ .n = 0 });
+    return n_rows * (uint64_t)h->n_embd * sizeof(float) + layer_bytes + chunk + read
+        + row_store_bytes(&store_kv_f32, h, READING_LENGTH, (struct store_layers){ .n = 0 });
 }
 
 bool reading_embed(struct reading *r, const int32_t *ids, struct unmask_err *err)
@@ -71,7 +73,8 @@ bool reading_layer(struct reading *r, int layer, void (*on_input)(void *user, en
     struct unmask_model *m = NULL;
     struct forward *f = NULL;
     struct row_store *store = NULL;
-    bool ok = model_open_layer(&m, r->arch, r->c, r->h, layer, pool_threads(r->pool), err) && forward_open(&f, m, longest(r), 1, r->pool, err)
+    bool ok = model_open_layer(&m, r->arch, r->c, r->h, layer, pool_threads(r->pool), err)
+        && forward_open(&f, m, longest(r), 1, r->pool, err)
         && row_store_open(&store, &store_kv_f32, &m->h, longest(r), (struct store_layers){ .n = 0 }, err);
     for (size_t i = 0; ok && i < r->set->n_texts; i++) {
         const struct reading_text *t = &r->set->texts[i];

@@ -160,7 +160,8 @@ static void take_logits(const struct writing *w, struct choice *c, size_t row, c
 static void head_item(void *arg, int item, int worker)
 {
     const struct writing *w = arg;
-    const size_t first = (size_t)item * ITEM_ROWS, left = w->n_masked - first, n = left < ITEM_ROWS ? left : ITEM_ROWS, k = (size_t)w->r.h->n_embd;
+    const size_t first = (size_t)item * ITEM_ROWS, left = w->n_masked - first, n = left < ITEM_ROWS ? left : ITEM_ROWS;
+    const size_t k = (size_t)w->r.h->n_embd;
     float *logits = w->logits + (size_t)worker * ITEM_ROWS * HEAD_ROWS;
     w->r.kernels.gemm_f32->run(logits, HEAD_ROWS, w->r.x + first * k, k, 0, (int)n, w->head, (w->head_rows + TILE_N - 1) / TILE_N, (int)k);
     for (size_t i = 0; i < n; i++) take_logits(w, &w->best[first + i], w->masked[first + i], logits + i * HEAD_ROWS);
@@ -191,7 +192,8 @@ struct ranked { double confidence; size_t row; int32_t id; };
 static int by_confidence(const void *a, const void *b)
 {
     const struct ranked *x = a, *y = b;
-    return x->confidence != y->confidence ? (x->confidence < y->confidence) - (x->confidence > y->confidence) : (x->row > y->row) - (x->row < y->row);
+    return x->confidence != y->confidence ? (x->confidence < y->confidence) - (x->confidence > y->confidence)
+                                          : (x->row > y->row) - (x->row < y->row);
 }
 
 static void commit(struct writing *w)
@@ -223,8 +225,9 @@ static bool step(struct writing *w, int32_t mask_id, struct unmask_err *err)
     return ok;
 }
 
-bool self_text(struct reading_set *set, const struct arch *arch, const struct checkpoint *c, const struct hparams *h, const struct tokenizer *t,
-               struct pool *pool, uint64_t seed, uint64_t n_ids, bool (*go_on)(void *user), void *user, struct unmask_err *err)
+bool self_text(struct reading_set *set, const struct arch *arch, const struct checkpoint *c, const struct hparams *h,
+               const struct tokenizer *t, struct pool *pool, uint64_t seed, uint64_t n_ids,
+               bool (*go_on)(void *user), void *user, struct unmask_err *err)
 {
     struct writing w = { .r.h = h, .set = set, .seed = seed };
     const int32_t mask_id = h->mask_id;

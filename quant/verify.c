@@ -48,7 +48,8 @@ static const char *stored_sum(const struct checkpoint *c, const char *tensor)
 /* Bytes to read at a time, and the values in them. */
 static uint64_t bytes_at_once(const struct tensor *t)
 {
-    return t->packed ? t->packed->tile_bytes((int)t->shape[0]) : CHUNK_VALUES / (uint64_t)t->format->block * (uint64_t)t->format->block_bytes;
+    return t->packed ? t->packed->tile_bytes((int)t->shape[0])
+                     : CHUNK_VALUES / (uint64_t)t->format->block * (uint64_t)t->format->block_bytes;
 }
 
 /* Look for values that are not finite in n bytes of the tensor; the number of the first value is `first`.  Returns how many there are. */
@@ -109,13 +110,15 @@ static bool check_keys(const struct checkpoint *c, struct unmask_err *err)
             return fail(err, E_VFY_COVER, .file = c->path, .field = key, .byte = AT(m->offset), .found = meta_type_name(m->type),
                         .need = FMT("a text of %d hexadecimal digits", CHECKSUM_DIGITS));
         if (!checkpoint_tensor(c, FMT("%.*s", (int)(m->key.n - prefix), m->key.s + prefix)))
-            return fail(err, E_VFY_COVER, .file = c->path, .field = key, .byte = AT(m->offset), .found = "no such tensor", .need = FMT("the tensor %s", name),
+            return fail(err, E_VFY_COVER, .file = c->path, .field = key, .byte = AT(m->offset),
+                        .found = "no such tensor", .need = FMT("the tensor %s", name),
                         .hint = "The file was changed after it was made");
         n++;
     }
     for (size_t i = 0; n > 0 && n < c->n_tensors && i < c->n_tensors; i++)
         if (!stored_sum(c, c->tensors[i].name))
-            return fail(err, E_VFY_COVER, .file = c->path, .field = c->tensors[i].name, .found = FMT("checksums of %zu tensors, not of this one", n),
+            return fail(err, E_VFY_COVER, .file = c->path, .field = c->tensors[i].name,
+                        .found = FMT("checksums of %zu tensors, not of this one", n),
                         .need = FMT("all %zu", c->n_tensors), .hint = "The file was changed after it was made");
     return true;
 }
@@ -132,11 +135,12 @@ static bool judge(const struct job *j, struct unmask_err *err)
     const struct verify_tensor *f = &j->found[first];
     const char *others = n > 1 ? FMT("; %zu more tensors are damaged", n - 1) : "";
     if (f->sum == VERIFY_DIFFERENT)
-        return fail(err, E_VFY_SUM, .file = t->file->path, .field = t->name, .byte = AT(t->offset), .found = FMT("another SHA-256%s", others),
+        return fail(err, E_VFY_SUM, .file = t->file->path, .field = t->name, .byte = AT(t->offset),
+                    .found = FMT("another SHA-256%s", others),
                     .need = FMT("%.*s", CHECKSUM_DIGITS, stored_sum(c, t->name)), .hint = "The file is damaged: fetch or make it again");
     return fail(err, E_VFY_VALUE, .file = t->file->path, .field = t->name,
-                .found = FMT("%" PRIu64 " such values, the first at row %" PRIu64 ", column %" PRIu64 "%s", f->n_nonfinite, f->first_nonfinite / t->shape[0],
-                             f->first_nonfinite % t->shape[0], others),
+                .found = FMT("%" PRIu64 " such values, the first at row %" PRIu64 ", column %" PRIu64 "%s", f->n_nonfinite,
+                             f->first_nonfinite / t->shape[0], f->first_nonfinite % t->shape[0], others),
                 .need = "finite numbers", .hint = "The weights are damaged: fetch or make them again");
 }
 
