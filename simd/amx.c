@@ -12,7 +12,10 @@
 
 /* Sums of the halves of a Q6_K block, below 2^17, times their scale codes: floats hold both and their sum exactly. */
 struct scales_6 { vfloat half[2]; };
-INLINE struct scales_6 scales_6_of(vint pairs) { return (struct scales_6){ { to_float(low_halves(pairs)), to_float(high_halves(pairs)) } }; }
+INLINE struct scales_6 scales_6_of(vint pairs)
+{
+    return (struct scales_6){ { to_float(low_halves(pairs)), to_float(high_halves(pairs)) } };
+}
 
 #include "weights_x86.h"
 
@@ -76,8 +79,8 @@ UNROLL
 
 /* isum of `sums` sums from w on.  A sum is stored when the next product needs its tile: it takes long to come out.  Weights are
  * fetched block by block in between: the CPU waits for no more than 16 lines at a time. */
-INLINE void multiply(struct work *t, const enum format f, const int row_tiles, const int8_t *const x[2], int8_t (*w)[2][QUADS][64], int sums,
-                     struct ahead *ahead)
+INLINE void multiply(struct work *t, const enum format f, const int row_tiles, const int8_t *const x[2],
+                     int8_t (*w)[2][QUADS][64], int sums, struct ahead *ahead)
 {
     const int per = sums_of_block(f);
     for (int s = 0; s < sums; s++) {
@@ -134,11 +137,12 @@ INLINE void rows_by_chunk(struct work *t, const enum format f, const int row_til
     for (int b = b0; b < b1; b += step) {
         const int n = b1 - b < step ? b1 - b : step;
         const size_t at[2] = { q8_index(x, r, b), row_tiles == 2 ? q8_index(x, r + TILE_ROWS, b) : 0 };
-        multiply(t, f, row_tiles, (const int8_t *const[2]){ x->q + at[0] * QBLOCK, x->q + at[1] * QBLOCK }, t->w + (b - b0), n * sums_of_block(f),
-                 ahead);
+        multiply(t, f, row_tiles, (const int8_t *const[2]){ x->q + at[0] * QBLOCK, x->q + at[1] * QBLOCK },
+                 t->w + (b - b0), n * sums_of_block(f), ahead);
         for (int i = 0; i < row_tiles; i++)
             for (int v = 0; v < 2; v++)
-                add_scaled(acc[i][v], f, (const int32_t (*)[2][2][TILE_ROWS][TILE_N])t->isum, i, v, t->scales + (b - b0), x->scale + at[i], x->offset + at[i], n);
+                add_scaled(acc[i][v], f, (const int32_t (*)[2][2][TILE_ROWS][TILE_N])t->isum, i, v,
+                           t->scales + (b - b0), x->scale + at[i], x->offset + at[i], n);
     }
 }
 
@@ -161,8 +165,8 @@ INLINE void rows_by_tiles(struct work *t, const enum format f, float *y, size_t 
         for (int v = 0; v < 2; v++) store_f(y + (size_t)(row0 + r) * ldy + v * TILE_N, load_f(t->acc[r / TILE_ROWS][v][r % TILE_ROWS]));
 }
 
-INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct q8rows *x, int row0, int row1, const uint8_t *w, int n_tiles,
-                        const struct gemm_int8 *vectors)
+INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct q8rows *x, int row0, int row1,
+                        const uint8_t *w, int n_tiles, const struct gemm_int8 *vectors)
 {
     const int nb = x->k / QBLOCK, pairs = n_tiles / 2, left = (row1 - row0) % TILE_ROWS;
     const int end = left < (row1 - row0 < TILE_ROWS ? LEAST_ROWS : LEAST_LEFT) ? row1 - left : row1;

@@ -81,8 +81,8 @@ UNROLL
 }
 
 #define BY_ROWS(rows, CALL) \
-    switch (rows) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; case 4: CALL(4); break; case 5: CALL(5); break; \
-                    case 6: CALL(6); break; }
+    switch (rows) { case 1: CALL(1); break; case 2: CALL(2); break; case 3: CALL(3); break; \
+                    case 4: CALL(4); break; case 5: CALL(5); break; case 6: CALL(6); break; }
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
@@ -99,7 +99,8 @@ INLINE void score_tile(struct attend_state *st, const struct attend_args *a, int
         wide = left >= WIDE ? WIDE : left >= 2 ? 2 : 1;
         for (int r = 0; r < rows; r += STEP_ROWS, fetched++) {
             const float *q = a->q + (size_t)(row + r) * a->ldq;
-            const char *next = (const char *)(fetched * LANES < next_keys ? tile + (size_t)(KEY_TILE / LANES + fetched) * dim * LANES : tile);
+            const char *next = (const char *)(fetched * LANES < next_keys
+                                              ? tile + (size_t)(KEY_TILE / LANES + fetched) * dim * LANES : tile);
             float *s = st->s[r] + j;
 #define SCORES(m, nv) score_step(m, nv, s, q, a->ldq, k, dim, a->scale, next)
 #define WIDEST(m) SCORES(m, WIDE)

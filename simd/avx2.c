@@ -41,11 +41,13 @@ typedef vint sum_6;
 struct scales_6 { vint half[2], both; };        /* both: 4 times, as pairs */
 INLINE struct scales_6 scales_6_of(vint pairs)
 {
-    return (struct scales_6){ { _mm256_blend_epi16(pairs, _mm256_slli_epi32(pairs, 16), 0xAA), _mm256_blend_epi16(pairs, _mm256_srli_epi32(pairs, 16), 0x55) },
+    return (struct scales_6){ { _mm256_blend_epi16(pairs, _mm256_slli_epi32(pairs, 16), 0xAA),
+                                _mm256_blend_epi16(pairs, _mm256_srli_epi32(pairs, 16), 0x55) },
                               _mm256_slli_epi16(pairs, 2) };
 }
 INLINE sum_6 start_6(const int16_t *offsets, const struct scales_6 *s) { return _mm256_madd_epi16(broadcast_4(offsets), s->both); }
-INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6], const int16_t *offsets, const struct scales_6 *s)
+INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6],
+                   const int16_t *offsets, const struct scales_6 *s)
 {
     (void)offsets;
     const vint pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[1], x[1]));

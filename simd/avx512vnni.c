@@ -45,6 +45,7 @@ static void attend_avx512vnni(const struct attend_args *a) { attend_rows(a); }
 static const struct gemm_float gemm_f32 = { gemm_f32_avx512vnni }, gemm_f16 = { gemm_f16_avx512vnni }, gemm_bf16 = { gemm_bf16_avx512vnni };
 
 const struct kernels kernels_avx512vnni = {
-    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k, .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
+    .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .swiglu = swiglu_avx512vnni, .attend = attend_avx512vnni, .sum_exp = sum_exp_avx512vnni,
 };

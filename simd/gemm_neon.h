@@ -151,7 +151,11 @@ INLINE struct super super_q4k(const uint8_t *super)
 }
 INLINE struct super super_q6k(const uint8_t *super) { return (struct super){ load_f16(super), vdupq_n_f32(0) }; }
 
-INLINE void scales_f16(struct scales *s, const uint8_t *scale, const struct super *super) { (void)super; s->d = factor_of(load_f16(scale)); }
+INLINE void scales_f16(struct scales *s, const uint8_t *scale, const struct super *super)
+{
+    (void)super;
+    s->d = factor_of(load_f16(scale));
+}
 INLINE void scales_q4k(struct scales *s, const uint8_t *codes, const struct super *super)
 {
     s->d = factor_of(vmulq_f32(super->d, load_u8(codes)));
@@ -219,7 +223,8 @@ INLINE void unpack(struct unpacked *to, const struct packed *from, int n_blocks,
 
 typedef void panel_fn(const struct panel *p, int rows, const bool unpacked);
 
-/* What the set makes of PANEL_ROWS rows of a chunk, of which `rows` are multiplied; at: the first one's first block.  offsets: whether they take part. */
+/* What the set makes of PANEL_ROWS rows of a chunk, of which `rows` are multiplied; at: the first one's first block.
+ * offsets: whether they take part. */
 typedef struct rows rows_fn(struct room *room, const struct q8rows *x, size_t at, int n_blocks, int rows, bool offsets);
 
 /* Rows beyond the live ones are computed and dropped: the group has them, and a panel of constant height is fast. */

@@ -18,9 +18,13 @@ INLINE vint dot_end(const bool bytes, vint sum, int32_t offset) { (void)bytes, (
 enum { QUADS_6 = 4 };
 typedef vfloat sum_6;
 struct scales_6 { vfloat half[2]; };
-INLINE struct scales_6 scales_6_of(vint pairs) { return (struct scales_6){ { to_float(low_halves(pairs)), to_float(high_halves(pairs)) } }; }
+INLINE struct scales_6 scales_6_of(vint pairs)
+{
+    return (struct scales_6){ { to_float(low_halves(pairs)), to_float(high_halves(pairs)) } };
+}
 INLINE sum_6 start_6(const int16_t *offsets, const struct scales_6 *s) { (void)offsets, (void)s; return zero_f(); }
-INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6], const int16_t *offsets, const struct scales_6 *s)
+INLINE sum_6 dot_6(const int half, sum_6 sum, const vint w[QUADS_6], const vint x[QUADS_6],
+                   const int16_t *offsets, const struct scales_6 *s)
 {
     vint part = sum_of(madd_16(broadcast_4(offsets), all_4(half ? 4 << 16 : 4)));
 UNROLL

@@ -119,7 +119,8 @@ UNROLL
 
 /* Blocks b0 .. b1-1 of ROWS rows from row r on, all in one group; acc goes on from what y holds when b0 > 0. */
 INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
-                           const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, struct ahead *ahead, int b0, int b1)
+                           const struct q8rows *x, int r, const struct weights *packed,
+                           const struct panel *panel, struct ahead *ahead, int b0, int b1)
 {
     float acc[MAX_ROWS][2 * LANES_V] __attribute__((aligned(64)));
     struct super super = { { zero_f() }, { zero_f() } };
@@ -147,7 +148,8 @@ UNROLL
 /* The same for any number of rows up to MAX_ROWS.  A last tile alone (NV == 1) is rare: its rows go one by one, for the sake of
  * what compiles. */
 INLINE void some_rows_by_blocks(int rows, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
-                                const struct q8rows *x, int r, const struct weights *packed, const struct panel *panel, struct ahead *ahead, int b0, int b1)
+                                const struct q8rows *x, int r, const struct weights *packed,
+                                const struct panel *panel, struct ahead *ahead, int b0, int b1)
 {
     if (NV == 1) {
         for (int i = 0; i < rows; i++) rows_by_blocks(1, 1, f, unpacked, y + (size_t)i * ldy, ldy, x, r + i, packed, panel, ahead, b0, b1);
@@ -205,11 +207,13 @@ INLINE void gemm_blocks(const enum format f, float *y, size_t ldy, const struct 
     const size_t tile_bytes = tile_bytes_of(f, nb);
     for (; n_tiles >= TILES_V; n_tiles -= TILES_V, w += TILES_V * tile_bytes, y += 2 * LANES_V) {
         const struct weights packed = weights_of(f, w, nb, tile_bytes), next = weights_of(f, w + TILES_V * tile_bytes, nb, tile_bytes);
-        for (int r = row0; r < row1; r += MOST_ROWS) rows_by_tiles(2, f, y, ldy, x, r, row1 - r < MOST_ROWS ? row1 : r + MOST_ROWS, &packed, &next);
+        for (int r = row0; r < row1; r += MOST_ROWS)
+            rows_by_tiles(2, f, y, ldy, x, r, row1 - r < MOST_ROWS ? row1 : r + MOST_ROWS, &packed, &next);
     }
     if (n_tiles > 0) {
         const struct weights packed = weights_of(f, w, nb, tile_bytes);
-        for (int r = row0; r < row1; r += MOST_ROWS) rows_by_tiles(1, f, y, ldy, x, r, row1 - r < MOST_ROWS ? row1 : r + MOST_ROWS, &packed, &packed);
+        for (int r = row0; r < row1; r += MOST_ROWS)
+            rows_by_tiles(1, f, y, ldy, x, r, row1 - r < MOST_ROWS ? row1 : r + MOST_ROWS, &packed, &packed);
     }
 }
 

@@ -32,7 +32,8 @@ enum {
  * Rows past the last one of the last group hold anything readable. */
 struct q8rows { int8_t *q; float *scale; int32_t *offset; int16_t *halves; int k; };
 
-static inline size_t q8_index(const struct q8rows *x, int row, int block)      /* of scale and offset; of q in units of 32, of halves of 2 */
+/* The index of scale and offset; of q in units of 32, of halves of 2. */
+static inline size_t q8_index(const struct q8rows *x, int row, int block)
 {
     return ((size_t)(row / ROW_GROUP) * (size_t)(x->k / QBLOCK) + (size_t)block) * ROW_GROUP + (size_t)(row % ROW_GROUP);
 }

@@ -21,8 +21,16 @@ INLINE float32x4_t dot32(const struct weights *w, const int8_t *x, const int32x4
     const int32x4_t first = dot16(reload(start), w->v, vld1q_s8(x));
     return vsubq_f32(vreinterpretq_f32_s32(dot16(first, w->v + 4, vld1q_s8(x + 16))), vdupq_n_f32(zero));
 }
-INLINE float32x4_t dot_q4(const struct weights *w, const int8_t *x, const struct scales *s) { (void)s; return dot32(w, x, &start_q4, 0x1.8p19f); }
-INLINE float32x4_t dot_q8(const struct weights *w, const int8_t *x, const struct scales *s) { (void)s; return dot32(w, x, &start_q8, 0x1.8p23f); }
+INLINE float32x4_t dot_q4(const struct weights *w, const int8_t *x, const struct scales *s)
+{
+    (void)s;
+    return dot32(w, x, &start_q4, 0x1.8p19f);
+}
+INLINE float32x4_t dot_q8(const struct weights *w, const int8_t *x, const struct scales *s)
+{
+    (void)s;
+    return dot32(w, x, &start_q8, 0x1.8p23f);
+}
 
 /* The sums of the halves times their codes: below 2^24 all along, so exact in float.  The zero of the first half goes within the
  * multiplication: (zero + sum) * code - zero * code is rounded once. */

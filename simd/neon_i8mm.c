@@ -97,8 +97,16 @@ INLINE struct pair dot32(const struct weights *w, const int8_t *x, const int32x4
 {
     return floats_of(add_half(first_half(start, w->v, x), w->v + 4, x + 32), zero);
 }
-INLINE struct pair dot_q4(const struct weights *w, const int8_t *x, const struct scales *s) { (void)s; return dot32(w, x, &start_q4, 0x1.8p19f); }
-INLINE struct pair dot_q8(const struct weights *w, const int8_t *x, const struct scales *s) { (void)s; return dot32(w, x, &start_q8, 0x1.8p23f); }
+INLINE struct pair dot_q4(const struct weights *w, const int8_t *x, const struct scales *s)
+{
+    (void)s;
+    return dot32(w, x, &start_q4, 0x1.8p19f);
+}
+INLINE struct pair dot_q8(const struct weights *w, const int8_t *x, const struct scales *s)
+{
+    (void)s;
+    return dot32(w, x, &start_q8, 0x1.8p23f);
+}
 
 /* As in neon_dotprod.c. */
 INLINE struct pair dot_q6k(const struct weights *w, const int8_t *x, const struct scales *s)

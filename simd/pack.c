@@ -57,8 +57,16 @@ static bool f16_finite(const uint8_t *f16, int n)
     for (size_t i = 0; i < (size_t)n; i++) finite &= (f16[2 * i + 1] & 0x7C) != 0x7C;
     return finite;
 }
-static bool q4_finite(const void *tile, int k) { return f16_finite((const uint8_t *)tile + (size_t)(k / QBLOCK) * Q4_BYTES, k / QBLOCK * TILE_N); }
-static bool q8_finite(const void *tile, int k) { return f16_finite((const uint8_t *)tile + (size_t)(k / QBLOCK) * Q8_BYTES, k / QBLOCK * TILE_N); }
+
+static bool q4_finite(const void *tile, int k)
+{
+    return f16_finite((const uint8_t *)tile + (size_t)(k / QBLOCK) * Q4_BYTES, k / QBLOCK * TILE_N);
+}
+
+static bool q8_finite(const void *tile, int k)
+{
+    return f16_finite((const uint8_t *)tile + (size_t)(k / QBLOCK) * Q8_BYTES, k / QBLOCK * TILE_N);
+}
 
 /* ---- super-blocks of 256 */
 

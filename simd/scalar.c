@@ -55,8 +55,16 @@ static float f16_at(const uint8_t *p, int i) { uint16_t v; memcpy(&v, p + 2 * i,
 /* What isum is multiplied by, but for the activations' scale: in *min what their sum is. */
 typedef float scale_fn(const uint8_t *tile, int nb, int b, int c, float *min);
 
-static float q4_scale(const uint8_t *tile, int nb, int b, int c, float *min) { (void)min; return f16_at(tile + nb * Q4_BYTES, b * TILE_N + c); }
-static float q8_scale(const uint8_t *tile, int nb, int b, int c, float *min) { (void)min; return f16_at(tile + nb * Q8_BYTES, b * TILE_N + c); }
+static float q4_scale(const uint8_t *tile, int nb, int b, int c, float *min)
+{
+    (void)min;
+    return f16_at(tile + nb * Q4_BYTES, b * TILE_N + c);
+}
+static float q8_scale(const uint8_t *tile, int nb, int b, int c, float *min)
+{
+    (void)min;
+    return f16_at(tile + nb * Q8_BYTES, b * TILE_N + c);
+}
 static float q4k_scale(const uint8_t *tile, int nb, int b, int c, float *min)
 {
     const uint8_t *codes = tile + nb * Q4_BYTES + b * SCALES_BYTES;

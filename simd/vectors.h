@@ -60,7 +60,7 @@ INLINE vint bits_5_4(vint v, const int t)
 INLINE vint madd_16(vint a, vint b) { return _mm512_madd_epi16(a, b); }
 INLINE vint from_i8(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }     /* to 16 bits */
 INLINE vint times_16(vint v) { return _mm512_slli_epi32(v, 4); }
-INLINE vint low_halves(vint pairs) { return _mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16); }         /* signed 16-bit numbers to 32 bits */
+INLINE vint low_halves(vint pairs) { return _mm512_srai_epi32(_mm512_slli_epi32(pairs, 16), 16); }    /* signed 16-bit numbers to 32 bits */
 INLINE vint high_halves(vint pairs) { return _mm512_srai_epi32(pairs, 16); }
 INLINE vint flip_signs(vint v) { return _mm512_xor_si512(v, _mm512_set1_epi8(-128)); }
 INLINE vfloat to_float(vint v) { return _mm512_cvtepi32_ps(v); }
@@ -117,7 +117,7 @@ INLINE vint bits_5_4(vint v, const int t)
 INLINE vint madd_16(vint a, vint b) { return _mm256_madd_epi16(a, b); }
 INLINE vint from_i8(const void *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }        /* to 16 bits */
 INLINE vint times_16(vint v) { return _mm256_slli_epi32(v, 4); }
-INLINE vint low_halves(vint pairs) { return _mm256_srai_epi32(_mm256_slli_epi32(pairs, 16), 16); }         /* signed 16-bit numbers to 32 bits */
+INLINE vint low_halves(vint pairs) { return _mm256_srai_epi32(_mm256_slli_epi32(pairs, 16), 16); }    /* signed 16-bit numbers to 32 bits */
 INLINE vint high_halves(vint pairs) { return _mm256_srai_epi32(pairs, 16); }
 INLINE vint flip_signs(vint v) { return _mm256_xor_si256(v, _mm256_set1_epi8(-128)); }
 INLINE vfloat to_float(vint v) { return _mm256_cvtepi32_ps(v); }
