@@ -67,7 +67,8 @@ static int below(int n) { return (int)(rnd() % (uint32_t)n); }
 static float uniform(void) { return (float)(rnd() >> 8) / 8388608.0f - 1.0f; }                  /* [-1, 1) */
 
 static const float specials[] = {
-    0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-45f, 1.17549435e-38f, 3.4028235e38f, -3.4028235e38f, 1.0f, -1.0f, 88.7f, -103.9f, 1e-30f
+    0.0f, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-45f, 1.17549435e-38f, 3.4028235e38f, -3.4028235e38f,
+    1.0f, -1.0f, 88.7f, -103.9f, 1e-30f
 };
 
 enum fill { ORDINARY, SPECIAL, TINY, HUGE_VALUES, TIES, SAME, FILLS };      /* TIES: halves, which quantization rounds to even */
@@ -223,14 +224,16 @@ static uint16_t draw_scale(enum weights kind)
 /* Where a block of a file has f16 scales; -1: none. */
 static const struct { const struct quant_format *format; int f16[2]; } scale_places[] = {
     { &format_q4_0, { offsetof(struct block_q4_0, d), -1 } }, { &format_q8_0, { offsetof(struct block_q8_0, d), -1 } },
-    { &format_q4_k, { offsetof(struct block_q4_k, d), offsetof(struct block_q4_k, dmin) } }, { &format_q6_k, { offsetof(struct block_q6_k, d), -1 } },
+    { &format_q4_k, { offsetof(struct block_q4_k, d), offsetof(struct block_q4_k, dmin) } },
+    { &format_q6_k, { offsetof(struct block_q6_k, d), -1 } },
 };
 
 /* A block of any bytes, or of those that give the lowest and highest weights, with scales. */
 static void draw_block(uint8_t *block, const struct quant_format *f, enum weights kind)
 {
     for (int i = 0; i < f->block_bytes; i++)
-        block[i] = kind != EXTREME ? (uint8_t)rnd() : f == &format_q8_0 || (f == &format_q6_k && i >= 192) ? (below(2) ? 0x80 : 0x7F) : (below(2) ? 0 : 0xFF);
+        block[i] = kind != EXTREME ? (uint8_t)rnd()
+                 : f == &format_q8_0 || (f == &format_q6_k && i >= 192) ? (below(2) ? 0x80 : 0x7F) : (below(2) ? 0 : 0xFF);
     for (size_t p = 0; p < ARRAY_LEN(scale_places); p++)
         for (size_t i = 0; scale_places[p].format == f && i < 2; i++) {
             const int at = scale_places[p].f16[i];
@@ -283,10 +286,10 @@ static struct q8rows draw_rows(int rows, int k, enum weights kind)
 static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 *new, const struct quant_format *format)
 {
     static const struct { int row0, row1, tiles, k; } shapes[] = {
-        { 0, 0, 1, 32 }, { 0, 1, 1, 32 }, { 0, 1, 2, 64 }, { 0, 2, 3, 96 }, { 0, 3, 1, 160 }, { 0, 4, 2, 128 }, { 0, 5, 1, 64 }, { 0, 6, 3, 32 },
-        { 0, 7, 1, 96 }, { 0, 8, 4, 256 }, { 0, 9, 1, 64 }, { 0, 12, 2, 96 }, { 0, 15, 3, 32 }, { 0, 16, 2, 64 }, { 0, 17, 1, 288 },
-        { 0, 24, 3, 32 }, { 0, 31, 1, 64 }, { 0, 33, 2, 32 }, { 16, 17, 2, 64 }, { 16, 24, 1, 96 }, { 16, 37, 3, 64 }, { 32, 36, 2, 1056 }, { 0, 40, 5, 2080 },
-        { 0, 45, 2, 544 }, { 16, 171, 3, 288 }, { 0, 700, 2, 64 },
+        { 0, 0, 1, 32 }, { 0, 1, 1, 32 }, { 0, 1, 2, 64 }, { 0, 2, 3, 96 }, { 0, 3, 1, 160 }, { 0, 4, 2, 128 }, { 0, 5, 1, 64 },
+        { 0, 6, 3, 32 }, { 0, 7, 1, 96 }, { 0, 8, 4, 256 }, { 0, 9, 1, 64 }, { 0, 12, 2, 96 }, { 0, 15, 3, 32 }, { 0, 16, 2, 64 },
+        { 0, 17, 1, 288 }, { 0, 24, 3, 32 }, { 0, 31, 1, 64 }, { 0, 33, 2, 32 }, { 16, 17, 2, 64 }, { 16, 24, 1, 96 },
+        { 16, 37, 3, 64 }, { 32, 36, 2, 1056 }, { 0, 40, 5, 2080 }, { 0, 45, 2, 544 }, { 16, 171, 3, 288 }, { 0, 700, 2, 64 },
     };
     for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
         for (enum weights kind = 0; kind < WEIGHT_KINDS; kind++) {
@@ -311,16 +314,32 @@ static void check_gemm_int8(const struct gemm_int8 *ref, const struct gemm_int8 
     release();
 }
 
-static void check_gemm_q4(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q4, new->gemm_q4, &format_q4_0); }
-static void check_gemm_q8(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q8, new->gemm_q8, &format_q8_0); }
-static void check_gemm_q4k(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q4k, new->gemm_q4k, &format_q4_k); }
-static void check_gemm_q6k(const struct kernels *ref, const struct kernels *new) { check_gemm_int8(ref->gemm_q6k, new->gemm_q6k, &format_q6_k); }
+static void check_gemm_q4(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_int8(ref->gemm_q4, new->gemm_q4, &format_q4_0);
+}
+
+static void check_gemm_q8(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_int8(ref->gemm_q8, new->gemm_q8, &format_q8_0);
+}
+
+static void check_gemm_q4k(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_int8(ref->gemm_q4k, new->gemm_q4k, &format_q4_k);
+}
+
+static void check_gemm_q6k(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_int8(ref->gemm_q6k, new->gemm_q6k, &format_q6_k);
+}
 
 static void check_gemm_float(const struct gemm_float *ref, const struct gemm_float *new, const struct quant_format *format)
 {
     static const struct { int row0, row1, tiles, k; } shapes[] = {
-        { 0, 0, 1, 1 }, { 0, 1, 1, 1 }, { 0, 1, 2, 31 }, { 0, 2, 1, 33 }, { 0, 3, 2, 2 }, { 0, 4, 1, 16 }, { 0, 5, 3, 7 }, { 0, 6, 1, 17 }, { 0, 7, 2, 5 },
-        { 0, 8, 1, 64 }, { 0, 13, 1, 3 }, { 8, 16, 2, 31 }, { 8, 11, 1, 1 }, { 0, 17, 2, 9 }, { 0, 32, 1, 96 },
+        { 0, 0, 1, 1 }, { 0, 1, 1, 1 }, { 0, 1, 2, 31 }, { 0, 2, 1, 33 }, { 0, 3, 2, 2 }, { 0, 4, 1, 16 }, { 0, 5, 3, 7 },
+        { 0, 6, 1, 17 }, { 0, 7, 2, 5 }, { 0, 8, 1, 64 }, { 0, 13, 1, 3 }, { 8, 16, 2, 31 }, { 8, 11, 1, 1 }, { 0, 17, 2, 9 },
+        { 0, 32, 1, 96 },
     };
     const size_t bytes = (size_t)format->block_bytes;
     for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
@@ -347,14 +366,26 @@ static void check_gemm_float(const struct gemm_float *ref, const struct gemm_flo
     const uint8_t *w = input(pack_format_of(format)->tile_bytes(k) * (size_t)tiles);
     const float *x = floats((size_t)rows * (size_t)k, ORDINARY);
     float *a = output((size_t)rows * (size_t)tiles * TILE_N * 4);
-    BENCH((double)rows * tiles * TILE_N * k * 1e-3, "1000 multiply-adds", ref->run(a, (size_t)tiles * TILE_N, x, (size_t)k, 0, rows, w, tiles, k),
+    BENCH((double)rows * tiles * TILE_N * k * 1e-3, "1000 multiply-adds",
+          ref->run(a, (size_t)tiles * TILE_N, x, (size_t)k, 0, rows, w, tiles, k),
           new->run(a, (size_t)tiles * TILE_N, x, (size_t)k, 0, rows, w, tiles, k));
     release();
 }
 
-static void check_gemm_f32(const struct kernels *ref, const struct kernels *new) { check_gemm_float(ref->gemm_f32, new->gemm_f32, &format_f32); }
-static void check_gemm_f16(const struct kernels *ref, const struct kernels *new) { check_gemm_float(ref->gemm_f16, new->gemm_f16, &format_f16); }
-static void check_gemm_bf16(const struct kernels *ref, const struct kernels *new) { check_gemm_float(ref->gemm_bf16, new->gemm_bf16, &format_bf16); }
+static void check_gemm_f32(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_float(ref->gemm_f32, new->gemm_f32, &format_f32);
+}
+
+static void check_gemm_f16(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_float(ref->gemm_f16, new->gemm_f16, &format_f16);
+}
+
+static void check_gemm_bf16(const struct kernels *ref, const struct kernels *new)
+{
+    check_gemm_float(ref->gemm_bf16, new->gemm_bf16, &format_bf16);
+}
 
 /* ---- rows */
 
@@ -412,7 +443,8 @@ static void check_rope(const struct kernels *ref, const struct kernels *new)
 {
     for (int half = 0; half <= 70; half++)
         for (enum fill f = 0; f <= HUGE_VALUES; f++) {
-            const float *x = floats((size_t)(2 * half), f), *c = floats((size_t)half, ORDINARY), *s = floats((size_t)half, f == SPECIAL ? SPECIAL : ORDINARY);
+            const float *x = floats((size_t)(2 * half), f), *c = floats((size_t)half, ORDINARY);
+            const float *s = floats((size_t)half, f == SPECIAL ? SPECIAL : ORDINARY);
             float *a = copy(x, (size_t)(2 * half)), *b = copy(x, (size_t)(2 * half));
             freeze();
             ref->rope(a, c, s, half);
@@ -511,7 +543,8 @@ static void key_far_below(const struct kernels *new, float score)
     for (int i = 0; i < DIM * LANES; i++) k[i] = i == 1 ? score : 0;
     for (int i = 0; i < DIM; i++) q[i] = i == 0;
     freeze();
-    new->attend(&(struct attend_args){ .y = y, .ldy = DIM, .q = q, .ldq = DIM, .k = k, .v = v, .scale = 1, .n_rows = 1, .n_keys = 2, .head_dim = DIM });
+    new->attend(&(struct attend_args){ .y = y, .ldy = DIM, .q = q, .ldq = DIM, .k = k, .v = v,
+                                       .scale = 1, .n_rows = 1, .n_keys = 2, .head_dim = DIM });
     if ((y[0] != 0) != (score >= EXP_LEAST)) failure("a key whose score is far below the best one's has the wrong weight");
     release();
 }
@@ -522,11 +555,13 @@ static void check_attend(const struct kernels *ref, const struct kernels *new)
     key_far_below(new, -87);
     key_far_below(new, -88);
     key_far_below(new, -95);
-    static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 48, 63, 64, 65, 79, 80, 81, 127, 128, 130, 200, 257 }, dims[] = { 8, 16, 24, 40, 64, 96, 128, 256 };
+    static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 48, 63, 64, 65, 79, 80, 81, 127, 128, 130, 200, 257 };
+    static const int dims[] = { 8, 16, 24, 40, 64, 96, 128, 256 };
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         for (size_t d = 0; d < ARRAY_LEN(dims); d++) {
             const int rows = 1 + below(11);
-            for (enum masks kind = 0; kind < MASKS; kind++) one_attend(ref, new, rows, keys[i], dims[d], kind, kind == SOME ? SAME : ORDINARY);
+            for (enum masks kind = 0; kind < MASKS; kind++)
+                one_attend(ref, new, rows, keys[i], dims[d], kind, kind == SOME ? SAME : ORDINARY);
         }
     for (int rows = 1; rows < 20; rows++) one_attend(ref, new, rows, 70 + rows, 32, rows % MASKS, rows % 2 ? TINY : ORDINARY);
     static const int many[] = { 63, 64, 65, 130 };                  /* rows around what passes over the keys together */

@@ -15,7 +15,8 @@ int main(int argc, char **argv)
     if (!pack->format) return fprintf(stderr, "gemm_once: no such product: %s\n", argv[2]), 2;
     const size_t blocks = (size_t)((rows + ROW_GROUP - 1) / ROW_GROUP * ROW_GROUP) * (size_t)(k / QBLOCK);
     struct kernels kernels;
-    struct q8rows x = { calloc(blocks, QBLOCK), calloc(blocks, sizeof(float)), calloc(blocks, sizeof(int32_t)), calloc(blocks, 2 * sizeof(int16_t)), k };
+    struct q8rows x = { calloc(blocks, QBLOCK), calloc(blocks, sizeof(float)),
+                        calloc(blocks, sizeof(int32_t)), calloc(blocks, 2 * sizeof(int16_t)), k };
     const void *w = calloc((size_t)n_tiles, pack->tile_bytes(k));
     float *y = calloc((size_t)rows * (size_t)n_tiles * TILE_N, sizeof *y);
     if (!x.q || !x.scale || !x.offset || !x.halves || !w || !y || !kernels_init(&kernels, argv[1])) return 1;

@@ -47,12 +47,15 @@ static const char *build(const struct change *c)
         OK(gguf_put_str(w, "general.architecture", (struct str){ name, strlen(name) }, &err), err);
     }
     const struct { const char *key; bool real; uint32_t u; float f; } numbers[] = {
-        { "llada.block_count", false, LAYERS, 0 }, { "llada.embedding_length", false, D, 0 }, { "llada.feed_forward_length", false, FF, 0 },
-        { "llada.context_length", false, 64, 0 }, { "llada.attention.head_count", false, HEADS, 0 }, { "llada.attention.head_count_kv", false, 2, 0 },
-        { "llada.attention.layer_norm_rms_epsilon", true, 0, 1e-5f }, { "llada.rope.freq_base", true, 0, 10000 }, { "llada.rope.dimension_count", false, D / HEADS, 0 },
-        { "llada.vocab_size", false, V, 0 }, { "tokenizer.ggml.mask_token_id", false, 90, 0 }, { "tokenizer.ggml.eos_token_id", false, 91, 0 },
+        { "llada.block_count", false, LAYERS, 0 }, { "llada.embedding_length", false, D, 0 },
+        { "llada.feed_forward_length", false, FF, 0 }, { "llada.context_length", false, 64, 0 },
+        { "llada.attention.head_count", false, HEADS, 0 }, { "llada.attention.head_count_kv", false, 2, 0 },
+        { "llada.attention.layer_norm_rms_epsilon", true, 0, 1e-5f }, { "llada.rope.freq_base", true, 0, 10000 },
+        { "llada.rope.dimension_count", false, D / HEADS, 0 }, { "llada.vocab_size", false, V, 0 },
+        { "tokenizer.ggml.mask_token_id", false, 90, 0 }, { "tokenizer.ggml.eos_token_id", false, 91, 0 },
     };
-    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) OK(number(w, c, numbers[i].key, numbers[i].real, numbers[i].u, numbers[i].f, &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        OK(number(w, c, numbers[i].key, numbers[i].real, numbers[i].u, numbers[i].f, &err), err);
     if (c->key && !strcmp(c->key, "llada.attention.causal")) OK(gguf_put_bool(w, c->key, c->u, &err), err);
     if (c->key && !strcmp(c->key, "diffusion.shift_logits")) OK(gguf_put_bool(w, c->key, c->u, &err), err);
 
@@ -83,7 +86,8 @@ static const char *build(const struct change *c)
         t[n].shape[1] = 1;
         t[n++].f = &format_f32;
     }
-    for (int i = 0; i < n; i++) OK(gguf_put_tensor(w, t[i].name, t[i].f, t[i].n_dims, (uint64_t[4]){ t[i].shape[0], t[i].shape[1], 1, 1 }, &err), err);
+    for (int i = 0; i < n; i++)
+        OK(gguf_put_tensor(w, t[i].name, t[i].f, t[i].n_dims, (uint64_t[4]){ t[i].shape[0], t[i].shape[1], 1, 1 }, &err), err);
     const char *path = scratch("model.gguf");
     OK(outfile_open(&o, path, true, 0, &err), err);
     OK(gguf_write_header(w, &o, &err), err);
@@ -94,7 +98,8 @@ static const char *build(const struct change *c)
             for (int k = 0; k < (int)t[i].shape[0]; k++) row[k] = 0.1f * (float)((k * 7 + r * 3 + i) % 11) - 0.5f;
             if (c->tensor_how >= NAN_F32 && !strcmp(c->tensor, t[i].name) && r == (t[i].n_dims == 1 ? 0 : 5)) row[3] = NAN;
             t[i].f->quantize_row(bytes, row, t[i].shape[0]);
-            if (c->tensor_how == BAD_SCALE && !strcmp(c->tensor, t[i].name) && r == 5) bytes[1] = 0x7C;      /* the first scale becomes infinite */
+            /* The first scale becomes infinite. */
+            if (c->tensor_how == BAD_SCALE && !strcmp(c->tensor, t[i].name) && r == 5) bytes[1] = 0x7C;
             OK(outfile_write(&o, bytes, (size_t)t[i].shape[0] / (size_t)t[i].f->block * (size_t)t[i].f->block_bytes, &err), err);
         }
         OK(gguf_write_padding(w, &o, &err), err);
@@ -181,8 +186,8 @@ static void keys_are_checked(void **state)
 static void keys_of_another_type_are_errors(void **state)
 {
     (void)state;
-    static const char *const integers[] = { "block_count", "embedding_length", "feed_forward_length", "context_length", "attention.head_count",
-                                            "attention.head_count_kv", "rope.dimension_count", "vocab_size" };
+    static const char *const integers[] = { "block_count", "embedding_length", "feed_forward_length", "context_length",
+                                            "attention.head_count", "attention.head_count_kv", "rope.dimension_count", "vocab_size" };
     for (size_t i = 0; i < ARRAY_LEN(integers); i++)
         for (int how = AS_STR; how <= AS_BOOL; how++) {
             char key[64];
@@ -223,7 +228,8 @@ static bool open_folder(const char *from, const char *to, struct unmask_err *err
 {
     static char text[8192];
     char cmd[512];
-    snprintf(cmd, sizeof cmd, "mkdir -p %s && cp tests/data/checkpoints/llada-tiny/* %s/ && chmod -R u+w %s", scratch("folder"), scratch("folder"), scratch("folder"));
+    snprintf(cmd, sizeof cmd, "mkdir -p %s && cp tests/data/checkpoints/llada-tiny/* %s/ && chmod -R u+w %s",
+             scratch("folder"), scratch("folder"), scratch("folder"));
     assert_int_equal(system(cmd), 0);
     FILE *f = fopen("tests/data/checkpoints/llada-tiny/config.json", "rb");
     size_t n = fread(text, 1, sizeof text - 1, f);
@@ -245,18 +251,23 @@ static void config_is_checked(void **state)
     (void)state;
     static const struct { const char *from, *to, *word; } cases[] = {
         { "\"alibi\": false", "\"alibi\": true", "alibi" }, { "\"include_bias\": false", "\"include_bias\": true", "include_bias" },
-        { "\"input_emb_norm\": false", "\"input_emb_norm\": true", "input_emb_norm" }, { "\"scale_logits\": false", "\"scale_logits\": true", "scale_logits" },
+        { "\"input_emb_norm\": false", "\"input_emb_norm\": true", "input_emb_norm" },
+        { "\"scale_logits\": false", "\"scale_logits\": true", "scale_logits" },
         { "\"rope\": true", "\"rope\": false", "rope" }, { "\"block_type\": \"llama\"", "\"block_type\": \"sequential\"", "block_type" },
         { "\"layer_norm_type\": \"rms\"", "\"layer_norm_type\": \"default\"", "layer_norm_type" },
         { "\"activation_type\": \"silu\"", "\"activation_type\": \"gelu\"", "activation_type" },
         { "\"LLaDAModelLM\"", "\"LLaDAMoEModelLM\"", "LLaDAModelLM" }, { "\"d_model\": 64", "\"d_model\": \"64\"", "d_model" },
         { "\"d_model\": 64", "\"d_model\": 64.5", "d_model" }, { "\"d_model\": 64", "\"d_model\": -64", "d_model" },
         { "\"d_model\": 64", "\"d_model\": null", "d_model" }, { "\"d_model\": 64", "\"d_model\": [64]", "d_model" },
-        { "\"d_model\": 64", "\"d_model\": 128", NULL }, { "\"n_heads\": 4", "\"n_heads\": 0", "n_heads" }, { "\"n_heads\": 4", "\"n_heads\": 5", NULL },
+        { "\"d_model\": 64", "\"d_model\": 128", NULL },
+        { "\"n_heads\": 4", "\"n_heads\": 0", "n_heads" }, { "\"n_heads\": 4", "\"n_heads\": 5", NULL },
         { "\"n_layers\": 3", "\"n_layers\": 4", "blocks.3." }, { "\"n_layers\": 3", "\"n_layers\": 1e30", "n_layers" },
-        { "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 0", "rms_norm_eps" }, { "\"rope_theta\": 500000.0", "\"rope_theta\": true", "rope_theta" },
-        { "\"weight_tying\": false", "\"weight_tying\": 0", "weight_tying" }, { "\"mask_token_id\": 500", "\"mask_token_id\": 512", "mask" },
-        { "\"mask_token_id\": 500", "\"mask_token_id\": null", "mask_token_id" }, { "\"include_qkv_bias\": false", "\"include_qkv_bias\": true", "bias" },
+        { "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 0", "rms_norm_eps" },
+        { "\"rope_theta\": 500000.0", "\"rope_theta\": true", "rope_theta" },
+        { "\"weight_tying\": false", "\"weight_tying\": 0", "weight_tying" },
+        { "\"mask_token_id\": 500", "\"mask_token_id\": 512", "mask" },
+        { "\"mask_token_id\": 500", "\"mask_token_id\": null", "mask_token_id" },
+        { "\"include_qkv_bias\": false", "\"include_qkv_bias\": true", "bias" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct unmask_err err;
@@ -265,7 +276,8 @@ static void config_is_checked(void **state)
         assert_int_equal(err.status, UNMASK_EMODEL);
     }
     struct unmask_err err;
-    OK(open_folder("\"rope\": true", "\"rope\": true, \"auto_map\": {\"AutoModel\": \"evil.Model\"}", &err), err);      /* ignored: no code is run */
+    /* Ignored: no code is run. */
+    OK(open_folder("\"rope\": true", "\"rope\": true, \"auto_map\": {\"AutoModel\": \"evil.Model\"}", &err), err);
 }
 
 static void rotated_rows_are_a_permutation(void **state)

@@ -25,7 +25,8 @@ static float *make_inputs(int n, int k)
     float *x = test_malloc((size_t)n * (size_t)k * sizeof *x);
     for (int r = 0; r < n; r++)
         for (int c = 0; c < k; c++)
-            x[r * k + c] = value((uint64_t)(r * k + c)) + (c ? 0.9f * x[r * k + c - 1] : 0) + (c % 7 == 0 ? 3 * value((uint64_t)(1000000 + r)) : 0);
+            x[r * k + c] = value((uint64_t)(r * k + c)) + (c ? 0.9f * x[r * k + c - 1] : 0)
+                         + (c % 7 == 0 ? 3 * value((uint64_t)(1000000 + r)) : 0);
     return x;
 }
 
@@ -48,7 +49,10 @@ static void close_bench(struct bench *b)
     test_free(b->x);
 }
 
-static double entry(const struct moments *m, int row, int column) { return (double)moments_tile(m, column / TILE_N)[row * TILE_N + column % TILE_N]; }
+static double entry(const struct moments *m, int row, int column)
+{
+    return (double)moments_tile(m, column / TILE_N)[row * TILE_N + column % TILE_N];
+}
 
 /* ---- moments --------------------------------------------------------------------------------------- */
 
@@ -206,7 +210,8 @@ static void machines_and_threads_give_the_same_bytes(void **state)
 /* ---- what reads the embedding -------------------------------------------------------------------------- */
 
 /* h += a^T a, a: the rows of a matrix of the first layer times the norm before it. */
-static void add_rows(double *h, const struct arch *a, const struct checkpoint *c, const struct hparams *hp, enum tensor_role norm, enum tensor_role role)
+static void add_rows(double *h, const struct arch *a, const struct checkpoint *c, const struct hparams *hp,
+                     enum tensor_role norm, enum tensor_role role)
 {
     enum { K = 64, ROWS = 256 };
     struct unmask_err err;
@@ -216,7 +221,8 @@ static void add_rows(double *h, const struct arch *a, const struct checkpoint *c
     OK(checkpoint_read(n, 0, g, (size_t)n->bytes, &err) && checkpoint_read(m, 0, w, (size_t)m->bytes, &err), err);
     for (size_t r = 0; r < m->bytes / sizeof *w / K; r++)
         for (int i = 0; i < K; i++)
-            for (int j = 0; j < K; j++) h[i * K + j] += (double)g[i] * (double)g[j] * (double)w[r * K + (size_t)i] * (double)w[r * K + (size_t)j];
+            for (int j = 0; j < K; j++)
+                h[i * K + j] += (double)g[i] * (double)g[j] * (double)w[r * K + (size_t)i] * (double)w[r * K + (size_t)j];
 }
 
 static void the_first_layer_reads_the_embedding(void **state)
@@ -338,13 +344,18 @@ static void calibrated_files(void **state)
 {
     (void)state;
     static const struct { const char *from; const struct quant_format *to; int matrices; bool search; } rows[] = {
-        { DATA "llada-tiny", &format_q4_0, 19, true }, { DATA "llada-tied", &format_q4_0, 12, true },       /* all but down and head; not a tied embedding */
-        { DATA "llada-tiny", &format_q4_0, 23, false }, { DATA "llada-tied", &format_q4_0, 14, false }, { DATA "llada-k256", &format_q4_k, 16, false }, { DATA "llada-k256", &format_q6_k, 16, false },
+        /* All but down and head; not a tied embedding. */
+        { DATA "llada-tiny", &format_q4_0, 19, true }, { DATA "llada-tied", &format_q4_0, 12, true },
+        { DATA "llada-tiny", &format_q4_0, 23, false }, { DATA "llada-tied", &format_q4_0, 14, false },
+        { DATA "llada-k256", &format_q4_k, 16, false }, { DATA "llada-k256", &format_q6_k, 16, false },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct unmask_err err;
         struct seen seen = { 0 };
-        struct quantize_options o = { .format = rows[i].to, .threads = 1, .force = true, .search = rows[i].search, .own_text = rows[i].search ? 0 : 2000, .calibration_name = rows[i].search ? NULL : "self", .measure = true, .on_tensor = on_tensor, .user = &seen };
+        struct quantize_options o = {
+            .format = rows[i].to, .threads = 1, .force = true, .search = rows[i].search,
+            .own_text = rows[i].search ? 0 : 2000, .calibration_name = rows[i].search ? NULL : "self",
+            .measure = true, .on_tensor = on_tensor, .user = &seen };
         OK(quantize_file(rows[i].from, scratch("one.gguf"), &o, &report, &err), err);
         assert_int_equal(seen.feedback, rows[i].matrices);
         assert_int_equal(seen.better, rows[i].matrices);
@@ -355,14 +366,17 @@ static void calibrated_files(void **state)
         struct str method, source;
         int64_t tokens = 0;
         OK(checkpoint_open(&c, scratch("one.gguf"), &err) && meta_str(c, "unmask.quantize.method", true, &method, &err)
-           && meta_str(c, "unmask.calibration.source", true, &source, &err) && meta_int(c, "unmask.calibration.tokens", 1, 1 << 20, true, &tokens, &err), err);
-        assert_true(method.n == 8 && !memcmp(method.s, "feedback", 8) && source.n == (rows[i].search ? 10 : 4) && tokens == (rows[i].search ? 4096 : 2000));
+           && meta_str(c, "unmask.calibration.source", true, &source, &err)
+           && meta_int(c, "unmask.calibration.tokens", 1, 1 << 20, true, &tokens, &err), err);
+        assert_true(method.n == 8 && !memcmp(method.s, "feedback", 8)
+                    && source.n == (rows[i].search ? 10 : 4) && tokens == (rows[i].search ? 4096 : 2000));
         checkpoint_close(c);
         o = (struct quantize_options){ .format = rows[i].to, .threads = 2, .force = true };       /* a copy keeps its notes */
         OK(quantize_file(scratch("one.gguf"), scratch("copy.gguf"), &o, &report, &err), err);
         same_file(scratch("one.gguf"), scratch("copy.gguf"));
         o.format = &format_f32;                 /* what is made of it anew does not */
-        OK(quantize_file(scratch("one.gguf"), scratch("wide.gguf"), &o, &report, &err) && checkpoint_open(&c, scratch("wide.gguf"), &err), err);
+        OK(quantize_file(scratch("one.gguf"), scratch("wide.gguf"), &o, &report, &err)
+           && checkpoint_open(&c, scratch("wide.gguf"), &err), err);
         assert_null(checkpoint_meta(c, "unmask.quantize.method"));
         checkpoint_close(c);
     }
@@ -379,7 +393,8 @@ static void a_calibration_can_be_stopped(void **state)
     for (int at = 1; at < 200; at += 30) {
         struct unmask_err err;
         int left = at;
-        const struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true, .own_text = 2000, .on_progress = stop, .user = &left };
+        const struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true,
+                                            .own_text = 2000, .on_progress = stop, .user = &left };
         assert_false(quantize_file(DATA "llada-tiny", scratch("stopped.gguf"), &o, &report, &err));
         expect_err(&err, "E-RUN-001", NULL);
         assert_int_equal(access(scratch("stopped.gguf"), F_OK), -1);
@@ -483,7 +498,8 @@ static void importance_weighs_columns(void **state)
     struct imatrix m;
     struct seen seen = { 0 };
     OK(imatrix_read(&m, scratch_write("a.dat", file, make_dat(file, 8, false)), &err), err);
-    struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true, .importance = &m, .calibration_name = "a.dat", .on_tensor = on_tensor, .user = &seen };
+    struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true,
+                                  .importance = &m, .calibration_name = "a.dat", .on_tensor = on_tensor, .user = &seen };
     OK(quantize_file(DATA "llada-tiny", scratch("weighed.gguf"), &o, &report, &err), err);
     struct checkpoint *c;
     struct str method;
@@ -502,7 +518,8 @@ static void importance_can_be_saved(void **state)
     (void)state;
     struct unmask_err err;
     struct imatrix found = { 0 };
-    const struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true, .own_text = 1000, .calibration_name = "self", .save_importance = &found };
+    const struct quantize_options o = { .format = &format_q4_0, .threads = 2, .force = true,
+                                        .own_text = 1000, .calibration_name = "self", .save_importance = &found };
     OK(quantize_file(DATA "llada-tiny", scratch("a.gguf"), &o, &report, &err), err);
     assert_int_equal(found.n, 22);              /* 7 matrices of 3 layers, and the head */
     const struct imatrix_entry *q = imatrix_find(&found, "blk.2.attn_q.weight"), *v = imatrix_find(&found, "blk.2.attn_v.weight");

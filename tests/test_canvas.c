@@ -144,7 +144,8 @@ static void a_frame_shows_status_masks_and_text(void **state)
 /* A text of every kind of character, as ids. */
 static int32_t *sample(size_t *n)
 {
-    static const char text[] = "The cat\nsat on \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\t\x1b[31m red \x07\xc2\x9b \xe2\x80\xae" "evil\xe2\x80\xac."
+    static const char text[] = "The cat\nsat on \xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e\t\x1b[31m red \x07\xc2\x9b \xe2\x80\xae"
+                               "evil\xe2\x80\xac."
                                "\r\n\n A long word: "
                                "abcdefghijklmnopqrstuvwxyz \xf0\x9f\x98\x80\xe3\x81\x82 the end.";
     int32_t *ids;

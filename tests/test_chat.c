@@ -111,7 +111,8 @@ static void an_answer_given_as_ids_loses_end_tokens_and_masks(void **state)
     const struct chat_message talk[] = { say("user", "a"), { .role = "assistant", .ids = answer, .n_ids = ARRAY_LEN(answer) },
         say("user", "b") };
     expect_rendered(t, talk, 3,
-                    "<|startoftext|>" HEAD("user") "a<|eot_id|>" HEAD("assistant") "Hi<|eot_id|>" HEAD("user") "b<|eot_id|>" HEAD("assistant"));
+                    "<|startoftext|>" HEAD("user") "a<|eot_id|>" HEAD("assistant") "Hi<|eot_id|>"
+                    HEAD("user") "b<|eot_id|>" HEAD("assistant"));
     tokenizer_close(t);
 }
 
@@ -143,7 +144,8 @@ static void ids_are_appended_and_stay_as_they_were_on_failure(void **state)
 
 static void templates_that_do_not_fit_are_refused(void **state)
 {
-    static const char lacking[] = "{\"bos_token\":\"<|endoftext|>\",\"chat_template\":\"<|start_header_id|><|end_header_id|>{{ x | trim }}<|eot_id|>\"}";
+    static const char lacking[] = "{\"bos_token\":\"<|endoftext|>\",\"chat_template\":\"<|start_header_id|><|end_header_id|>"
+                                  "{{ x | trim }}<|eot_id|>\"}";
     (void)state;
     struct unmask_err err;
     struct tokenizer *t = open_folder(TOKENIZERS "llada2-tiny");

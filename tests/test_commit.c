@@ -77,7 +77,8 @@ static void options_choose_the_rule(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(quotas_sum_to_the_masks), cmocka_unit_test(fixed_takes_the_best_lowest_first), cmocka_unit_test(threshold_takes_the_best_always),
+        cmocka_unit_test(quotas_sum_to_the_masks), cmocka_unit_test(fixed_takes_the_best_lowest_first),
+        cmocka_unit_test(threshold_takes_the_best_always),
         cmocka_unit_test(factor_takes_the_longest_prefix), cmocka_unit_test(options_choose_the_rule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,11 +132,27 @@ static void die(void) { raise(SIGKILL); }
     return result; \
 } while (0)
 
-ssize_t __wrap_write(int fd, const void *p, size_t n) { FAULTY(WRITE, (ssize_t)-1, __real_write(fd, p, n), __real_write(fd, p, (n + 1) / 2)); }
-ssize_t __wrap_pwrite(int fd, const void *p, size_t n, off_t at) { FAULTY(PWRITE, (ssize_t)-1, __real_pwrite(fd, p, n, at), __real_pwrite(fd, p, (n + 1) / 2, at)); }
-ssize_t __wrap_pwrite64(int fd, const void *p, size_t n, off_t at) { FAULTY(PWRITE, (ssize_t)-1, __real_pwrite64(fd, p, n, at), __real_pwrite64(fd, p, (n + 1) / 2, at)); }
+ssize_t __wrap_write(int fd, const void *p, size_t n)
+{
+    FAULTY(WRITE, (ssize_t)-1, __real_write(fd, p, n), __real_write(fd, p, (n + 1) / 2));
+}
+
+ssize_t __wrap_pwrite(int fd, const void *p, size_t n, off_t at)
+{
+    FAULTY(PWRITE, (ssize_t)-1, __real_pwrite(fd, p, n, at), __real_pwrite(fd, p, (n + 1) / 2, at));
+}
+
+ssize_t __wrap_pwrite64(int fd, const void *p, size_t n, off_t at)
+{
+    FAULTY(PWRITE, (ssize_t)-1, __real_pwrite64(fd, p, n, at), __real_pwrite64(fd, p, (n + 1) / 2, at));
+}
+
 int __wrap_fsync(int fd) { FAULTY(FSYNC, -1, __real_fsync(fd), __real_fsync(fd)); }
-int __wrap_renameat(int from, const char *a, int to, const char *b) { FAULTY(RENAME, -1, __real_renameat(from, a, to, b), __real_renameat(from, a, to, b)); }
+
+int __wrap_renameat(int from, const char *a, int to, const char *b)
+{
+    FAULTY(RENAME, -1, __real_renameat(from, a, to, b), __real_renameat(from, a, to, b));
+}
 
 /* ---- what is written, and what must be there ------------------------------------------------------- */
 
@@ -164,7 +180,8 @@ static bool same(const struct content *a, const struct content *b) { return a->b
 static bool quantize_to(const char *out, uint64_t split_bytes, int threads, struct unmask_err *err)
 {
     struct quantize_report report;
-    const struct quantize_options o = { .format = &format_q4_0, .threads = threads, .force = true, .split_bytes = split_bytes, .own_text = own_text };
+    const struct quantize_options o = { .format = &format_q4_0, .threads = threads, .force = true,
+                                        .split_bytes = split_bytes, .own_text = own_text };
     return quantize_file(from, out, &o, &report, err);
 }
 
@@ -226,7 +243,8 @@ static int fail_each(enum op op, enum effect effect, int why, int step)
         arm(op, effect, n, why);
         const bool ok = quantize_to(scratch("t.gguf"), 0, 1, &err);
         fault.armed = false;
-        if (atomic_load(&fault.live) != live) fail_msg("call %d of %c: %d allocations are not given back", n, op_letters[op], atomic_load(&fault.live) - live);
+        if (atomic_load(&fault.live) != live)
+            fail_msg("call %d of %c: %d allocations are not given back", n, op_letters[op], atomic_load(&fault.live) - live);
         const char state = state_of_target("a call that fails", n);
         if (ok) assert_int_equal(state, 'n');
         else {
@@ -339,7 +357,8 @@ static void killed_at_every_call(void **state)
 {
     (void)state;
     static const struct { enum op op; enum effect effect; } rows[] = {
-        { WRITE, DIE_BEFORE }, { PWRITE, DIE_BEFORE }, { PWRITE, DIE_AFTER }, { FSYNC, DIE_BEFORE }, { FSYNC, DIE_AFTER }, { RENAME, DIE_BEFORE }, { RENAME, DIE_AFTER },
+        { WRITE, DIE_BEFORE }, { PWRITE, DIE_BEFORE }, { PWRITE, DIE_AFTER },
+        { FSYNC, DIE_BEFORE }, { FSYNC, DIE_AFTER }, { RENAME, DIE_BEFORE }, { RENAME, DIE_AFTER },
     };
     for (size_t r = 0; r < ARRAY_LEN(rows); r++)
         for (int n = 0; ; n++) {
@@ -397,7 +416,9 @@ static void split_models_are_never_mixed(void **state)
     (void)state;
     enum { SPLIT = 40000 };
     struct unmask_err err;
-    static const struct { enum op op; enum effect effect; } rows[] = { { WRITE, FAIL }, { PWRITE, FAIL }, { FSYNC, FAIL }, { RENAME, FAIL } };
+    static const struct { enum op op; enum effect effect; } rows[] = {
+        { WRITE, FAIL }, { PWRITE, FAIL }, { FSYNC, FAIL }, { RENAME, FAIL },
+    };
     for (size_t r = 0; r < ARRAY_LEN(rows); r++)
         for (int n = 0, more = 1; more; n += rows[r].op == WRITE ? 5 : 1) {
             const struct quantize_options older = { .format = &format_q4_0, .threads = 1, .force = true, .split_bytes = SPLIT,
@@ -429,8 +450,9 @@ static void no_byte_of_fresh_memory_is_written(void **state)
     (void)state;
     static const struct { const char *from; const struct quant_format *to; uint64_t own_text; } rows[] = {
         { FROM, &format_q4_0, 0 }, { FROM, &format_q8_0, 0 }, { FROM, &format_f16, 0 }, { FROM, &format_f32, 0 },
-        { "tests/data/checkpoints/llada-gqa", &format_q4_0, 0 }, { "tests/data/checkpoints/llada-tiny-bf16", &format_bf16, 0 }, { "tests/data/checkpoints/llada-k256", &format_q8_0, 0 },
-        { FROM, &format_q4_0, 300 }, { "tests/data/checkpoints/llada-k256", &format_q4_k, 300 }, { "tests/data/checkpoints/llada-k256", &format_q6_k, 0 },
+        { "tests/data/checkpoints/llada-gqa", &format_q4_0, 0 }, { "tests/data/checkpoints/llada-tiny-bf16", &format_bf16, 0 },
+        { "tests/data/checkpoints/llada-k256", &format_q8_0, 0 }, { FROM, &format_q4_0, 300 },
+        { "tests/data/checkpoints/llada-k256", &format_q4_k, 300 }, { "tests/data/checkpoints/llada-k256", &format_q6_k, 0 },
     };
     struct unmask_err err;
     struct quantize_report report;

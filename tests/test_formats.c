@@ -303,7 +303,8 @@ static double weighted_error(const struct quant_format *f, const float *x, const
     if (search) f->search_row(packed, x, importance, k);
     else f->quantize_row(packed, x, k);
     f->dequantize_row(y, packed, k);
-    for (size_t i = 0; i < k; i++) sum += (importance ? (double)importance[i] : 1) * ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+    for (size_t i = 0; i < k; i++)
+        sum += (importance ? (double)importance[i] : 1) * ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
     return sum;
 }
 

@@ -760,7 +760,8 @@ static void packed_matrices(void **state)
     const struct pack_format *p = pack_format_of(&format_q8_0);
     static const struct { long back; uint32_t value; const char *id, *part; } bad[] = {
         { 12, PACK_GGUF_TYPE + 0x100 + 8, "E-GGUF-012", "type 1431110152" }, { 12, PACK_GGUF_TYPE + 200, "E-GGUF-012", "need one of" },
-        { 28, 1u << 25, "E-GGUF-011", "packed matrix" }, { 20, 1u << 25, "E-GGUF-011", "packed matrix" }, { 28, 33, "E-GGUF-011", "multiple of 32" },
+        { 28, 1u << 25, "E-GGUF-011", "packed matrix" }, { 20, 1u << 25, "E-GGUF-011", "packed matrix" },
+        { 28, 33, "E-GGUF-011", "multiple of 32" },
         { 20, 33, "E-GGUF-003", "ends before the end of tensor" },
     };
     for (size_t i = 0; i <= ARRAY_LEN(bad); i++) {
@@ -769,7 +770,8 @@ static void packed_matrices(void **state)
         struct outfile o;
         struct checkpoint *c;
         uint64_t head;
-        OK(gguf_writer_new(&w, &err) && gguf_writer_align(w, 64, &err) && gguf_put_packed(w, "w", p, (const uint64_t[4]){ 32, 20, 1, 1 }, &err), err);
+        OK(gguf_writer_new(&w, &err) && gguf_writer_align(w, 64, &err)
+           && gguf_put_packed(w, "w", p, (const uint64_t[4]){ 32, 20, 1, 1 }, &err), err);
         OK(outfile_open(&o, scratch("pack.gguf"), true, gguf_writer_bytes(w), &err) && gguf_write_header(w, &o, &err), err);
         head = 24 + 8 + 17 + 4 + 4 + 8 + 1 + 4 + 16 + 4 + 8;            /* one key, one tensor */
         OK(outfile_write(&o, tiles, 2 * p->tile_bytes(32), &err) && gguf_write_padding(w, &o, &err), err);

@@ -137,7 +137,8 @@ static void forward_meets_goldens(void **state)
             snprintf(what, sizeof what, "%s %s", f.name, json_string_value(json_object_get(one, "name")));
             close_to(what, s.logits, golden(f.name, json_string_value(json_object_get(one, "logits"))), s.n * s.v);
             if (json_is_string(json_object_get(one, "hidden")))
-                close_to(what, s.hidden, golden(f.name, json_string_value(json_object_get(one, "hidden"))), s.n * s.d * (size_t)f.m->h.n_layer);
+                close_to(what, s.hidden, golden(f.name, json_string_value(json_object_get(one, "hidden"))),
+                         s.n * s.d * (size_t)f.m->h.n_layer);
             free(s.logits);
             free(s.hidden);
         }
@@ -296,8 +297,8 @@ static void files_change_no_bit(void **state)
     }
 }
 
-/* FNV-1a over the logits of every checkpoint in F32, Q8_0, Q4_0, and, where rows allow it, Q4_K and Q6_K: the same on every instruction set, thread count,
- * compiler and machine (with SLEEF 3.5, whose exp, sin, cos and pow are part of it). */
+/* FNV-1a over the logits of every checkpoint in F32, Q8_0, Q4_0, and, where rows allow it, Q4_K and Q6_K: the same on every
+ * instruction set, thread count, compiler and machine (with SLEEF 3.5, whose exp, sin, cos and pow are part of it). */
 static void logits_hash(void **state)
 {
     (void)state;
@@ -374,7 +375,8 @@ static bool next_case(FILE *file, struct trajectory *t)
         if (sscanf(line, "case %63s", t->name) == 1 || !strncmp(line, "sampler", 7) || !strncmp(line, "answer", 6)) continue;
         if (sscanf(line, "arg %63s %63s", a, b) == 2) set_option(t, a, b);
         else if (sscanf(line, "seed %63s", a) == 1) t->o.seed = (uint64_t)atoll(a);
-        else if (sscanf(line, "dims %d %d %d", &t->states, &t->batch, &t->length) == 3) assert_true(t->states <= MOST_STATES && t->length <= MOST_LENGTH);
+        else if (sscanf(line, "dims %d %d %d", &t->states, &t->batch, &t->length) == 3)
+            assert_true(t->states <= MOST_STATES && t->length <= MOST_LENGTH);
         else if (sscanf(line, "state %d %d %n", &n, &row, &at) == 2) assert_int_equal(numbers(line + at, t->state[n][row]), t->length);
         else if (!strncmp(line, "attention_mask ", 15)) {
             int32_t bits[MOST_LENGTH];
@@ -470,7 +472,8 @@ static void likelihood_meets_goldens(void **state)
         size_t i;
         json_array_foreach(json_object_get(all, "cases"), i, one) {
             int32_t ids[256], noisy[256];
-            const int n_prompt = read_ids(json_object_get(one, "prompt"), ids), n = n_prompt + read_ids(json_object_get(one, "answer"), ids + n_prompt);
+            const int n_prompt = read_ids(json_object_get(one, "prompt"), ids);
+            const int n = n_prompt + read_ids(json_object_get(one, "answer"), ids + n_prompt);
             json_t *batches = json_object_get(one, "noisy"), *fractions = json_object_get(one, "p_mask");
             double mean = 0;
             for (size_t b = 0; b < json_array_size(batches); b++) {
@@ -525,7 +528,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(forward_meets_goldens), cmocka_unit_test(attention_is_bidirectional), cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(quantized_forward_meets_the_oracle), cmocka_unit_test(k_quants_meet_their_numbers),
         cmocka_unit_test(files_change_no_bit), cmocka_unit_test(logits_hash),
-        cmocka_unit_test(llada_trajectories), cmocka_unit_test(fast_trajectories), cmocka_unit_test(reuse_trajectories), cmocka_unit_test(likelihood_meets_goldens),
+        cmocka_unit_test(llada_trajectories), cmocka_unit_test(fast_trajectories),
+        cmocka_unit_test(reuse_trajectories), cmocka_unit_test(likelihood_meets_goldens),
         cmocka_unit_test(likelihood_estimator),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

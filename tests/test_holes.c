@@ -70,8 +70,9 @@ static void brackets_can_be_written(void **state)
 static void what_is_no_hole_is_refused_with_its_place(void **state)
 {
     (void)state;
-    static const char *const bad[] = { "ab[[", "ab[[8", "ab[[8]", "ab[[]]", "ab[[x]]", "ab[[:8]]", "ab[[x:]]", "ab[[ 8]]", "ab[[8 ]]", "ab[[-1]]",
-                                       "ab[[1-3]]", "ab[[a|b]]", "ab[[1x:3]]", "ab[[a b:3]]", "ab[[x:0x4]]", "ab[[8] ]" };
+    static const char *const bad[] = { "ab[[", "ab[[8", "ab[[8]", "ab[[]]", "ab[[x]]", "ab[[:8]]", "ab[[x:]]", "ab[[ 8]]",
+                                       "ab[[8 ]]", "ab[[-1]]", "ab[[1-3]]", "ab[[a|b]]", "ab[[1x:3]]", "ab[[a b:3]]",
+                                       "ab[[x:0x4]]", "ab[[8] ]" };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) refuse(bad[i], "E-GEN-009", "byte 2");
     refuse("plain text", "E-GEN-008", "no hole");
     refuse("", "E-GEN-008", "no hole");
@@ -126,7 +127,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fixed_text_and_holes_alternate), cmocka_unit_test(a_name_comes_back_with_the_same_text),
         cmocka_unit_test(only_unnamed_neighbours_merge), cmocka_unit_test(brackets_can_be_written),
-        cmocka_unit_test(what_is_no_hole_is_refused_with_its_place), cmocka_unit_test(limits_have_numbers), cmocka_unit_test(every_prefix_ends_well),
+        cmocka_unit_test(what_is_no_hole_is_refused_with_its_place),
+        cmocka_unit_test(limits_have_numbers), cmocka_unit_test(every_prefix_ends_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,8 @@ static void refused(const char *text, size_t n, int depth, const char *id, const
 }
 
 static const char small[] =
-    "{\"architectures\": [\"LLaDAModelLM\"], \"d_model\": 64, \"eps\": 1e-5, \"tied\": false, \"none\": null, \"text\": \"\\u00e9\\ud83d\\ude00\\n\"}";
+    "{\"architectures\": [\"LLaDAModelLM\"], \"d_model\": 64, \"eps\": 1e-5, \"tied\": false, "
+    "\"none\": null, \"text\": \"\\u00e9\\ud83d\\ude00\\n\"}";
 
 static void ordinary_text_is_parsed(void **state)
 {
@@ -37,10 +38,12 @@ static void what_is_not_strict_json_is_refused(void **state)
     (void)state;
     static const struct { const char *text, *part; } bad[] = {
         { "x", "byte 1" }, { "{\"a\": 1,}", "byte 9" }, { "{'a': 1}", NULL }, { "{\"a\": NaN}", NULL }, { "{\"a\": Infinity}", NULL },
-        { "{\"a\": 1} // no", NULL }, { "/* no */ {}", NULL }, { "{\"a\": 1e400}", "overflow" }, { "{\"a\": 0x10}", NULL }, { "{\"a\": +1}", NULL },
+        { "{\"a\": 1} // no", NULL }, { "/* no */ {}", NULL }, { "{\"a\": 1e400}", "overflow" },
+        { "{\"a\": 0x10}", NULL }, { "{\"a\": +1}", NULL },
         { "{\"a\": 01}", NULL }, { "{\"a\": .5}", NULL }, { "{\"a\": 1.}", NULL }, { "{\"a\": tru}", NULL }, { "{} {}", "end of file" },
         { "\xef\xbb\xbf{}", "byte order mark" }, { "{\"a\": \"\x01\"}", NULL }, { "{\"a\": \"\\x\"}", NULL }, { "{\"a\"}", NULL },
-        { "{\"a\": \"\xff\"}", "0xff" }, { "{\"a\": \"\xc0\xaf\"}", NULL }, { "{\"a\": \"\xed\xa0\x80\"}", NULL }, { "{\"a\": \"\\ud800\"}", NULL },
+        { "{\"a\": \"\xff\"}", "0xff" }, { "{\"a\": \"\xc0\xaf\"}", NULL },
+        { "{\"a\": \"\xed\xa0\x80\"}", NULL }, { "{\"a\": \"\\ud800\"}", NULL },
         { "{\"a\": \"\\u0000\"}", NULL }, { "{\"a\": 1, \"a\": 2}", "duplicate" }, { "{\"b\": {\"a\": 1, \"a\": 1}}", "duplicate" },
         { "{\"a\": 1]", NULL }, { "]]]]", NULL },
     };
@@ -133,7 +136,8 @@ static void text_of_ours_is_utf8_whatever_it_was(void **state)
 {
     (void)state;
     const struct { const char *text; size_t n; const char *want; } cases[] = {
-        { "", 0, "" }, { "h\xC3\xA9", 3, "h\xC3\xA9" }, { "\xFF", 1, "\xEF\xBF\xBD" }, { "a\xFF\xC3\xA9\x80z", 6, "a\xEF\xBF\xBD\xC3\xA9\xEF\xBF\xBDz" },
+        { "", 0, "" }, { "h\xC3\xA9", 3, "h\xC3\xA9" },
+        { "\xFF", 1, "\xEF\xBF\xBD" }, { "a\xFF\xC3\xA9\x80z", 6, "a\xEF\xBF\xBD\xC3\xA9\xEF\xBF\xBDz" },
         { "a\xE2\x82", 3, "a\xEF\xBF\xBD\xEF\xBF\xBD" }, { "\xED\xA0\x80", 3, "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -97,7 +97,8 @@ static void damaged_rows_show(void **unused)
 static void fused_head_is_the_same(void **unused)
 {
     (void)unused;
-    static const char *const models[] = { "models/unmask-demo-6M-v1.0-Q8_0.gguf", "tests/data/checkpoints/llada-tiny", "tests/data/checkpoints/llada-tied" };
+    static const char *const models[] = { "models/unmask-demo-6M-v1.0-Q8_0.gguf", "tests/data/checkpoints/llada-tiny",
+                                          "tests/data/checkpoints/llada-tied" };
     for (size_t m = 0; m < ARRAY_LEN(models); m++)
         for (int threads = 1; threads <= 3; threads += 2) {
             struct unmask_model *model;
@@ -110,13 +111,15 @@ static void fused_head_is_the_same(void **unused)
             OK(unmask_session_open(&session, model, threads, &err), err);
             OK(session_room(session, &(struct session_need){ .n_tokens = N, .n_branches = 1 }, &err), err);
             const size_t ld = logits_stride(model);
-            float *x = mem_aligned((size_t)N * (size_t)model->h.n_embd * sizeof *x, &err), *l = mem_aligned(LOGIT_ROWS * ld * sizeof *l, &err);
+            float *x = mem_aligned((size_t)N * (size_t)model->h.n_embd * sizeof *x, &err);
+            float *l = mem_aligned(LOGIT_ROWS * ld * sizeof *l, &err);
             const struct logit_apart apart = { { model->h.mask_id, 7 }, 2 };
             struct logit_apart_values whole, values[LOGIT_ROWS];
             struct logit_stats row, stats[LOGIT_ROWS];
             for (int i = 0; i < N; i++) ids[i] = i % 3 ? model->h.mask_id : i;
             for (int i = 0; i < LOGIT_ROWS; i++) rows[i] = i + 3;
-            forward_pass(session->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { session->store[0] }, .n_keys = N, .n_rows = N, .x = x });
+            forward_pass(session->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { session->store[0] },
+                                                     .n_keys = N, .n_rows = N, .x = x });
             for (int n = 1; n <= LOGIT_ROWS; n += 31) {
                 forward_logits(session->f, x, rows, n, l, ld);
                 forward_head(session->f, x, rows, n, &apart, values, stats);

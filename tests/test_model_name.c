@@ -38,7 +38,8 @@ static void sizes_have_two_digits(void **state)
 {
     (void)state;
     static const struct { uint64_t n; const char *label; } rows[] = {
-        { 207000, "207K" }, { 6032640, "6.0M" }, { 8015581184, "8.0B" }, { 16000000000, "16B" }, { 999, "1.0K" }, { 0, "0.0K" }, { 2000000000000, "2.0T" },
+        { 207000, "207K" }, { 6032640, "6.0M" }, { 8015581184, "8.0B" }, { 16000000000, "16B" },
+        { 999, "1.0K" }, { 0, "0.0K" }, { 2000000000000, "2.0T" },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct model_name m;

@@ -53,7 +53,8 @@ static void refused(const char *flags, const char *id, const char *part, const c
 static void values_of_every_type(void **state)
 {
     (void)state;
-    OK(settings(CMD_RUN, "--gen-length 40 --steps=20 --temperature 0.5 --remasking random --early-stop off --logits-eos-inf --seed 18446744073709551615"
+    OK(settings(CMD_RUN, "--gen-length 40 --steps=20 --temperature 0.5 --remasking random --early-stop off "
+                         "--logits-eos-inf --seed 18446744073709551615"
                          " --stop a --stop=b -m x.gguf hello"), err);
     assert_int_equal(s.gen_length, 40);
     assert_int_equal(s.steps, 20);
@@ -375,7 +376,8 @@ int main(void)
         cmocka_unit_test(familiar_spellings_are_accepted), cmocka_unit_test(the_last_of_two_counts_and_is_noted),
         cmocka_unit_test(wrong_numbers_are_refused), cmocka_unit_test(reals_are_exact),
         cmocka_unit_test(flags_that_do_not_exist_get_a_suggestion), cmocka_unit_test(flags_without_their_value),
-        cmocka_unit_test(stop_texts_are_limited), cmocka_unit_test(settings_that_exclude_each_other), cmocka_unit_test(arguments_and_flags_mix),
+        cmocka_unit_test(stop_texts_are_limited),
+        cmocka_unit_test(settings_that_exclude_each_other), cmocka_unit_test(arguments_and_flags_mix),
         cmocka_unit_test(help_is_given_whatever_else_is_wrong), cmocka_unit_test(environment_stands_between_file_and_flag),
         cmocka_unit_test(a_rule_of_a_stronger_source_replaces_the_weaker), cmocka_unit_test(two_rules_are_named_where_they_stand),
         cmocka_unit_test(a_file_that_is_read_later_is_stronger),

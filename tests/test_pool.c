@@ -29,7 +29,8 @@ static void every_item_runs_once(void **state)
             memset(runs, 0, sizeof runs);
             pool_run(p, count, &n, n_items);
             for (int i = 0; i < MOST; i++) assert_int_equal(atomic_load(&runs[i]), i < n_items);
-            if (job % 100 == 99) nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);          /* let the workers fall asleep in between */
+            /* Let the workers fall asleep in between. */
+            if (job % 100 == 99) nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
         }
         pool_close(p);
     }

@@ -62,7 +62,8 @@ static void add_tensor(char **header, char *end, size_t *at, bool *first, const 
     char shape[40];
     const size_t n = (size_t)rows * (size_t)(columns ? columns : 1);
     snprintf(shape, sizeof shape, columns ? "[%d,%d]" : "[%d]", rows, columns);
-    *header += snprintf(*header, (size_t)(end - *header), "%s\"model.transformer.%s\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[%zu,%zu]}",
+    *header += snprintf(*header, (size_t)(end - *header), "%s\"model.transformer.%s\":{\"dtype\":\"F32\",\"shape\":%s,"
+                        "\"data_offsets\":[%zu,%zu]}",
                         *first ? "{" : ",", name, shape, *at * 4, (*at + n) * 4);
     *at += n;
     *first = false;
@@ -76,7 +77,8 @@ static const char *make_folder(const char *name, const struct shape *s, size_t b
     size_t n = 0;
     bool first = true;
     scratch("");
-    snprintf(command, sizeof command, "rm -rf %s/%s && mkdir %s/%s && cp " DATA "llada-tiny/tokenizer*.json %s/%s/", scratch_path, name, scratch_path, name, scratch_path, name);
+    snprintf(command, sizeof command, "rm -rf %s/%s && mkdir %s/%s && cp " DATA "llada-tiny/tokenizer*.json %s/%s/",
+             scratch_path, name, scratch_path, name, scratch_path, name);
     assert_int_equal(system(command), 0);
     add_tensor(&h, end, &n, &first, "wte.weight", 512, s->d);
     add_tensor(&h, end, &n, &first, "blocks.0.attn_norm.weight", s->d, 0);
@@ -108,9 +110,11 @@ static const char *make_folder(const char *name, const struct shape *s, size_t b
     scratch_write(path, file, 8 + n_header + n * 4);
     test_free(file);
     char config[600];
-    const int m = snprintf(config, sizeof config, "{\"architectures\":[\"LLaDAModelLM\"],\"d_model\":%d,\"n_layers\":1,\"n_heads\":%d,\"n_kv_heads\":%d,\"mlp_hidden_size\":%d,"
-        "\"vocab_size\":512,\"max_sequence_length\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,\"weight_tying\":true,\"include_qkv_bias\":%s,\"mask_token_id\":500,"
-        "\"eos_token_id\":481}", s->d, s->heads, s->kv, s->ff, s->bias ? "true" : "false");
+    const int m = snprintf(config, sizeof config,
+        "{\"architectures\":[\"LLaDAModelLM\"],\"d_model\":%d,\"n_layers\":1,\"n_heads\":%d,\"n_kv_heads\":%d,\"mlp_hidden_size\":%d,"
+        "\"vocab_size\":512,\"max_sequence_length\":64,\"rope_theta\":10000.0,\"rms_norm_eps\":1e-5,\"weight_tying\":true,"
+        "\"include_qkv_bias\":%s,\"mask_token_id\":500,\"eos_token_id\":481}",
+        s->d, s->heads, s->kv, s->ff, s->bias ? "true" : "false");
     snprintf(path, sizeof path, "%s/config.json", name);
     scratch_write(path, config, (size_t)m);
     return scratch(name);
@@ -253,9 +257,10 @@ static void metadata_is_what_other_readers_need(void **state)
 {
     (void)state;
     static const struct { const char *key; int64_t value; } numbers[] = {
-        { "llada.vocab_size", 512 }, { "llada.context_length", 256 }, { "llada.embedding_length", 64 }, { "llada.block_count", 3 }, { "llada.feed_forward_length", 160 },
-        { "llada.attention.head_count", 4 }, { "llada.attention.head_count_kv", 2 }, { "llada.rope.dimension_count", 16 }, { "general.quantization_version", 2 },
-        { "general.file_type", 2 }, { "tokenizer.ggml.bos_token_id", 480 }, { "tokenizer.ggml.eos_token_id", 481 }, { "tokenizer.ggml.eot_token_id", 508 },
+        { "llada.vocab_size", 512 }, { "llada.context_length", 256 }, { "llada.embedding_length", 64 }, { "llada.block_count", 3 },
+        { "llada.feed_forward_length", 160 }, { "llada.attention.head_count", 4 }, { "llada.attention.head_count_kv", 2 },
+        { "llada.rope.dimension_count", 16 }, { "general.quantization_version", 2 }, { "general.file_type", 2 },
+        { "tokenizer.ggml.bos_token_id", 480 }, { "tokenizer.ggml.eos_token_id", 481 }, { "tokenizer.ggml.eot_token_id", 508 },
         { "tokenizer.ggml.padding_token_id", 481 }, { "tokenizer.ggml.mask_token_id", 500 },
     };
     static const struct { const char *key; bool value; } flags[] = {
@@ -276,7 +281,8 @@ static void metadata_is_what_other_readers_need(void **state)
         assert_int_equal(v, flags[i].value);
     }
     double eps = 0, theta = 0;
-    OK(meta_float(c, "llada.attention.layer_norm_rms_epsilon", 0, 1, true, &eps, &err) && meta_float(c, "llada.rope.freq_base", 0, 1e9, true, &theta, &err), err);
+    OK(meta_float(c, "llada.attention.layer_norm_rms_epsilon", 0, 1, true, &eps, &err)
+       && meta_float(c, "llada.rope.freq_base", 0, 1e9, true, &theta, &err), err);
     assert_true((float)eps == 1e-5f && theta == 500000);
     assert_int_equal(checkpoint_meta(c, "llada.rope.freq_base")->type, META_F32);
     expect_text(c, "general.architecture", "llada");
@@ -326,9 +332,11 @@ static void tokenizer_survives(void **state)
 static void metadata_can_be_set(void **state)
 {
     (void)state;
-    static const char *const first[] = { "general.license=apache-2.0", "general.name=A", "general.name=B = C" }, *const second[] = { "general.name=D", "general.url=https://example.org" };
-    static const char *const bad[] = { "general.license", "=x", "llada.block_count=9", "general.=x", "general.architecture=x", "general.file_type=7", "general.alignment=8",
-                                       "general.quantization_version=3", "general.base_model.count=1", "general.Name=x", "general.a b=x", "general.name=\xff" };
+    static const char *const first[] = { "general.license=apache-2.0", "general.name=A", "general.name=B = C" };
+    static const char *const second[] = { "general.name=D", "general.url=https://example.org" };
+    static const char *const bad[] = { "general.license", "=x", "llada.block_count=9", "general.=x", "general.architecture=x",
+                                       "general.file_type=7", "general.alignment=8", "general.quantization_version=3",
+                                       "general.base_model.count=1", "general.Name=x", "general.a b=x", "general.name=\xff" };
     struct quantize_options o = { .format = &format_f32, .set = first, .n_set = 3, .force = true };
     struct unmask_err err;
     OK(quantize_file(DATA "llada-tiny", scratch("s.gguf"), &o, &report, &err), err);
@@ -346,7 +354,8 @@ static void metadata_can_be_set(void **state)
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         for (int gguf = 0; gguf < 2; gguf++) {
             o = (struct quantize_options){ .format = &format_f32, .set = &bad[i], .n_set = 1, .force = true };
-            if (quantize_file(gguf ? scratch("s.gguf") : DATA "llada-tiny", scratch("s3.gguf"), &o, &report, &err)) fail_msg("%s was accepted", bad[i]);
+            if (quantize_file(gguf ? scratch("s.gguf") : DATA "llada-tiny", scratch("s3.gguf"), &o, &report, &err))
+                fail_msg("%s was accepted", bad[i]);
             expect_err(&err, "E-QNT-006", "general.KEY=TEXT", NULL);
         }
 }
@@ -414,7 +423,8 @@ static void packed_files_hold_the_same(void **state)
                 if (matrix) assert_non_null(c->tensors[t].packed);
                 if (t) assert_true(c->tensors[t].offset > c->tensors[t - 1].offset);
             }
-            assert_int_equal(c->tensors[0].packed != NULL, checkpoint_tensor(c, "output.weight") == NULL);     /* a tied head is multiplied with */
+            /* A tied head is multiplied with. */
+            assert_int_equal(c->tensors[0].packed != NULL, checkpoint_tensor(c, "output.weight") == NULL);
             checkpoint_close(c);
         }
 }
@@ -571,7 +581,8 @@ static void blocks_are_not_rounded_twice(void **state)
 
 static struct quantize_options with_rules(const struct quant_format *f, const struct quantize_rule *rules, size_t n)
 {
-    return (struct quantize_options){ .format = f, .rules = rules, .n_rules = n, .type = "mixed", .file_type = 15, .threads = 2, .force = true };
+    return (struct quantize_options){ .format = f, .rules = rules, .n_rules = n,
+                                      .type = "mixed", .file_type = 15, .threads = 2, .force = true };
 }
 
 static void expect_format(const struct checkpoint *c, const char *name, const struct quant_format *want)
@@ -585,7 +596,8 @@ static void the_first_rule_that_fits_counts(void **state)
 {
     (void)state;
     static const struct quantize_rule rules[] = {
-        { .pattern = "^blk\\.1\\.", .to = &format_f16 }, { .pattern = "attn_[kv]", .to = &format_q8_0 }, { .pattern = "blk.1.attn_v", .to = &format_f32 },
+        { .pattern = "^blk\\.1\\.", .to = &format_f16 }, { .pattern = "attn_[kv]", .to = &format_q8_0 },
+        { .pattern = "blk.1.attn_v", .to = &format_f32 },
     };
     struct unmask_err err;
     const struct quantize_options o = with_rules(&format_q4_0, rules, ARRAY_LEN(rules));
@@ -606,7 +618,9 @@ static void the_first_rule_that_fits_counts(void **state)
 static void rules_for_more_bits_and_for_tied_heads(void **state)
 {
     (void)state;
-    static const struct quantize_rule rules[] = { { .pattern = "ffn_down|token_embd", .to = &format_f32, .more_bits = true }, { .pattern = "^output", .to = &format_f16 } };
+    static const struct quantize_rule rules[] = {
+        { .pattern = "ffn_down|token_embd", .to = &format_f32, .more_bits = true }, { .pattern = "^output", .to = &format_f16 },
+    };
     static const bool more_of_16[] = { 1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 1, 1 };       /* (i - 2) % 3 == 2 between the eighths */
     struct unmask_err err;
     struct quantize_options o = with_rules(&format_q8_0, rules, ARRAY_LEN(rules));
@@ -629,7 +643,9 @@ static void rules_for_more_bits_and_for_tied_heads(void **state)
 static void bad_rules_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *pattern, *part; } rows[] = { { "attn_(q", "parenthesis" }, { "no_such_tensor", "no matrix of that name" }, { "^(([^q]|[^x])+)+[0-9]$", "too long" } };
+    static const struct { const char *pattern, *part; } rows[] = {
+        { "attn_(q", "parenthesis" }, { "no_such_tensor", "no matrix of that name" }, { "^(([^q]|[^x])+)+[0-9]$", "too long" },
+    };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct unmask_err err;
         const struct quantize_rule rule = { .pattern = rows[i].pattern, .to = &format_q8_0, .required = true };
@@ -681,7 +697,9 @@ static void numbers_that_cannot_be_written_are_refused(void **state)
     (void)state;
     enum { V = 70 };                            /* row 1, columns 4 to 6 of the embedding */
     make_folder("bad", &plain, V, NAN, NULL);
-    for (size_t f = 0; quant_formats[f]; f++) refused(scratch("bad"), quant_formats[f], "E-ARCH-007", "model.transformer.wte.weight", "found nan at row 1, column 5; 3 such values");
+    for (size_t f = 0; quant_formats[f]; f++)
+        refused(scratch("bad"), quant_formats[f], "E-ARCH-007", "model.transformer.wte.weight",
+                "found nan at row 1, column 5; 3 such values");
     make_folder("bad", &plain, V, -INFINITY, NULL);
     refused(scratch("bad"), &format_f32, "E-ARCH-007", "-inf at row 1, column 5", "model.safetensors");
     make_folder("bad", &plain, 512 * 64 + 3, INFINITY, NULL);          /* a norm */
@@ -794,7 +812,8 @@ static bool die(void *user, const struct quantize_progress *p)
     return true;
 }
 
-static bool run_with(bool (*fn)(void *, const struct quantize_progress *), void *user, const char *in, const char *out, struct unmask_err *err)
+static bool run_with(bool (*fn)(void *, const struct quantize_progress *), void *user,
+                     const char *in, const char *out, struct unmask_err *err)
 {
     const struct quantize_options o = { .format = &format_q8_0, .threads = 2, .force = true, .on_progress = fn, .user = user };
     return quantize_file(in, out, &o, &report, err);

@@ -12,7 +12,8 @@ static bool changed[MOST], is_mask[MOST];
 static int age[MOST], computed[MOST], mark[MOST], rows[MOST], need[MOST];
 static struct reuse_rank rank[MOST];
 static float confidence[MOST];
-static struct reuse_state r = { .changed = changed, .age = age, .computed = computed, .confidence = confidence, .mark = mark, .rank = rank };
+static struct reuse_state r = { .changed = changed, .age = age, .computed = computed, .confidence = confidence,
+                                .mark = mark, .rank = rank };
 static struct span span[MOST];
 static struct reuse_rows out = { .rows = rows, .need = need, .span = span };
 
@@ -41,7 +42,8 @@ static void step(int start, int end, int in_block)
 {
     reuse_plan(&r, is_mask, (struct reuse_block){ start, end, in_block, 0 }, &out);
     for (int i = 1; i < out.n_rows; i++) assert_true(rows[i] > rows[i - 1]);
-    for (int i = 0; i < out.n_need; i++) assert_true(need[i] < out.n_rows && (i == 0 || need[i] > need[i - 1]) && has_whole_row(rows[need[i]]));
+    for (int i = 0; i < out.n_need; i++)
+        assert_true(need[i] < out.n_rows && (i == 0 || need[i] > need[i - 1]) && has_whole_row(rows[need[i]]));
     reuse_passed(&r, &out);
     reuse_stepped(&r);
 }
@@ -181,7 +183,8 @@ static void deep_rows_start_at_depth(void **state)
     step(24, 40, 0);                            /* a block begins: its rows, the first ones, the masks left; and the others */
     assert_true(has_whole_row(20) && has_whole_row(39) && has_whole_row(0) && span_of(7).from == 2);
     const struct { const char *text; int layers, states, state; } want[] = {
-        { "exact,deep=2", 0, 0, 0 }, { "fast", LAYERS, 0, 0 }, { "fast,thin=50", LAYERS, 0, 0 }, { "fast,deep=2", LAYERS, 1, 3 }, { "fast,deep=2,depth=1", LAYERS, 1, 1 },
+        { "exact,deep=2", 0, 0, 0 }, { "fast", LAYERS, 0, 0 }, { "fast,thin=50", LAYERS, 0, 0 },
+        { "fast,deep=2", LAYERS, 1, 3 }, { "fast,deep=2,depth=1", LAYERS, 1, 1 },
         { "fast,deep=2,depth=99", LAYERS, 1, LAYERS - 1 },
     };
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
@@ -216,9 +219,12 @@ static void stores_are_small(void **state)
 {
     (void)state;
     const struct hparams h = { .n_layer = 32, .n_head = 32, .n_head_kv = 32, .head_dim = 128, .n_embd = 4096 };
-    const struct { const char *kind; double most_mib; } want[] = { { "hidden", 72 }, { "kv_i4", 73 }, { "kv_i8", 134 }, { "kv_f16", 256.1 } };
+    const struct { const char *kind; double most_mib; } want[] = {
+        { "hidden", 72 }, { "kv_i4", 73 }, { "kv_i8", 134 }, { "kv_f16", 256.1 },
+    };
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
-        const double mib = (double)row_store_bytes(store_kind_by_name(want[i].kind), &h, 512, (struct store_layers){ .n = 32 }) / 0x1p20 - 2 * 512 * 4096 * 4 / 0x1p20;
+        const double mib = (double)row_store_bytes(store_kind_by_name(want[i].kind), &h, 512, (struct store_layers){ .n = 32 }) / 0x1p20
+                           - 2 * 512 * 4096 * 4 / 0x1p20;
         print_message("%s: %.1f MiB\n", want[i].kind, mib);
         assert_true(mib <= want[i].most_mib);
     }
@@ -230,7 +236,9 @@ static void stores_round(void **state)
     (void)state;
     const struct hparams h = { .n_layer = 2, .n_head = 2, .n_head_kv = 2, .head_dim = 36, .n_embd = 200 };
     enum { WIDTH = 72, EMBD = 200, POSITION = 21 };
-    const struct { const char *kind; float error; } want[] = { { "kv_f32", 0 }, { "kv_f16", 0.001f }, { "kv_i8", 0.004f }, { "kv_i4", 0.08f } };
+    const struct { const char *kind; float error; } want[] = {
+        { "kv_f32", 0 }, { "kv_f16", 0.001f }, { "kv_i8", 0.004f }, { "kv_i4", 0.08f },
+    };
     float x[EMBD], back[EMBD];
     struct unmask_err err;
     struct pool *pool;
@@ -414,7 +422,8 @@ static void few_rows_are_computed(void **state)
 {
     (void)state;
     const struct { const char *name; int prompt, commits; double most; } want[] = {
-        { "balanced", 384, 3, 11.1 }, { "fast", 384, 3, 8 }, { "balanced", 128, 2, 10.8 }, { "fast", 128, 2, 8 }, { "balanced", 128, 3, 9.1 },
+        { "balanced", 384, 3, 11.1 }, { "fast", 384, 3, 8 },
+        { "balanced", 128, 2, 10.8 }, { "fast", 128, 2, 8 }, { "balanced", 128, 3, 9.1 },
     };
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
         const double got = rows_per_position(want[i].name, want[i].prompt, want[i].commits);
@@ -446,7 +455,8 @@ static void profiles_are_read_with_knobs(void **state)
         { "", "", "balanced" }, { "fastest", "fastest", "balanced" }, { "fast,candidates", "candidates", "candidates=0 to" },
         { "fast,candidates=", "candidates=", "candidates=0 to" }, { "fast,candidates=x", "candidates=x", "candidates=0 to" },
         { "fast,candidates=-1", "candidates=-1", "candidates=0 to" }, { "fast,start=3", "start=3", "start=0 to 2" },
-        { "fast,extra=99999999999999", "extra=99999999999999", "extra=0 to 100" }, { "fast,speed=1", "speed", "candidates" }, { "fast,", "", "candidates" },
+        { "fast,extra=99999999999999", "extra=99999999999999", "extra=0 to 100" },
+        { "fast,speed=1", "speed", "candidates" }, { "fast,", "", "candidates" },
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_false(reuse_profile_read(bad[i].text, &p, &err));
@@ -467,7 +477,8 @@ static void decisions_within_the_error_are_doubted(void **state)
     struct reuse_profile p;
     struct unmask_err err;
     struct audit a;
-    struct candidate clear[] = { { 3, 7, 0.95f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } }, close[] = { { 3, 7, 0.95f, 0.01f, 0 }, { 5, 8, 0.6f, 2, 0 } },
+    struct candidate clear[] = { { 3, 7, 0.95f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } },
+                     close[] = { { 3, 7, 0.95f, 0.01f, 0 }, { 5, 8, 0.6f, 2, 0 } },
                      tied[] = { { 3, 7, 0.601f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } };
     OK(reuse_profile_read("faithful,margin=100,spare=80,extra=10", &p, &err), err);
     audit_begin(&a, &p, 40);
@@ -495,7 +506,8 @@ static void audits_measure_and_adapt(void **state)
     OK(reuse_profile_read("faithful,every=4,longest=16", &p, &err), err);
     audit_begin(&a, &p, 40);
     for (int i = 0; i < 16; i++) {
-        struct candidate stale[] = { { 9, 7, 0.95f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } }, fresh[] = { { 5, 8, 0.6f, 2.25f, 0 }, { 7, 1, 0.2f, 1, 0 }, { 9, 7, 0.95f, 4, 0 } };
+        struct candidate stale[] = { { 9, 7, 0.95f, 4, 0 }, { 5, 8, 0.6f, 2, 0 } },
+                         fresh[] = { { 5, 8, 0.6f, 2.25f, 0 }, { 7, 1, 0.2f, 1, 0 }, { 9, 7, 0.95f, 4, 0 } };
         audit_compare(&a, 2, stale, 2, 1, fresh, 3, &period);
     }
     assert_int_equal(period, 16);               /* doubled by eight agreeing audits, twice */
@@ -531,9 +543,13 @@ static void endless_doubts_are_the_full_recomputation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exact_computes_every_row_and_needs_the_masks), cmocka_unit_test(dual_computes_the_block), cmocka_unit_test(dkv_keeps_what_was_decoded_a_step_ago),
-        cmocka_unit_test(fast_takes_the_surest_and_the_leftmost), cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run), cmocka_unit_test(few_steps_fill_the_canvas), cmocka_unit_test(stores_are_small), cmocka_unit_test(stores_round),
-        cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step), cmocka_unit_test(deep_rows_start_at_depth), cmocka_unit_test(thin_rows_end_at_depth), cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
+        cmocka_unit_test(exact_computes_every_row_and_needs_the_masks), cmocka_unit_test(dual_computes_the_block),
+        cmocka_unit_test(dkv_keeps_what_was_decoded_a_step_ago), cmocka_unit_test(fast_takes_the_surest_and_the_leftmost),
+        cmocka_unit_test(changed_rows_are_never_left_out), cmocka_unit_test(profiles_run),
+        cmocka_unit_test(few_steps_fill_the_canvas), cmocka_unit_test(stores_are_small), cmocka_unit_test(stores_round),
+        cmocka_unit_test(few_rows_are_computed), cmocka_unit_test(the_oldest_rows_fill_a_step),
+        cmocka_unit_test(deep_rows_start_at_depth), cmocka_unit_test(thin_rows_end_at_depth),
+        cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation),
     };

@@ -17,8 +17,8 @@ static void vectors(void **state)
         unsigned stream;
         double u64, u32;
         if (line[0] == '#') continue;
-        assert_int_equal(sscanf(line, "%" SCNu64 " %u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNx64 " %lf %lf", &seed, &stream, &step,
-                                &row, &position, &token, &want, &u64, &u32), 9);
+        assert_int_equal(sscanf(line, "%" SCNu64 " %u %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNx64 " %lf %lf",
+                                &seed, &stream, &step, &row, &position, &token, &want, &u64, &u32), 9);
         const uint64_t prefix = noise_prefix(seed, (enum noise_stream)stream, step, row, position), bits = noise_bits(prefix, token);
         assert_true(bits == want);
         assert_true(noise_f64(bits) == u64);

@@ -5,7 +5,8 @@
 #include <time.h>
 #include "checkpoint.h"
 
-static const char config[] = "{\"architectures\": [\"LLaDAModelLM\", \"x\"], \"d_model\": 64, \"eps\": 1e-5, \"tied\": false, \"none\": null, \"list\": [1], "
+static const char config[] = "{\"architectures\": [\"LLaDAModelLM\", \"x\"], \"d_model\": 64, \"eps\": 1e-5, \"tied\": false, "
+                             "\"none\": null, \"list\": [1], "
                              "\"wide\": 1000000000000000019884624838656, \"name\": \"a b\"}";
 
 /* A fresh folder NAME with the config. */
@@ -102,7 +103,8 @@ static void tensors_and_config_are_read(void **state)
     double x = 0;
     bool flag = true;
     struct str s;
-    OK(meta_int(c, "d_model", 1, 100, true, &d, &err) && meta_float(c, "eps", 0, 1, true, &x, &err) && meta_bool(c, "tied", true, &flag, &err), err);
+    OK(meta_int(c, "d_model", 1, 100, true, &d, &err) && meta_float(c, "eps", 0, 1, true, &x, &err)
+       && meta_bool(c, "tied", true, &flag, &err), err);
     assert_true(d == 64 && x == 1e-5 && !flag);
     OK(meta_str(c, "architectures", true, &s, &err), err);
     assert_int_equal(s.n, strlen("LLaDAModelLM"));
@@ -142,7 +144,8 @@ static void header_length_is_checked(void **state)              /* S1, S2 */
         uint8_t b[10] = { 0, 0, 0, 0, 0, 0, 0, 0, '{', '}' };
         for (int k = 0; k < 8; k++) b[k] = (uint8_t)(lengths[i] >> 8 * k);
         add("bad", "model.safetensors", b, sizeof b);
-        refuses("bad", lengths[i] < 2 ? "E-ST-005" : lengths[i] <= 100 ? "E-ST-004" : "E-ST-006", "byte 0", FMT("found %llu", (unsigned long long)lengths[i]));
+        refuses("bad", lengths[i] < 2 ? "E-ST-005" : lengths[i] <= 100 ? "E-ST-004" : "E-ST-006", "byte 0",
+                FMT("found %llu", (unsigned long long)lengths[i]));
     }
 }
 
@@ -150,10 +153,12 @@ static void header_is_strict_json(void **state)                 /* S3, S4, S5, S
 {
     (void)state;
     static const struct { const char *header, *id, *part; } bad[] = {
-        { " {}", "E-ST-005", "byte 8" }, { "\xef\xbb\xbf{}", "E-ST-005", "byte 8" }, { "[]", "E-ST-005", NULL }, { "{}}", "E-JSON-001", "byte 1" },
+        { " {}", "E-ST-005", "byte 8" }, { "\xef\xbb\xbf{}", "E-ST-005", "byte 8" },
+        { "[]", "E-ST-005", NULL }, { "{}}", "E-JSON-001", "byte 1" },
         { "{\"\xff\":1}", "E-JSON-001", "byte 1" }, { "{\"\\ud800\":1}", "E-JSON-001", NULL }, { "{\"\xc0\xaf\":1}", "E-JSON-001", NULL },
         { "{,}", "E-JSON-001", NULL }, { "{} //", "E-JSON-001", NULL }, { "{'a':1}", "E-JSON-001", NULL },
-        { "{\"a\":{},\"a\":{}}", "E-JSON-001", "duplicate" }, { "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", "E-JSON-001", "duplicate" },
+        { "{\"a\":{},\"a\":{}}", "E-JSON-001", "duplicate" },
+        { "{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\"}}", "E-JSON-001", "duplicate" },
         { "{\"__metadata__\":{},\"__metadata__\":{}}", "E-JSON-001", "duplicate" },
         { "{\"__metadata__\":{\"a\":1}}", "E-ST-005", "__metadata__" }, { "{\"__metadata__\":{\"a\":null}}", "E-ST-005", NULL },
         { "{\"__metadata__\":{\"a\":{}}}", "E-ST-005", NULL }, { "{\"__metadata__\":[]}", "E-ST-005", NULL },
@@ -174,34 +179,46 @@ static void entries_are_checked(void **state)                   /* S5, S9 to S13
 {
     (void)state;
     static const struct { const char *dtype, *shape, *range, *id, *part; } bad[] = {
-        { "\"F64\"", "[1]", "[0,8]", "E-ST-007", "F32, F16 or BF16" }, { "\"f32\"", "[1]", "[0,4]", "E-ST-007", "f32" }, { "\"F4\"", "[3]", "[0,1]", "E-ST-007", "F4" },
+        { "\"F64\"", "[1]", "[0,8]", "E-ST-007", "F32, F16 or BF16" }, { "\"f32\"", "[1]", "[0,4]", "E-ST-007", "f32" },
+        { "\"F4\"", "[3]", "[0,1]", "E-ST-007", "F4" },
         { "3", "[1]", "[0,4]", "E-ST-007", NULL }, { "null", "[1]", "[0,4]", "E-ST-007", NULL },
-        { "\"F32\"", "[-1]", "[0,4]", "E-ST-005", "negative" }, { "\"F32\"", "[-0]", "[0,0]", "E-ST-005", "negative" }, { "\"F32\"", "[1.0]", "[0,4]", "E-ST-005", "integers" },
-        { "\"F32\"", "[9223372036854775808]", "[0,4]", "E-ST-005", "integers" }, { "\"F32\"", "[4611686018427387904]", "[0,4]", "E-ST-005", "too large" },
-        { "\"F32\"", "[4294967296,4294967296]", "[0,0]", "E-ST-005", "too large" }, { "\"F32\"", "[1,1,1,1,1,1,1,1,1]", "[0,4]", "E-ST-005", "9 numbers" },
+        { "\"F32\"", "[-1]", "[0,4]", "E-ST-005", "negative" }, { "\"F32\"", "[-0]", "[0,0]", "E-ST-005", "negative" },
+        { "\"F32\"", "[1.0]", "[0,4]", "E-ST-005", "integers" },
+        { "\"F32\"", "[9223372036854775808]", "[0,4]", "E-ST-005", "integers" },
+        { "\"F32\"", "[4611686018427387904]", "[0,4]", "E-ST-005", "too large" },
+        { "\"F32\"", "[4294967296,4294967296]", "[0,0]", "E-ST-005", "too large" },
+        { "\"F32\"", "[1,1,1,1,1,1,1,1,1]", "[0,4]", "E-ST-005", "9 numbers" },
         { "\"F32\"", "4", "[0,4]", "E-ST-005", "shape" }, { "\"F32\"", "null", "[0,4]", "E-ST-005", "shape" },
-        { "\"F32\"", "[1]", "[0]", "E-ST-005", "1 numbers" }, { "\"F32\"", "[1]", "[0,4,8]", "E-ST-005", "3 numbers" }, { "\"F32\"", "[1]", "[]", "E-ST-005", "data_offsets" },
-        { "\"F32\"", "[1]", "{}", "E-ST-005", NULL }, { "\"F32\"", "[1]", "[\"0\",\"4\"]", "E-ST-005", NULL }, { "\"F32\"", "[1]", "[0,4.0]", "E-ST-005", NULL },
-        { "\"F32\"", "[1]", "[0,4e0]", "E-ST-005", NULL }, { "\"F32\"", "[1]", "[4,0]", "E-ST-008", NULL }, { "\"F32\"", "[1]", "[0,3]", "E-ST-008", "need 4 bytes" },
+        { "\"F32\"", "[1]", "[0]", "E-ST-005", "1 numbers" }, { "\"F32\"", "[1]", "[0,4,8]", "E-ST-005", "3 numbers" },
+        { "\"F32\"", "[1]", "[]", "E-ST-005", "data_offsets" },
+        { "\"F32\"", "[1]", "{}", "E-ST-005", NULL }, { "\"F32\"", "[1]", "[\"0\",\"4\"]", "E-ST-005", NULL },
+        { "\"F32\"", "[1]", "[0,4.0]", "E-ST-005", NULL },
+        { "\"F32\"", "[1]", "[0,4e0]", "E-ST-005", NULL }, { "\"F32\"", "[1]", "[4,0]", "E-ST-008", NULL },
+        { "\"F32\"", "[1]", "[0,3]", "E-ST-008", "need 4 bytes" },
         { "\"F32\"", "[1]", "[0,8]", "E-ST-008", "found bytes 0 to 8" }, { "\"F16\"", "[2,2]", "[0,4]", "E-ST-008", "need 8 bytes" },
-        { "\"F32\"", "[1]", "[4,8]", "E-ST-004", "found 4 bytes" }, { "\"F32\"", "[1]", "[9223372036854775803,9223372036854775807]", "E-ST-004", NULL },
-        { "\"F32\"", "[1]", "[18446744073709551612,18446744073709551616]", "E-ST-005", NULL }, { "\"F32\"", "[2]", "[0,8]", "E-ST-004", "need 8" },
+        { "\"F32\"", "[1]", "[4,8]", "E-ST-004", "found 4 bytes" },
+        { "\"F32\"", "[1]", "[9223372036854775803,9223372036854775807]", "E-ST-004", NULL },
+        { "\"F32\"", "[1]", "[18446744073709551612,18446744073709551616]", "E-ST-005", NULL },
+        { "\"F32\"", "[2]", "[0,8]", "E-ST-004", "need 8" },
     };
     char header[400];
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        snprintf(header, sizeof header, "{\"a\":{\"dtype\":%s,\"shape\":%s,\"data_offsets\":%s}}", bad[i].dtype, bad[i].shape, bad[i].range);
+        snprintf(header, sizeof header, "{\"a\":{\"dtype\":%s,\"shape\":%s,\"data_offsets\":%s}}",
+                 bad[i].dtype, bad[i].shape, bad[i].range);
         header_refused(header, 4, bad[i].id, bad[i].part);
     }
     folder("good");
     shard("good", "model.safetensors", "{\"scalar\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
-          "\"none\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[4,4]},\"end\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 0, 8);
+          "\"none\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[4,4]},"
+          "\"end\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 0, 8);
     opens("good", 3);
 }
 
 static void ranges_fill_the_data_exactly(void **state)          /* S14, S15 */
 {
     (void)state;
-    static const char form[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[%d,%d]}}";
+    static const char form[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+                               "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[%d,%d]}}";
     char header[300];
     static const struct { int at; size_t data; const char *id, *part; } bad[] = {
         { 0, 16, "E-ST-008", "overlap" }, { 4, 16, "E-ST-008", "overlap" }, { 12, 20, "E-ST-008", "hole" }, { 8, 17, "E-ST-008", "follow" },
@@ -248,7 +265,8 @@ static void bombs_are_refused(void **state)
 static void index_shards_are_read(void **state)                 /* S17, S18 */
 {
     (void)state;
-    static const char a[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", b[] = "{\"b\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,2]}}";
+    static const char a[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+                      b[] = "{\"b\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[0,2]}}";
     static const char good[] = "{\"metadata\":{\"total_size\":6},\"weight_map\":{\"b\":\"2.safetensors\",\"a\":\"1.safetensors\"}}";
     static const char swapped[] = "{\"weight_map\":{\"b\":\"1.safetensors\",\"a\":\"2.safetensors\"}}";
     static const char index[] = "model.safetensors.index.json";
@@ -261,12 +279,17 @@ static void index_shards_are_read(void **state)                 /* S17, S18 */
     opens("s", 2);
 
     static const struct { const char *text, *id, *part; } bad[] = {
-        { "[]", "E-ST-012", "object" }, { "{}", "E-ST-010", "weight_map" }, { "{\"weight_map\":[]}", "E-ST-010", "object" }, { "{\"weight_map\":{}}", "E-ST-010", "0 files" },
-        { "{\"weight_map\":{\"a\":1}}", "E-ST-010", "bare name" }, { "{\"weight_map\":{\"a\":\"../../etc/passwd\"}}", "E-ST-010", "../../etc/passwd" },
-        { "{\"weight_map\":{\"a\":\"/1.safetensors\"}}", "E-ST-010", "bare name" }, { "{\"weight_map\":{\"a\":\"../s/1.safetensors\"}}", "E-ST-010", "bare name" },
-        { "{\"weight_map\":{\"a\":\"config.json\"}}", "E-ST-010", "bare name" }, { "{\"weight_map\":{\"a\":\".safetensors\"}}", "E-ST-010", "bare name" },
+        { "[]", "E-ST-012", "object" }, { "{}", "E-ST-010", "weight_map" },
+        { "{\"weight_map\":[]}", "E-ST-010", "object" }, { "{\"weight_map\":{}}", "E-ST-010", "0 files" },
+        { "{\"weight_map\":{\"a\":1}}", "E-ST-010", "bare name" },
+        { "{\"weight_map\":{\"a\":\"../../etc/passwd\"}}", "E-ST-010", "../../etc/passwd" },
+        { "{\"weight_map\":{\"a\":\"/1.safetensors\"}}", "E-ST-010", "bare name" },
+        { "{\"weight_map\":{\"a\":\"../s/1.safetensors\"}}", "E-ST-010", "bare name" },
+        { "{\"weight_map\":{\"a\":\"config.json\"}}", "E-ST-010", "bare name" },
+        { "{\"weight_map\":{\"a\":\".safetensors\"}}", "E-ST-010", "bare name" },
         { "{\"weight_map\":{\"a\":\"1.safetensors\",\"c\":\"2.safetensors\"}}", "E-ST-010", "the tensor in no file" },
-        { "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"3.safetensors\",\"c\":\"4.safetensors\"}}", "E-ST-011", "3.safetensors, 4.safetensors" },
+        { "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"3.safetensors\",\"c\":\"4.safetensors\"}}",
+          "E-ST-011", "3.safetensors, 4.safetensors" },
         { "{\"weight_map\":{\"a\":\"1.safetensors\",\"b\":\"5.safetensors\"}}", "E-ST-009", "1.safetensors" },
     };
     shard("s", "5.safetensors", a, 0, 4);
@@ -329,7 +352,8 @@ static void damaged_headers_are_harmless(void **state)
     char header[4096];
     size_t n = 0;
     for (int i = 0; i < TENSORS; i++)
-        n += (size_t)snprintf(header + n, sizeof header - n, "%s\"blocks.%d.q_proj.weight\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[%d,%d]}",
+        n += (size_t)snprintf(header + n, sizeof header - n, "%s\"blocks.%d.q_proj.weight\":{\"dtype\":\"F32\",\"shape\":[2,2],"
+                              "\"data_offsets\":[%d,%d]}",
                               i ? "," : "{", i, i * 16, i * 16 + 16);
     header[n++] = '}';
     assert_in_range(n, 1900, 2300);

@@ -27,7 +27,8 @@ static void fixture_open(struct fixture *f, const char *kind)
     f->top.h.n_layer -= CUT;
     const struct store_kind *k = store_kind_by_name(kind);
     const struct store_layers all = { .n = f->m->h.n_layer, .n_states = 1, .state = { CUT } }, above = { .n = f->top.h.n_layer };
-    OK(pool_open(&f->pool, 2, &err) && forward_open(&f->f, f->m, N, 2, f->pool, &err) && forward_open(&f->f_top, &f->top, N, 1, f->pool, &err), err);
+    OK(pool_open(&f->pool, 2, &err) && forward_open(&f->f, f->m, N, 2, f->pool, &err)
+       && forward_open(&f->f_top, &f->top, N, 1, f->pool, &err), err);
     for (int b = 0; b < 2; b++) OK(row_store_open(&f->store[b], k, &f->m->h, N, all, &err), err);
     OK(row_store_open(&f->store_top, k, &f->m->h, N, above, &err), err);
 }
@@ -55,18 +56,21 @@ static void pass(struct fixture *x, const int32_t *ids, const struct span *span,
 {
     static float both[2 * N * EMBD];
     const size_t n = (size_t)(N * x->m->h.n_embd);
-    assert_true(forward_pass(x->f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { x->store[0], x->store[1] }, .n_keys = N, .n_rows = N,
-                                                   .span = span, .x = both, .on_layer = note_entered, .user = x }));
+    assert_true(forward_pass(x->f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { x->store[0], x->store[1] },
+                                                   .n_keys = N, .n_rows = N, .span = span, .x = both, .on_layer = note_entered,
+                                                   .user = x }));
     memcpy(out, both, n * sizeof *out);
     for (int r = 0; r < N; r++)
-        if (!span || span[r].to == x->m->h.n_layer) assert_memory_equal(both + r * x->m->h.n_embd, both + n + (size_t)(r * x->m->h.n_embd), (size_t)x->m->h.n_embd * sizeof *both);
+        if (!span || span[r].to == x->m->h.n_layer)
+            assert_memory_equal(both + r * x->m->h.n_embd, both + n + (size_t)(r * x->m->h.n_embd), (size_t)x->m->h.n_embd * sizeof *both);
 }
 
 /* Listed rows through the upper layers, in place. */
 static void pass_top(struct fixture *x, const int *rows, int n, float *in_out)
 {
     static const int32_t ids[N];
-    assert_true(forward_pass(x->f_top, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { x->store_top }, .n_keys = N, .rows = rows, .n_rows = n, .x = in_out, .resume = true }));
+    assert_true(forward_pass(x->f_top, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { x->store_top },
+                                                       .n_keys = N, .rows = rows, .n_rows = n, .x = in_out, .resume = true }));
 }
 
 static void fill(int32_t *ids)
@@ -157,7 +161,8 @@ static void states_are_small(void **state)
 {
     (void)state;
     const struct hparams h = { .n_layer = 32, .n_head = 32, .n_head_kv = 32, .head_dim = 128, .n_embd = 4096 };
-    const struct store_layers plain = { .n = 32 }, one = { .n = 32, .n_states = 1, .state = { 16 } }, two = { .n = 32, .n_states = 2, .state = { 8, 16 } };
+    const struct store_layers plain = { .n = 32 }, one = { .n = 32, .n_states = 1, .state = { 16 } },
+                              two = { .n = 32, .n_states = 2, .state = { 8, 16 } };
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         const struct store_kind *k = store_kind_by_name(kinds[i]);
         const size_t none = row_store_bytes(k, &h, 512, plain), each = (size_t)(strcmp(kinds[i], "hidden") ? 512 * (4096 + 32 * 4) : 0);
@@ -169,7 +174,8 @@ static void states_are_small(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_restart_from_what_was_kept), cmocka_unit_test(rows_end_and_leave_older_keys), cmocka_unit_test(states_are_small),
+        cmocka_unit_test(rows_restart_from_what_was_kept), cmocka_unit_test(rows_end_and_leave_older_keys),
+        cmocka_unit_test(states_are_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,7 +59,8 @@ static const char *pack(const char *name, const struct quant_format *f)
     struct quantize_report report;
     char in[100];
     snprintf(in, sizeof in, DATA "%s", name);
-    OK(quantize_file(in, scratch("packed.gguf"), &(struct quantize_options){ .format = f, .threads = 2, .force = true, .packed = true }, &report, &err), err);
+    OK(quantize_file(in, scratch("packed.gguf"),
+                     &(struct quantize_options){ .format = f, .threads = 2, .force = true, .packed = true }, &report, &err), err);
     return scratch("packed.gguf");
 }
 
@@ -100,11 +101,13 @@ static void every_byte_comes_in_order(void **state)
         unsigned noise = (unsigned)ring;
         for (int round = 0; round < 40; round++) {
             noise = noise * 1103515245u + 12345u;
-            const int first = round % 3 == 2 ? (int)(noise >> 16) % PARTS : 0, last = round % 5 == 4 ? (int)(noise >> 20) % PARTS : PARTS - 1;
+            const int first = round % 3 == 2 ? (int)(noise >> 16) % PARTS : 0;
+            const int last = round % 5 == 4 ? (int)(noise >> 20) % PARTS : PARTS - 1;
             for (int p = first; p <= last; p++) {
                 stream_seek(s, p);
                 for (int tile = 0; tile < n_tiles[p]; tile++) {
-                    const int unit = stream_unit(s, p), start = tile / unit * unit, of = n_tiles[p] - start < unit ? n_tiles[p] - start : unit;
+                    const int unit = stream_unit(s, p), start = tile / unit * unit;
+                    const int of = n_tiles[p] - start < unit ? n_tiles[p] - start : unit;
                     const uint8_t *t = stream_take(s, p, tile);
                     assert_non_null(t);
                     assert_int_equal((uintptr_t)t % 64, parts[p].offset % 64);
@@ -154,7 +157,8 @@ static void an_embedding_alone_is_looked_up(void **state)
         if (whole->h.tied_head) assert_true(m->n_stream > 0 && !m->embed_file);
         else {
             assert_true(m->n_stream == 0 && m->embed_file);
-            assert_true(forward_bytes(m, 40, 1, forward_away(m), 2) > forward_bytes(m, 40, 1, (struct away){ false, false }, 2) + 500 * model_embed_scratch(m));
+            assert_true(forward_bytes(m, 40, 1, forward_away(m), 2)
+                        > forward_bytes(m, 40, 1, (struct away){ false, false }, 2) + 500 * model_embed_scratch(m));
             OK(unmask_session_open(&s, m, 2, &err), err);
             for (int round = 0; round < 3; round++) {
                 for (int k = 0; k < 40; k++) ids[k] = k % 3 ? (k * 37 + 11 + round * 5) % 480 : m->h.mask_id;
@@ -226,7 +230,8 @@ static void streamed_models_compute_the_same(void **state)
     }
 }
 
-static void generate(const struct unmask_model *m, const char *reuse, const char *store, float cfg, float temperature, struct unmask_result *r)
+static void generate(const struct unmask_model *m, const char *reuse, const char *store,
+                     float cfg, float temperature, struct unmask_result *r)
 {
     static const int32_t prompt[] = { 480, 17, 33, 99, 250, 3, 77 };
     struct unmask_err err;
@@ -260,7 +265,8 @@ static void streamed_models_write_the_same(void **state)
             generate(m, p->name, store, cfg ? 0.5f : 0, cfg ? 0.7f : 0, &b);
             assert_int_equal(a.passes, b.passes);
             assert_memory_equal(a.canvas, b.canvas, (size_t)a.n_canvas * sizeof *a.canvas);
-            assert_memory_equal(a.confidence + a.n_prompt, b.confidence + b.n_prompt, (size_t)(a.n_canvas - a.n_prompt) * sizeof *a.confidence);
+            assert_memory_equal(a.confidence + a.n_prompt, b.confidence + b.n_prompt,
+                                (size_t)(a.n_canvas - a.n_prompt) * sizeof *a.confidence);
             unmask_result_free(&a);
             unmask_result_free(&b);
         }
@@ -289,7 +295,8 @@ static void each_byte_is_read_once_a_pass(void **state)
     for (int b = 0; b < 2; b++) OK(row_store_open(&store[b], forward_store_kind(m), &m->h, N, (struct store_layers){ .n = 0 }, &err), err);
     const uint64_t ahead = stream_bytes(m->stream, m->n_stream, m->ring_bytes);
     for (int i = 0; i < PASSES; i++)
-        assert_true(forward_pass(f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { store[0], store[1] }, .n_keys = N, .n_rows = N, .need = i % 2 ? need : NULL, .n_need = 40, .x = x }));
+        assert_true(forward_pass(f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { store[0], store[1] },
+                                                    .n_keys = N, .n_rows = N, .need = i % 2 ? need : NULL, .n_need = 40, .x = x }));
     const uint64_t read = forward_bytes_read(f);
     assert_true(read >= PASSES * streamed && read <= PASSES * streamed + ahead);
     for (int b = 0; b < 2; b++) row_store_close(store[b]);
@@ -313,7 +320,8 @@ static void a_read_that_fails_is_an_error(void **state)
             const bool ok = pass(m, 2, 40, &out, &err);
             arm(NOTHING, 0);
             if (after < 20) assert_false(ok);
-            if (!ok) expect_err(&err, vanished ? "E-FILE-004" : "E-FILE-003", "packed.gguf", vanished ? "the end of the file" : "bytes ", NULL);
+            if (!ok)
+                expect_err(&err, vanished ? "E-FILE-004" : "E-FILE-003", "packed.gguf", vanished ? "the end of the file" : "bytes ", NULL);
             if (!ok) assert_int_equal(err.status, UNMASK_EIO);
             unmask_close(m);
         }
@@ -442,7 +450,8 @@ static void budgets_are_kept(void **state)
     assert_int_equal(err.status, UNMASK_EMEMORY);
     assert_false(unmask_open(&m, DATA "llada-tiny", &o, &err));
     expect_err(&err, "E-MEM-002", "unmask quantize " DATA "llada-tiny model-q4_0.gguf q4_0 --layout packed", NULL);
-    OK(quantize_file(DATA "llada-tiny", scratch("q8.gguf"), &(struct quantize_options){ .format = &format_q8_0 }, &(struct quantize_report){ 0 }, &err), err);
+    OK(quantize_file(DATA "llada-tiny", scratch("q8.gguf"), &(struct quantize_options){ .format = &format_q8_0 },
+                     &(struct quantize_report){ 0 }, &err), err);
     assert_false(unmask_open(&m, scratch("q8.gguf"), &o, &err));
     expect_err(&err, "E-MEM-002", "Packed it runs in", "q8.gguf packed.gguf --layout packed", NULL);
     o.reuse = "faster";
@@ -468,7 +477,8 @@ static void budgets_are_kept(void **state)
     m = open_part(path, UINT64_MAX);
     struct plan_need rows = need;
     rows.logits = true;
-    m->budget = m->taken + plan_store_bytes(m, &rows) + plan_work_bytes(m, &rows, (struct away){ false, false });        /* fits, for so long a canvas and no longer */
+    /* Fits, for so long a canvas and no longer. */
+    m->budget = m->taken + plan_store_bytes(m, &rows) + plan_work_bytes(m, &rows, (struct away){ false, false });
     OK(unmask_session_open(&s, m, 2, &err), err);
     static int32_t ids[250];
     static struct logits out;

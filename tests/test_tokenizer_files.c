@@ -7,7 +7,8 @@
 
 /* ---- tokenizer.json ---- */
 
-#define SPLIT "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}" \
+#define SPLIT "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+" \
+    "|\\\\p{N}{1,3}" \
     "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+\"},\"behavior\":\"Isolated\",\"invert\":false}"
 #define LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}"
 #define PRE "{\"type\":\"Sequence\",\"pretokenizers\":[" SPLIT "," LEVEL "]}"
@@ -15,7 +16,8 @@
 #define ADDED "[{\"id\":5,\"content\":\"<s>\",\"special\":true},{\"id\":6,\"content\":\"<tool>\",\"special\":false}]"
 
 static const char base[] = "{\"added_tokens\":" ADDED ",\"normalizer\":null,\"pre_tokenizer\":" PRE ",\"decoder\":{\"type\":\"ByteLevel\"},"
-    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"byte_fallback\":false,\"ignore_merges\":false,\"vocab\":" VOCAB ",\"merges\":[\"a b\",\"ab c\"]}}";
+    "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"byte_fallback\":false,"
+    "\"ignore_merges\":false,\"vocab\":" VOCAB ",\"merges\":[\"a b\",\"ab c\"]}}";
 
 /* A scratch folder with base, `find` replaced (NULL: as it is), and tokenizer_config.json (NULL: none). */
 static const char *folder_with(const char *find, const char *replace, const char *config)
@@ -84,7 +86,8 @@ static void mongolian_vowel_separator_is_not_white_space(void **state)
 {
     (void)state;
     struct tokenizer *t = open_folder(folder_with(VOCAB ",\"merges\":[\"a b\",\"ab c\"]",
-        "{\"\xC3\xA1\":0,\"\xC5\x82\":1,\"\xC4\xB0\":2,\"\xC3\xA1\xC5\x82\":3,\"\xC3\xA1\xC5\x82\xC4\xB0\":4,\"!\":7,\"\xC3\xA1\xC5\x82\xC4\xB0!\":8},"
+        "{\"\xC3\xA1\":0,\"\xC5\x82\":1,\"\xC4\xB0\":2,\"\xC3\xA1\xC5\x82\":3,\"\xC3\xA1\xC5\x82\xC4\xB0\":4,"
+        "\"!\":7,\"\xC3\xA1\xC5\x82\xC4\xB0!\":8},"
         "\"merges\":[\"\xC3\xA1 \xC5\x82\",\"\xC3\xA1\xC5\x82 \xC4\xB0\",\"\xC3\xA1\xC5\x82\xC4\xB0 !\"]", NULL));
     expect_text(t, "\xE1\xA0\x8E!", (int32_t[]){ 8 }, 1);
     tokenizer_close(t);

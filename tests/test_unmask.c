@@ -81,10 +81,13 @@ static void every_run_fills_the_canvas(void **state)
 {
     (void)state;
     static const struct { int gen, block, steps; float threshold, factor, temperature, cfg; enum unmask_remasking remasking; } runs[] = {
-        { 16, 8, 8, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 17, 5, 6, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 1, 1, 1, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
-        { 3, 32, 1, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 12, 4, 100, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 24, 8, 0, 1.0f, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 16, 8, 8, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 17, 5, 6, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 1, 1, 1, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 3, 32, 1, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 12, 4, 100, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 24, 8, 0, 1.0f, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
         { 24, 7, 0, 0.0001f, 0, 0, 0, UNMASK_LOW_CONFIDENCE }, { 24, 8, 0, 0, 3.0f, 0.8f, 0, UNMASK_LOW_CONFIDENCE },
-        { 16, 16, 5, 0, 0, 1.0f, 0, UNMASK_RANDOM }, { 16, 8, 4, 0, 0, 0.5f, 1.5f, UNMASK_LOW_CONFIDENCE }, { 20, 20, 0, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
+        { 16, 16, 5, 0, 0, 1.0f, 0, UNMASK_RANDOM }, { 16, 8, 4, 0, 0, 0.5f, 1.5f, UNMASK_LOW_CONFIDENCE },
+        { 20, 20, 0, 0, 0, 0, 0, UNMASK_LOW_CONFIDENCE },
     };
     for (size_t i = 0; i < ARRAY_LEN(runs); i++) {
         struct unmask_err err;
@@ -123,7 +126,8 @@ static void threads_and_sets_give_the_same_tokens(void **state)
         struct unmask_model *m2;
         struct unmask_session *s2;
         struct unmask_result r;
-        OK(unmask_open(&m2, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .isa = t == 4 ? "scalar" : "auto", .threads = t }, &err), err);
+        OK(unmask_open(&m2, "tests/data/checkpoints/llada-tiny",
+                       &(struct unmask_open_options){ .isa = t == 4 ? "scalar" : "auto", .threads = t }, &err), err);
         OK(unmask_session_open(&s2, m2, t, &err), err);
         OK(unmask_generate(s2, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), err);
         if (t == 1) memcpy(first, r.canvas, sizeof(int32_t) * 48);
@@ -243,7 +247,8 @@ static void bad_parameters_are_named(void **state)
     struct unmask_result r;
     struct unmask_options o;
 #define BAD(field, value, id, word) do { o = plain(16, 8, 8); o.field = (value); \
-        assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err)); expect_err(&err, id, word, NULL); assert_null(r.canvas); } while (0)
+        assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err)); \
+        expect_err(&err, id, word, NULL); assert_null(r.canvas); } while (0)
     BAD(temperature, NAN, "E-GEN-001", "temperature");
     BAD(temperature, INFINITY, "E-GEN-001", "temperature");
     BAD(temperature, -0.1f, "E-GEN-001", "temperature");
@@ -510,8 +515,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_info), cmocka_unit_test(every_run_fills_the_canvas), cmocka_unit_test(threads_and_sets_give_the_same_tokens),
-        cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks), cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_flag_ends_a_pass),
-        cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently), cmocka_unit_test(flags_that_need_a_token_say_so),
+        cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks),
+        cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_flag_ends_a_pass),
+        cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently),
+        cmocka_unit_test(flags_that_need_a_token_say_so),
         cmocka_unit_test(text_goes_round), cmocka_unit_test(gumbel_samples_the_softmax), cmocka_unit_test(missing_files_are_errors),
         cmocka_unit_test(loading_is_told),
         cmocka_unit_test(a_session_does_one_thing_at_a_time), cmocka_unit_test(pointers_are_checked),

@@ -180,8 +180,10 @@ static void checksums_of_something_else(void **state)
     const struct { struct made m; const char *id, *part, *part2; } rows[] = {
         { { &format_f32, x, sizeof x, { "unmask.sha256.a", "unmask.sha256.b" }, { sum.s, sum.s } }, NULL, NULL, NULL },
         { { &format_f32, x, sizeof x, { "unmask.sha256.a" }, { sum.s } }, "E-VFY-003", "(b)", "checksums of 1 tensors" },
-        { { &format_f32, x, sizeof x, { "unmask.sha256.a", "unmask.sha256.b", "unmask.sha256.c" }, { sum.s, sum.s, sum.s } }, "E-VFY-003", "unmask.sha256.c", "no such tensor" },
-        { { &format_f32, x, sizeof x, { "unmask.sha256.a", "unmask.sha256.b" }, { sum.s, "12" } }, "E-VFY-003", "unmask.sha256.b", "64 hexadecimal digits" },
+        { { &format_f32, x, sizeof x, { "unmask.sha256.a", "unmask.sha256.b", "unmask.sha256.c" }, { sum.s, sum.s, sum.s } },
+          "E-VFY-003", "unmask.sha256.c", "no such tensor" },
+        { { &format_f32, x, sizeof x, { "unmask.sha256.a", "unmask.sha256.b" }, { sum.s, "12" } },
+          "E-VFY-003", "unmask.sha256.b", "64 hexadecimal digits" },
         { { &format_f32, x, sizeof x, { "unmask.sha256." }, { sum.s } }, "E-VFY-003", "no such tensor", "changed after" },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -60,7 +60,8 @@ static void sections_become_settings(void **state)
 static void empty_files_leave_the_defaults(void **state)
 {
     (void)state;
-    const char *const texts[] = { "", "\n\n", "# only a comment\n", "---\n", "---\n...\n", "\xEF\xBB\xBF", "\xEF\xBB\xBF# with a byte order mark\n",
+    const char *const texts[] = { "", "\n\n", "# only a comment\n", "---\n", "---\n...\n",
+                                  "\xEF\xBB\xBF", "\xEF\xBB\xBF# with a byte order mark\n",
                                   "diffusion:\n  # steps: 4\nsampling:\n", "diffusion: {}\n" };
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         OK(read_yaml(texts[i]), err);
@@ -73,7 +74,8 @@ static void empty_files_leave_the_defaults(void **state)
 static void unknown_keys_have_a_place_and_a_suggestion(void **state)
 {
     (void)state;
-    refused("model:\n  path: x\ncompute:\n  thread: 4\n", "E-YAML-005", "compute.thread, line 4, column 3", "Did you mean `compute.threads`?");
+    refused("model:\n  path: x\ncompute:\n  thread: 4\n", "E-YAML-005", "compute.thread, line 4, column 3",
+            "Did you mean `compute.threads`?");
     refused("thread: 4\n", "E-YAML-005", "line 1, column 1", "Did you mean `compute.threads`?");
     refused("difusion:\n  steps: 4\n", "E-YAML-005", "line 2, column 3", "Did you mean `diffusion.steps`?");
     refused("a: {}\n", "E-YAML-005", "line 1", NULL);
@@ -201,7 +203,8 @@ static void what_is_no_regular_file(void **state)
 static void values_are_strict(void **state)
 {
     (void)state;
-    static const char *const numbers[] = { "no", "on", "0o17", "1_000", "1e3", ".nan", "~", "null", "", "\"4\"", "0x10", "4.0", "+4", "[4]", "{}", "[]" };
+    static const char *const numbers[] = { "no", "on", "0o17", "1_000", "1e3", ".nan", "~", "null", "",
+                                           "\"4\"", "0x10", "4.0", "+4", "[4]", "{}", "[]" };
     char text[200];
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         snprintf(text, sizeof text, "diffusion:\n  steps: %s\n", numbers[i]);

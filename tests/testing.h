@@ -32,7 +32,9 @@ static inline void expect_err(const struct unmask_err *err, const char *id, ...)
 }
 
 /* Fail with the sentence when a call that must succeed does not. */
-#define OK(call, err) do { if (!(call)) { char line_[2048]; fail_msg("%s: %s", #call, unmask_err_message(&(err), line_, sizeof line_)); } } while (0)
+#define OK(call, err) do { \
+        if (!(call)) { char line_[2048]; fail_msg("%s: %s", #call, unmask_err_message(&(err), line_, sizeof line_)); } \
+    } while (0)
 
 /* A scratch folder for this process: created on first use, removed by scratch_remove(). */
 static char scratch_path[64];
