@@ -8,7 +8,8 @@
 extern const struct kernels kernels_scalar;
 #if defined __x86_64__
 extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512vl, kernels_avx512vnni, kernels_amx;
-double int8_peak_avx2(long rounds), int8_peak_avxvnni(long rounds), int8_peak_avx512vl(long rounds), int8_peak_avx512vnni(long rounds), int8_peak_amx(long rounds);
+double int8_peak_avx2(long rounds), int8_peak_avxvnni(long rounds), int8_peak_avx512vl(long rounds),
+       int8_peak_avx512vnni(long rounds), int8_peak_amx(long rounds);
 #elif defined __aarch64__
 extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif

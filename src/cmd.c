@@ -62,7 +62,8 @@ static bool on_load(void *user, uint64_t done, uint64_t total)
     return term_signal() == 0;
 }
 
-bool cmd_load(const struct settings *s, const struct term *t, const char *path, struct unmask_open_options *o, struct unmask_model **m, struct unmask_err *err)
+bool cmd_load(const struct settings *s, const struct term *t, const char *path, struct unmask_open_options *o,
+              struct unmask_model **m, struct unmask_err *err)
 {
     struct progress progress;
     progress_start(&progress, s, t);

@@ -23,7 +23,8 @@ bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask
 /* How the settings want a model opened. */
 struct unmask_open_options cmd_open_options(const struct settings *s, bool without_tokenizer);
 /* Open a model so, with progress on a terminal; a signal cancels. */
-bool cmd_load(const struct settings *s, const struct term *t, const char *path, struct unmask_open_options *o, struct unmask_model **m, struct unmask_err *err);
+bool cmd_load(const struct settings *s, const struct term *t, const char *path, struct unmask_open_options *o,
+              struct unmask_model **m, struct unmask_err *err);
 bool cmd_open_model(const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_model **m,
                     struct unmask_session **session, struct unmask_err *err);
 

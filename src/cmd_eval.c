@@ -251,7 +251,8 @@ static bool run_reuse(const struct settings *s, const struct term *t, struct unm
 static bool run_lines(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct eval e = { .s = s, .path = s->likelihood ? s->likelihood : s->exact_match };
-    const bool ok = read_lines(&e, err) && cmd_open_model(s, t, s->likelihood && e.without_tokenizer, &e.m, &e.session, err) && measure(&e, t, err);
+    const bool ok = read_lines(&e, err) && cmd_open_model(s, t, s->likelihood && e.without_tokenizer, &e.m, &e.session, err)
+        && measure(&e, t, err);
     unmask_session_close(e.session);
     unmask_close(e.m);
     for (size_t i = 0; i < e.n_lines; i++) json_decref(e.lines[i].o);

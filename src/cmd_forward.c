@@ -157,7 +157,8 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (s->logits && s->hidden && !strcmp(s->logits, s->hidden))
         return fail(err, E_CLI_CONFLICT, .field = "--logits, --hidden", .found = "the same file twice", .need = "two files");
     bool ok = parse_ids(s->ids, "--ids", &ids, &p.n_ids, err);
-    if (ok && !p.n_ids) ok = fail(err, E_CLI_VALUE, .field = "--ids", .found = "no id", .need = "token ids separated by commas, like 3,17,42");
+    if (ok && !p.n_ids)
+        ok = fail(err, E_CLI_VALUE, .field = "--ids", .found = "no id", .need = "token ids separated by commas, like 3,17,42");
     if (ok && (ok = open_files(&p, err) && cmd_open_model(s, t, true, &m, &session, err))) {
         const double start = term_now();
         p.ids = ids;

@@ -140,16 +140,20 @@ static void print_text(const struct planning *p)
     printf("Model    %s, %.2f billion parameters, %s%s, %s of weights\n", QUOTE(p->m->name, strlen(p->m->name)),
            (double)p->m->parameters / 1e9, p->m->weight_format, m->packed ? " packed" : "", SIZE(m->weights));
     printf("Machine  %s, %d threads, %s, %s of memory available\n", cpu, p->need.threads, p->m->isa, SIZE(mem_available()));
-    printf("Memory   weights %s, ring %s, store %s (%s, %d positions of %d), work %s, tokenizer %s, code %s: %s, %s in %s\n", SIZE(m->resident), SIZE(m->ring),
-           SIZE(m->store), p->need.kind->name, p->need.n_tokens, h->n_ctx, SIZE(m->work), SIZE(m->program - p->code), SIZE(p->code), SIZE(m->total),
-           m->fits ? "fits" : "does not fit", SIZE(m->budget));
-    if (m->streamed) printf("Disk     %s of weights are read in every step, at %.0f MB/s: %.2f s\n", SIZE(m->streamed), p->read_rate / 1e6, (double)m->streamed / p->read_rate);
-    printf("Steps    all rows (%d) %.3f s; first of a block (%d) %.3f s; others (%d) %.3f s\n", p->steps[FULL].rows, p->steps[FULL].seconds, p->steps[BLOCK].rows,
-           p->steps[BLOCK].seconds, p->steps[LEAN].rows, p->steps[LEAN].seconds);
-    printf("Answer   %d positions in %d steps%s under --reuse %s: about %.1f s\n", p->gen_length, p->n_steps, p->s->steps ? "" : " (three commits a step)",
-           p->s->reuse ? p->s->reuse : "exact", p->answer_seconds);
+    printf("Memory   weights %s, ring %s, store %s (%s, %d positions of %d), work %s, tokenizer %s, code %s: %s, %s in %s\n",
+           SIZE(m->resident), SIZE(m->ring), SIZE(m->store), p->need.kind->name, p->need.n_tokens, h->n_ctx, SIZE(m->work),
+           SIZE(m->program - p->code), SIZE(p->code), SIZE(m->total), m->fits ? "fits" : "does not fit", SIZE(m->budget));
+    if (m->streamed)
+        printf("Disk     %s of weights are read in every step, at %.0f MB/s: %.2f s\n",
+               SIZE(m->streamed), p->read_rate / 1e6, (double)m->streamed / p->read_rate);
+    printf("Steps    all rows (%d) %.3f s; first of a block (%d) %.3f s; others (%d) %.3f s\n",
+           p->steps[FULL].rows, p->steps[FULL].seconds, p->steps[BLOCK].rows, p->steps[BLOCK].seconds,
+           p->steps[LEAN].rows, p->steps[LEAN].seconds);
+    printf("Answer   %d positions in %d steps%s under --reuse %s: about %.1f s\n", p->gen_length, p->n_steps,
+           p->s->steps ? "" : " (three commits a step)", p->s->reuse ? p->s->reuse : "exact", p->answer_seconds);
     if (m->streamed) printf("Smallest a budget of %s works\n", MIB_UP(m->least));
-    if (p->fill > 0 && p->need.layers.n) printf("Advice   --fill %d: so many more rows are computed while a step waits for the disk\n", p->fill);
+    if (p->fill > 0 && p->need.layers.n)
+        printf("Advice   --fill %d: so many more rows are computed while a step waits for the disk\n", p->fill);
     else if (m->streamed && !p->need.layers.n) printf("Advice   --reuse balanced computes fewer rows in a step\n");
 }
 

@@ -329,7 +329,8 @@ static bool load_parts(struct loader *l, struct pool *pool, struct unmask_err *e
         const struct part *p = &l->parts[i];
         if (!p->t || p->away || (copied && p->pack && p->t->packed)) continue;
         if (!p->pack) {
-            if (!(p->matrix ? checkpoint_read_rows(p->t, 0, (uint64_t)p->n, l->m->memory + p->at, err) : load_vector(l, p, err))) return false;
+            if (!(p->matrix ? checkpoint_read_rows(p->t, 0, (uint64_t)p->n, l->m->memory + p->at, err)
+                            : load_vector(l, p, err))) return false;
             if (!tell(l, p->bytes, err)) return false;
             continue;
         }

@@ -327,7 +327,8 @@ static bool set_from_yaml(void *user, const struct yaml_value *v, struct unmask_
         const enum option_type type = options[id].type;
         const bool null = !v->quoted && (!*v->text || !strcmp(v->text, "~") || !strcmp(v->text, "null"));
         if (v->empty_collection || null)
-            return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = "no value", .hint = "Give it one or remove the line");
+            return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .found = "no value",
+                        .hint = "Give it one or remove the line");
         if (v->in_list || (v->quoted && type != TEXT && type != CHOICE)) {
             struct err_text need;
             return fail(err, E_YAML_VALUE, .file = src->path, .field = where.s, .need = need_of(&options[id], FROM_YAML, &need),
@@ -495,7 +496,8 @@ static const char *spelling(const struct settings *s, enum option_id id, struct 
 static bool refuse_two_rules(const struct settings *s, struct unmask_err *err)
 {
     struct err_text threshold, factor;
-    return fail(err, E_CLI_CONFLICT, .file = s->file[OPT_FACTOR], .what = s->origin[OPT_FACTOR] == FROM_FLAG ? NULL : "settings that exclude each other",
+    return fail(err, E_CLI_CONFLICT, .file = s->file[OPT_FACTOR],
+                .what = s->origin[OPT_FACTOR] == FROM_FLAG ? NULL : "settings that exclude each other",
                 .field = FMT("%s, %s", spelling(s, OPT_THRESHOLD, &threshold), spelling(s, OPT_FACTOR, &factor)), .need = "one of them");
 }
 
@@ -537,7 +539,8 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
 void options_notes(const struct settings *s, FILE *out)
 {
     for (int i = 0; i < OPT_COUNT; i++)
-        if (s->times[i] > 1 && options[i].type != LIST) fprintf(out, "unmask: note: %s was given %d times; the last one counts\n", options[i].flag, s->times[i]);
+        if (s->times[i] > 1 && options[i].type != LIST)
+            fprintf(out, "unmask: note: %s was given %d times; the last one counts\n", options[i].flag, s->times[i]);
     if (s->origin[OPT_STEPS] == FROM_FLAG && (s->threshold > 0 || s->factor > 0))
         fprintf(out, "unmask: note: --steps plays no role beside %s\n", s->threshold > 0 ? "--threshold" : "--factor");
 }

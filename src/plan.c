@@ -48,7 +48,8 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     p.resident = model_divide(m, UINT64_MAX).resident;
     p.total = p.program + p.resident + p.store + p.work;
     model_divide(m, 0);
-    const uint64_t streaming = plan_work_bytes(m, need, (struct away){ true, !m->h.tied_head }), ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
+    const uint64_t streaming = plan_work_bytes(m, need, (struct away){ true, !m->h.tied_head });
+    const uint64_t ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
     p.least_packed = p.program + model_least(m) + p.store + streaming + ring_bytes + VARIES;
     p.least = p.packed && p.least_packed < p.total + VARIES ? p.least_packed : p.total + VARIES;
     p.fits = p.total <= p.budget;
@@ -72,6 +73,7 @@ bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_er
 {
     return fail(err, E_MODEL_MEMORY, .file = path, .found = FMT("a budget of %s", MIB_DOWN(p->budget)), .need = MIB_UP(p->least),
                 .hint = p->packed ? "Give it that much (--memory), or keep room for less (--context, --store)"
-                        : p->rounded ? FMT("Packed it runs in %s: unmask quantize %s packed.gguf --layout packed", MIB_UP(p->least_packed), WORD(path))
+                        : p->rounded ? FMT("Packed it runs in %s: unmask quantize %s packed.gguf --layout packed",
+                                           MIB_UP(p->least_packed), WORD(path))
                         : FMT("Make it smaller: unmask quantize %s model-q4_0.gguf q4_0 --layout packed", WORD(path)));
 }

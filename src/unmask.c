@@ -500,8 +500,9 @@ static bool logits_finite(const struct unmask_session *s, const float *row, int 
 {
     for (int i = 0; i < s->m->h.n_vocab; i++)
         if (!isfinite(row[i]))
-            return fail(err, E_MODEL_OUTPUT, .file = s->m->name, .field = FMT("position %d, token %d", position, i), .found = FMT("%f", (double)row[i]),
-                        .need = "finite logits", .hint = "the weights are damaged; fetch the file again");
+            return fail(err, E_MODEL_OUTPUT, .file = s->m->name, .field = FMT("position %d, token %d", position, i),
+                        .found = FMT("%f", (double)row[i]), .need = "finite logits",
+                        .hint = "the weights are damaged; fetch the file again");
     return true;
 }
 
@@ -525,8 +526,9 @@ static bool forward(struct unmask_session *s, const int32_t *ids, size_t n, cons
     if (!x) return false;
     float *logits = x + ((x_floats + LANES - 1) & ~(size_t)(LANES - 1));
     struct tap tap = { taps, false };
-    forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { s->store[0] }, .n_keys = (int)n, .key_mask = key_mask, .n_rows = (int)n,
-                                       .x = x, .on_layer = taps->hidden ? tap_layer : NULL, .user = &tap });
+    forward_pass(s->f, &(struct pass){ .n_branches = 1, .ids = { ids }, .store = { s->store[0] }, .n_keys = (int)n,
+                                       .key_mask = key_mask, .n_rows = (int)n, .x = x,
+                                       .on_layer = taps->hidden ? tap_layer : NULL, .user = &tap });
     bool failed = forward_failed(s->f, err);
     for (int i = 0; taps->logits && !tap.stopped && !failed && i < (int)n; i += LOGIT_ROWS) {
         int rows[LOGIT_ROWS];

@@ -205,13 +205,20 @@ static void tensors_are_checked(void **state)
 {
     (void)state;
     static const struct { struct change c; const char *id; } cases[] = {
-        { { .tensor = "token_embd.weight", .tensor_how = DROP }, "E-ARCH-004" }, { { .tensor = "output_norm.weight", .tensor_how = DROP }, "E-ARCH-004" },
-        { { .tensor = "blk.1.ffn_down.weight", .tensor_how = DROP }, "E-ARCH-004" }, { { .tensor = "blk.0.attn_q.weight", .tensor_how = DROP }, "E-ARCH-004" },
-        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = TRANSPOSE }, "E-ARCH-005" }, { { .tensor = "output.weight", .tensor_how = TRANSPOSE }, "E-ARCH-005" },
-        { { .tensor = "blk.1.attn_norm.weight", .tensor_how = QUANTIZE }, "E-ARCH-006" }, { { .tensor = "blk.0.attn_output.bias", .tensor_how = ADD }, "E-ARCH-002" },
-        { { .tensor = "blk.1.attn_v.weight", .tensor_how = BAD_SCALE }, "E-ARCH-007" }, { { .tensor = "blk.1.attn_norm.weight", .tensor_how = NAN_F32 }, "E-ARCH-007" },
-        { { .tensor = "output_norm.weight", .tensor_how = NAN_F16 }, "E-ARCH-007" }, { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_F32 }, "E-ARCH-007" },
-        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_F16 }, "E-ARCH-007" }, { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_BF16 }, "E-ARCH-007" },
+        { { .tensor = "token_embd.weight", .tensor_how = DROP }, "E-ARCH-004" },
+        { { .tensor = "output_norm.weight", .tensor_how = DROP }, "E-ARCH-004" },
+        { { .tensor = "blk.1.ffn_down.weight", .tensor_how = DROP }, "E-ARCH-004" },
+        { { .tensor = "blk.0.attn_q.weight", .tensor_how = DROP }, "E-ARCH-004" },
+        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = TRANSPOSE }, "E-ARCH-005" },
+        { { .tensor = "output.weight", .tensor_how = TRANSPOSE }, "E-ARCH-005" },
+        { { .tensor = "blk.1.attn_norm.weight", .tensor_how = QUANTIZE }, "E-ARCH-006" },
+        { { .tensor = "blk.0.attn_output.bias", .tensor_how = ADD }, "E-ARCH-002" },
+        { { .tensor = "blk.1.attn_v.weight", .tensor_how = BAD_SCALE }, "E-ARCH-007" },
+        { { .tensor = "blk.1.attn_norm.weight", .tensor_how = NAN_F32 }, "E-ARCH-007" },
+        { { .tensor = "output_norm.weight", .tensor_how = NAN_F16 }, "E-ARCH-007" },
+        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_F32 }, "E-ARCH-007" },
+        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_F16 }, "E-ARCH-007" },
+        { { .tensor = "blk.0.ffn_up.weight", .tensor_how = NAN_BF16 }, "E-ARCH-007" },
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct unmask_err err;

@@ -420,7 +420,9 @@ static void run_trajectory(struct fixture *f, const struct trajectory *t)
         struct reuse_profile profile;
         OK(reuse_profile_read(t->reuse, &profile, &err), err);
         d.reuse = &profile;
-        OK(session_room(f->s, &(struct session_need){ t->length, t->o.cfg_scale > 0 ? 2 : 1, NULL, reuse_layers(d.reuse, f->m->h.n_layer), { false, false }, false }, &err), err);
+        const struct session_need need = { t->length, t->o.cfg_scale > 0 ? 2 : 1, NULL, reuse_layers(d.reuse, f->m->h.n_layer),
+                                           { false, false }, false };
+        OK(session_room(f->s, &need, &err), err);
         d.f = f->s->f;
         d.store[0] = f->s->store[0];
         d.store[1] = f->s->store[1];

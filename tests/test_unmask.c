@@ -489,11 +489,12 @@ static void loading_is_told(void **state)
     struct unmask_err err;
     struct unmask_model *model;
     struct loading l = { .most = 1000 };
-    OK(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .on_load = on_load, .user = &l }, &err), err);
+    const struct unmask_open_options o = { .on_load = on_load, .user = &l };
+    OK(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &o, &err), err);
     assert_true(l.calls > 20 && l.done == l.total);
     unmask_close(model);
     l = (struct loading){ .most = 3 };
-    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .on_load = on_load, .user = &l }, &err));
+    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &o, &err));
     expect_err(&err, "E-RUN-001", NULL);
     assert_int_equal(l.calls, 3);
     assert_null(model);
