@@ -118,6 +118,15 @@ bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info
     return false;
 }
 
+bool err_within(struct unmask_err *err, const char *place)
+{
+    char whole[2 * sizeof err->file + sizeof ": "];
+    if (!err) return false;
+    snprintf(whole, sizeof whole, "%.*s%s%s", (int)sizeof err->file, place, err->file[0] ? ": " : "", err->file);
+    put(err->file, sizeof err->file, whole);
+    return false;
+}
+
 const char *unmask_err_message(const struct unmask_err *e, char *buf, size_t size)
 {
     char where[200] = "", values[540] = "", byte[40] = "";

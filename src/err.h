@@ -31,6 +31,10 @@ const char *err_fmt(struct err_text *t, const char *fmt, ...) __attribute__((for
 bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info);
 #define fail(err, id, ...) err_set((err), (id), &(struct err_info){ __VA_ARGS__ })
 
+/* Name a place before the file that an error names, if it names one: whoever found it knew nothing of that place.
+ * Made printable as all texts are.  Always returns false. */
+bool err_within(struct unmask_err *err, const char *place);
+
 /* The last failing system call in words ("No space left on device"), thread-safe. */
 const char *err_errno(struct err_text *t, int errnum);
 #define ERRNO(e) err_errno(&(struct err_text){ { 0 } }, (e))

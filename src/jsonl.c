@@ -79,8 +79,7 @@ const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const ch
 
 bool jsonl_at(const char *path, int number, struct unmask_err *err)
 {
-    if (err && !err->file[0]) snprintf(err->file, sizeof err->file, "%.220s, line %d", path, number);
-    return false;
+    return err_within(err, FMT("%.200s, line %d", path, number));
 }
 
 void jsonl_close(struct jsonl *j)

@@ -3,6 +3,7 @@
 
 #include "jsonl.h"
 #include "mem.h"
+#include "utf8.h"
 
 static void lines_are_read_one_by_one(void **state)
 {
@@ -81,6 +82,28 @@ static void files_that_cannot_be_read_are_errors(void **state)
     jsonl_close(&j);
 }
 
+static void the_line_is_named_before_what_an_error_names(void **state)
+{
+    static const char hostile[] = "ev\x1b[31mil\xff.jsonl", shown[] = "ev\\x1b[31mil\\xff.jsonl, line 7";
+    (void)state;
+    struct unmask_err err;
+    char path[300];
+    err_set(&err, E_EVAL_MODELS, &(struct err_info){ .found = "another tokenizer" });
+    assert_false(jsonl_at(hostile, 7, &err));
+    assert_string_equal(err.file, shown);
+    assert_false(err_set(&err, E_TOK_BYTE, &(struct err_info){ .file = "tokenizer.json" }));
+    assert_false(jsonl_at(hostile, 7, &err));
+    expect_err(&err, "E-TOK-011", shown, "line 7: tokenizer.json: ", NULL);
+    memset(path, 'p', sizeof path - 1);         /* the line is seen behind a long path, and nothing is cut inside a character */
+    path[sizeof path - 1] = 0;
+    assert_false(err_set(&err, E_TOK_BYTE, &(struct err_info){ .file = "\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9"
+        "\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9" }));
+    assert_false(jsonl_at(path, 1234567, &err));
+    expect_err(&err, "E-TOK-011", "ppp, line 1234567: \xC3\xA9", NULL);
+    assert_int_equal(utf8_valid(err.file, strlen(err.file)), strlen(err.file));
+    assert_false(jsonl_at(path, 1, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -88,6 +111,7 @@ int main(void)
         cmocka_unit_test(a_line_may_be_long),
         cmocka_unit_test(what_is_no_object_is_an_error_with_its_line),
         cmocka_unit_test(files_that_cannot_be_read_are_errors),
+        cmocka_unit_test(the_line_is_named_before_what_an_error_names),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     scratch_remove();
