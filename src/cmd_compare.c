@@ -113,6 +113,7 @@ static bool given(const struct unmask_model *m, const struct eval_line *l, int32
         if (m->h.eot_id >= 0) grown[(*n)++] = m->h.eot_id;
     }
     unmask_free(answer);
+    if (!ok) unmask_free(*ids);
     return ok;
 }
 
