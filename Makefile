@@ -27,7 +27,7 @@ PKG_LIBS     = $(eval PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS)))$(PKG_LI
 PKG_LIB_LIBS = $(eval PKG_LIB_LIBS := $(shell $(PKG_CONFIG) --libs $(LIB_PKGS)))$(PKG_LIB_LIBS)
 # As many compilers as cores, unless -j was given.
 JOBS = $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
-# One instruction set per file; nothing else in the program may use those instructions.  Where variables live in unrolled
+# One instruction set per file of simd/; nothing else in the program may use those instructions.  Where variables live in unrolled
 # kernels takes the compiler half of its time to find out, and nobody asks: lines are enough (-g1).
 FLAGS_avx2         := -mavx2 -mfma -mf16c -g1
 FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni -g1
@@ -51,7 +51,7 @@ LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/checkasm.c))
 
-.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages arm-packages arm-model tests
+.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages arm-packages arm-model tests always
 .DELETE_ON_ERROR:
 
 help:           ## list the targets
@@ -150,20 +150,17 @@ $(BUILD)/libunmask.so: $(LIB_OBJ)
 	@echo "  LD $@"
 	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIB_LIBS)
 
-$(BUILD)/simd/%.o: simd/%.c
+$(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $<"
-	$(Q)$(CC) $(ALL_CFLAGS) $(FLAGS_$*) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(FLAGS_$(*F)) -MMD -MP -c -o $@ $<
 
-$(BUILD)/src/%.o: src/%.c
+# Another PREFIX makes that one object anew, so that what is installed looks where its files are installed.
+FLAGS_datafiles = -DDATADIR='"$(PREFIX)/share/unmask"'
+$(BUILD)/src/datafiles.o: $(BUILD)/prefix
+$(BUILD)/prefix: always
 	@mkdir -p $(@D)
-	@echo "  CC $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -DDATADIR='"$(PREFIX)/share/unmask"' -MMD -MP -c -o $@ $<
-
-$(BUILD)/quant/%.o: quant/%.c
-	@mkdir -p $(@D)
-	@echo "  CC $<"
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo '$(PREFIX)' | cmp -s - $@ || echo '$(PREFIX)' >$@
 
 # These tests make the system's functions fail, under the names that the linker gives them.
 LINK_test_faults := $(foreach f,malloc calloc realloc posix_memalign free write pwrite pwrite64 fsync renameat,-Wl,--wrap=$(f))
