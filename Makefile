@@ -12,8 +12,8 @@ PACKAGES := libsleef-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev
 TEST_PACKAGES := libcmocka-dev
 PKG_CONFIG ?= pkg-config
 # What the library needs, and what the program needs besides.
-LIB_PKGS := sleef jansson libpcre2-8 libutf8proc nettle
-PKGS     := $(LIB_PKGS) yaml-0.1 libedit
+LIB_PKGS := sleef jansson libpcre2-8 libutf8proc
+PKGS     := $(LIB_PKGS) nettle yaml-0.1 libedit
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wvla -Werror=implicit-function-declaration
 # -ffp-contract=off: a*b+c must round twice wherever fmaf() is not written, or machines disagree.
 CFLAGS ?= -O2 -g
@@ -44,7 +44,11 @@ SETS_x86_64  := avx2 avxvnni avx512vl avx512vnni amx
 SETS_aarch64 := neon neon_dotprod neon_i8mm
 ALL_SETS     := $(SETS_x86_64) $(SETS_aarch64)
 
-PROGRAM_SRC := $(wildcard src/main.c src/cmd.c src/cmd_*.c src/bench*.c src/eval_*.c src/options.c src/configfile.c src/datafiles.c src/recipe.c src/calibration_text.c src/term.c src/jsonl.c src/canvas.c src/holes.c)
+# The library is what include/unmask.h offers: what makes model files, and looks at disks, is the program's.
+FORMATS     := format f16 f32 bf16 q8_0 q4_0 q4_k q6_k scale_search
+PROGRAM_SRC := $(filter-out $(FORMATS:%=quant/%.c),$(wildcard quant/*.c)) \
+               $(wildcard $(patsubst %,src/%.c,main cmd cmd_* bench* eval_* options configfile datafiles recipe calibration_text term jsonl \
+               canvas holes outfile gguf_write probe))
 SIMD_SRC    := $(filter-out $(ALL_SETS:%=simd/%.c),$(wildcard simd/*.c)) $(wildcard $(SETS_$(ARCH):%=simd/%.c))
 LIB_SRC     := $(filter-out $(PROGRAM_SRC),$(wildcard src/*.c quant/*.c)) $(SIMD_SRC)
 LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
@@ -142,13 +146,14 @@ $(BUILD)/unmask: $(PROGRAM_OBJ) $(BUILD)/libunmask.a
 	@echo "  LD $@"
 	$(Q)$(CC) -o $@ $^ $(LIBS)
 
-$(BUILD)/libunmask.a: $(LIB_OBJ)
+# The Makefile says what belongs to the library.
+$(BUILD)/libunmask.a: $(LIB_OBJ) Makefile
 	@echo "  AR $@"
-	$(Q)rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
 
-$(BUILD)/libunmask.so: $(LIB_OBJ)
+$(BUILD)/libunmask.so: $(LIB_OBJ) Makefile
 	@echo "  LD $@"
-	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $^ $(LIB_LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $(LIB_OBJ) $(LIB_LIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

@@ -1,10 +1,21 @@
 #!/bin/sh
-# What the Makefile makes: where an installed program looks for its files.
+# What the Makefile makes: the library alone, and where an installed program looks for its files.
 cd "$(dirname "$0")/.." || exit 1
-passed=0; failed=0
+unmask=${UNMASK:-build/unmask} passed=0; failed=0
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
 
 check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "$1: \"$2\", need \"$3\""; fi; }
+
+# The library: what unmask.h declares and no more, without what only the program needs, and needing nothing of the program.
+library=$(dirname "$unmask")/libunmask.so
+readelf -d "$library" >"$dir/dynamic"; nm -D "$library" >"$dir/symbols"
+check "other libraries" "$(grep -c 'NEEDED.*lib\(nettle\|yaml\|edit\)' "$dir/dynamic")|$(grep -c 'NEEDED.*libjansson' "$dir/dynamic")" "0|1"
+awk '$2 == "T" { print $3 }' "$dir/symbols" | sort >"$dir/offered"
+grep -v '^typedef' include/unmask.h | grep -o '^[a-z].*[ *]unmask_[a-z_]*(' | grep -o 'unmask_[a-z_]*' | sort >"$dir/declared"
+check "what it offers" "$(comm -3 "$dir/offered" "$dir/declared")" ""
+awk '$1 == "U" { print $2 }' "$dir/symbols" | sort >"$dir/needed"
+nm "$unmask" | awk '$2 ~ /[TtDdBbRr]/ { print $3 }' | sort -u >"$dir/program"
+check "what it needs of the program" "$(comm -12 "$dir/needed" "$dir/program")" ""
 
 # One object of a build of its own, made for one PREFIX and then for another.
 datafiles=$dir/build/src/datafiles.o

@@ -19,7 +19,7 @@ lib=$(cd "$lib" && pwd)
 cc -O2 -std=c11 -Wall -Wextra tests/interop/llama_logits.c -o "$cache/llama_logits" -L "$lib" -l:libllama.v0.5.0.so -l:libggml.v0.5.0.so \
     -l:libggml-base.so -Wl,-rpath,"$lib" -lm
 cc -O2 -std=c11 -Wall -Wextra -Iquant -Iinclude tests/interop/ggml_blocks.c -o "$cache/ggml_blocks" "$build/libunmask.a" -L "$lib" -l:libggml-base.so \
-    -Wl,-rpath,"$lib" $(pkg-config --libs sleef jansson libpcre2-8 libutf8proc nettle) -lm -pthread
+    -Wl,-rpath,"$lib" $(pkg-config --libs sleef jansson libpcre2-8 libutf8proc) -lm -pthread
 
 failed=0
 "$cache/ggml_blocks" || failed=1
