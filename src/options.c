@@ -290,8 +290,9 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
 static bool set(struct settings *s, int id, const char *text, enum origin from, const char *file, const char *name, struct unmask_err *err)
 {
     const struct option *o = &options[id];
-    if (from < s->origin[id]) return true;
-    if (!store(s, o, text, from, err)) {
+    struct settings unused = *s;                /* what a stronger source overrides must be a value too */
+    const bool counts = from >= s->origin[id];
+    if (!store(counts ? s : &unused, o, text, from, err)) {
         struct err_text need;
         return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file,
                     .what = from == FROM_ENVIRONMENT ? "not a value of this environment variable" : NULL,
@@ -299,6 +300,7 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
                     .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max)
                                             : need_of(o, from, &need));
     }
+    if (!counts) return true;
     s->origin[id] = from;
     s->file[id] = file;
     return true;

@@ -43,10 +43,10 @@ static bool take(void *user, const struct yaml_value *v, struct unmask_err *err)
     const bool format = !strcmp(v->key, "format"), more_bits = !strcmp(v->key, "more_bits"), rules = more_bits || !strcmp(v->key, "rules");
     if (rules && v->in_list) return add_rule(r, src->s, v->text, src->path, more_bits, err);
     if (rules && v->empty_collection) return true;
-    if (format && (r->format = quant_format_by_name(v->text))) return true;
-    if (!strcmp(v->key, "file_type") && parse_int(v->text, 0, MAX_FILE_TYPE, &r->file_type)) return true;
+    if (format && !v->in_list && (r->format = quant_format_by_name(v->text))) return true;
+    if (!strcmp(v->key, "file_type") && !v->in_list && parse_int(v->text, 0, MAX_FILE_TYPE, &r->file_type)) return true;
     return fail(err, E_QNT_RECIPE, .file = src->path, .field = FMT("%s, line %d, column %d", v->key, v->line, v->column),
-                .found = QUOTE(v->text, strlen(v->text)),
+                .found = v->in_list ? "a list" : QUOTE(v->text, strlen(v->text)),
                 .need = format ? FORMAT_NAMES : "format: NAME, file_type: NUMBER, and lists of REGEX=FORMAT under rules and more_bits");
 }
 

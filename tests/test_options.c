@@ -250,11 +250,15 @@ static void environment_stands_between_file_and_flag(void **state)
     assert_int_equal(s.origin[OPT_THREADS], FROM_FLAG);
     assert_int_equal(s.origin[OPT_SEED], FROM_DEFAULT);
     setenv("UNMASK_COMPUTE_THREADS", "many", 1);
-    OK(settings(CMD_RUN, flags), err);          /* the flag hides it */
-    assert_false(settings(CMD_RUN, ""));
-    expect_err(&err, "E-CLI-004", "not a value of this environment variable", "UNMASK_COMPUTE_THREADS", "found many", NULL);
-    unsetenv("UNMASK_DIFFUSION_GEN_LENGTH");
+    for (int i = 0; i < 2; i++) {               /* also where a flag overrides it */
+        assert_false(settings(CMD_RUN, i ? "" : flags));
+        expect_err(&err, "E-CLI-004", "not a value of this environment variable", "UNMASK_COMPUTE_THREADS", "found many", NULL);
+    }
     unsetenv("UNMASK_COMPUTE_THREADS");
+    scratch_write("c.yaml", "diffusion:\n  gen_length: banana\n", 32);
+    assert_false(settings(CMD_RUN, flags));     /* what a file says, under the environment's value */
+    expect_err(&err, "E-YAML-006", "c.yaml", "diffusion.gen_length, line 2, column 3", "found banana", NULL);
+    unsetenv("UNMASK_DIFFUSION_GEN_LENGTH");
     unsetenv("UNMASK_MODEL");
     unsetenv("UNMASK_SAMPLING_SEED");
 }

@@ -57,8 +57,9 @@ expect "a recipe: the name" 0 "^name by GGUF's rule: llada-tied-.*-v1.0-MINE.ggu
 check "a recipe: the report" "$(grep -c '"why": "rule"' "$dir/m.json")" "3"
 quantize "$dir/m.gguf" "$dir/m2.gguf" "$dir/mine.yaml" -q
 check "a file of the type is copied" "$(cksum <"$dir/m2.gguf")" "$(cksum <"$dir/m.gguf")"
-for line in 'format: q9' 'rules: [ffn_down]' 'rules: ffn' 'file_type: x' 'other: 1' 'file_type: 3'; do
-    echo "$line" >"$dir/bad.yaml"
+for line in 'format: q9' 'rules: [ffn_down]' 'rules: ffn' 'file_type: x' 'other: 1' 'file_type: 3' \
+    'format: [q4_0, q8_0]' 'format: q4_0\nfile_type: [3]'; do
+    printf "$line\n" >"$dir/bad.yaml"
     quantize "$from" "$dir/x.gguf" "$dir/bad.yaml";         expect "a recipe that says $line" 2 "bad.yaml: .*E-QNT-00[89]"
 done
 quantize "$from" "$dir/x.gguf" --save-imatrix "$dir/i.gguf"; expect "importance of nothing" 2 "--calibrate self.*E-CLI-005"

@@ -122,6 +122,8 @@ static void features_beyond_keys_and_values(void **state)
     refused("model: !mine\n  path: x\n", "E-YAML-002", "line 1", "tag");
     refused("diffusion:\n  steps: 4\n---\ndiffusion:\n  steps: 5\n", "E-YAML-002", "line 3", "second document");
     refused("? [a, b]\n: 1\n", "E-YAML-002", "line 1", "not a word");
+    refused("a: [{b: 1}]\n", "E-YAML-002", "line 1, column 5", "a mapping in a list");
+    refused("a: [[c]]\n", "E-YAML-002", "line 1, column 5", "a list in a list");
 }
 
 /* libyaml itself has no limit on depth. */
@@ -130,9 +132,8 @@ static void deep_files_are_refused_at_the_ninth_level(void **state)
     (void)state;
     refused("a: {a: {a: {a: {a: {a: {a: {a: {a: 1}}}}}}}}\n", "E-YAML-003", "more than 8 levels", NULL);
     static char deep[60000];
-    memset(deep, '[', sizeof deep);
-    memcpy(deep, "a: ", 3);
-    assert_false(read_bytes(deep, sizeof deep));
+    for (size_t i = 0; i < sizeof deep; i++) deep[i] = "{a: "[i % 4];
+    assert_false(read_bytes(deep + 1, sizeof deep - 1));
     expect_err(&err, "E-YAML-003", "more than 8 levels", NULL);
 }
 
