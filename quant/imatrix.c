@@ -12,7 +12,7 @@
 #include "gguf.h"
 #include "mem.h"
 
-enum { MOST_BYTES = 256 << 20, MOST_COLUMNS = 1 << 24 };
+enum { MOST_BYTES = 256 << 20, MOST_COLUMNS = 1 << 24, LEAST_ENTRY = 16 };     /* bytes: lengths, and one square */
 
 static const char sums[] = ".in_sum2", counts[] = ".counts";
 
@@ -22,25 +22,32 @@ void imatrix_free(struct imatrix *m)
 {
     for (size_t i = 0; i < m->n; i++) mem_free(m->entries[i].squares);
     mem_free(m->entries);
+    names_free(&m->names);
     *m = (struct imatrix){ 0 };
 }
 
 const struct imatrix_entry *imatrix_find(const struct imatrix *m, const char *name)
 {
-    for (size_t i = 0; i < m->n; i++)
-        if (!strcmp(m->entries[i].name, name)) return &m->entries[i];
-    return NULL;
+    size_t i;
+    return names_find(&m->names, name, strlen(name), &i) ? &m->entries[i] : NULL;
+}
+
+bool imatrix_init(struct imatrix *m, size_t n, struct unmask_err *err)
+{
+    return (m->entries = mem_zalloc(n, sizeof *m->entries, err)) && names_init(&m->names, n, err);
 }
 
 bool imatrix_add(struct imatrix *m, const char *name, const float *squares, size_t k, struct unmask_err *err)
 {
-    struct imatrix_entry *grown = mem_resize(m->entries, m->n + 1, sizeof *grown, err);
-    if (!grown) return false;
-    m->entries = grown;
-    grown[m->n] = (struct imatrix_entry){ .k = k };
-    snprintf(grown[m->n].name, sizeof grown->name, "%s", name);
-    if (!(grown[m->n].squares = mem_resize(NULL, k, sizeof *squares, err))) return false;
-    memcpy(grown[m->n++].squares, squares, k * sizeof *squares);
+    struct imatrix_entry *e = &m->entries[m->n];
+    size_t i = m->n;
+    *e = (struct imatrix_entry){ .k = k };
+    snprintf(e->name, sizeof e->name, "%s", name);
+    if (!names_add(&m->names, e->name, strlen(e->name), &i))
+        return fail(err, E_QNT_IMATRIX, .field = name, .found = FMT("entries %zu and %zu of this name", i + 1, m->n + 1), .need = "each name once");
+    if (!(e->squares = mem_resize(NULL, k, sizeof *squares, err))) return false;
+    memcpy(e->squares, squares, k * sizeof *squares);
+    m->n++;
     return true;
 }
 
@@ -82,7 +89,7 @@ static bool read_entry(struct imatrix *m, struct cursor *c, const char *path, st
     if (!x) return false;
     cursor_bytes(c, x, k * sizeof *x);
     for (uint32_t i = 0; calls > 1 && i < k; i++) x[i] /= (float)calls;
-    const bool ok = check_values(path, e.name, x, k, err) && imatrix_add(m, e.name, x, k, err);
+    const bool ok = check_values(path, e.name, x, k, err) && (imatrix_add(m, e.name, x, k, err) || err_within(err, path));
     mem_free(x);
     return ok;
 }
@@ -94,7 +101,8 @@ static bool read_binary(struct imatrix *m, const char *path, struct unmask_err *
     uint32_t n = 0;
     if (!file_slurp(path, MOST_BYTES, &text, &size, err)) return false;
     struct cursor c = cursor_over(text, size);
-    bool ok = (cursor_u32(&c, &n) && n > 0 && n < 1 << 20) || cut_short(path, &c, err);
+    bool ok = (cursor_u32(&c, &n) && n > 0 && n < 1 << 20 && n <= cursor_left(&c) / LEAST_ENTRY) || cut_short(path, &c, err);
+    ok = ok && imatrix_init(m, n, err);
     for (uint32_t i = 0; ok && i < n; i++) ok = read_entry(m, &c, path, err);
     if (ok && cursor_left(&c) > 0 && (!cursor_u32(&c, &m->chunks) || !short_name(&c, m->dataset, sizeof m->dataset)))
         ok = cut_short(path, &c, err);
@@ -146,8 +154,8 @@ static bool read_gguf(struct imatrix *m, const char *path, struct unmask_err *er
         && meta_int(c, "imatrix.chunk_count", 0, UINT32_MAX, false, &chunks, err)
         && meta_int(c, "imatrix.chunk_size", 0, UINT32_MAX, false, &size, err);
     if (ok && (type.n != 7 || memcmp(type.s, "imatrix", 7) != 0))
-        ok = fail(err, E_QNT_IMATRIX, .file = path, .field = "general.type",
-                  .found = type.n ? QUOTE(type.s, type.n) : "a file without type", .need = "imatrix");
+        ok = fail(err, E_QNT_IMATRIX, .file = path, .field = "general.type", .found = type.n ? QUOTE(type.s, type.n) : "a file without type", .need = "imatrix");
+    ok = ok && imatrix_init(m, c->n_tensors, err);
     for (size_t i = 0; ok && i < c->n_tensors; i++) {
         const char *t = c->tensors[i].name;
         const size_t n = strlen(t), tail = sizeof sums - 1;

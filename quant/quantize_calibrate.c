@@ -115,7 +115,7 @@ bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err)
 {
     if (!reads(j)) return true;
     struct quantize_calibration *c = j->calibration = mem_zalloc(1, sizeof *c, err);
-    if (!c) return false;
+    if (!c || (j->o->save_importance && !imatrix_init(j->o->save_importance, j->n_pieces, err))) return false;
     *c = (struct quantize_calibration){ .j = j, .layer = -1, .set = j->o->calibration };
     c->mask_id = j->h.mask_id < j->h.n_vocab ? j->h.mask_id : -1;
     if (draws(j->o)) c->set = &c->own;

@@ -484,6 +484,16 @@ static void bad_importance_files_are_refused(void **state)
     expect_err(&err, "E-QNT-010", "blk.1.ffn_down.weight", "column 159", NULL);
     assert_false(imatrix_read(&m, scratch_write("minus.dat", file, make_dat(file, -1, false)), &err));
     expect_err(&err, "E-QNT-010", NULL);
+    char *p = file;
+    put_u32(&p, 2);
+    for (int e = 0; e < 2; e++) {
+        put_name(&p, "blk.0.attn_q.weight");
+        put_u32(&p, 1);
+        put_u32(&p, 1);
+        put_u32(&p, 0x3F800000);                /* 1.0f */
+    }
+    assert_false(imatrix_read(&m, scratch_write("twice.dat", file, (size_t)(p - file)), &err));
+    expect_err(&err, "E-QNT-010", "twice.dat", "blk.0.attn_q.weight", "entries 1 and 2", NULL);
     const struct quantize_options o = { .format = &format_f32, .threads = 1, .force = true };
     OK(quantize_file(DATA "llada-tied", scratch("model.gguf"), &o, &report, &err), err);
     assert_false(imatrix_read(&m, scratch("model.gguf"), &err));
