@@ -2,6 +2,8 @@
  * function that writes it.  Control tokens come from here alone: roles and texts are encoded as ordinary text. */
 #include "chat.h"
 
+#include <stdio.h>
+
 #include "mem.h"
 #include "utf8.h"
 
@@ -126,6 +128,14 @@ static bool fits(const struct chat_template *c, struct str text)
     return true;
 }
 
+static const char *known(struct err_text *t)
+{
+    size_t n = 0;
+    for (int i = 0; i < N_TABLE && n < sizeof t->s; i++)
+        n += (size_t)snprintf(t->s + n, sizeof t->s - n, "%s%s", i ? ", " : "", table[i].name);
+    return t->s;
+}
+
 const struct chat_template *chat_template_of(const struct tokenizer *t, struct unmask_err *err)
 {
     const struct str text = tokenizer_chat_template(t);
@@ -137,7 +147,8 @@ const struct chat_template *chat_template_of(const struct tokenizer *t, struct u
     for (int i = 0; i < N_TABLE && !c; i++)
         if (fits(&table[i], text)) c = &table[i];
     if (!c) {
-        fail(err, E_CHAT_UNKNOWN, .found = QUOTE(text.s, text.n), .need = "the template \"llada\"",
+        fail(err, E_CHAT_UNKNOWN, .found = QUOTE(text.s, text.n),
+             .need = FMT("a template of these: %s", known(&(struct err_text){ { 0 } })),
              .hint = "Give it plain text to continue");
         return NULL;
     }

@@ -19,7 +19,8 @@ const struct pretokenizer *pretokenizer_by_text(struct str text);
 /* The pattern inside a ByteLevel step with use_regex. */
 const struct pretokenizer *pretokenizer_byte_level(void);
 /* Names of the known ones, separated by ", ". */
-const char *pretokenizer_known(void);
+const char *pretokenizer_known(struct err_text *t);
+#define PRETOKENIZERS pretokenizer_known(&(struct err_text){ { 0 } })
 
 /* A compiled pattern; immutable. */
 struct splitter;

@@ -94,7 +94,7 @@ static bool load_settings(struct tokenizer *t, const struct checkpoint *c, struc
     if (!(t->pre = pretokenizer_by_name(pre)))
         return fail(err, E_TOK_PATTERN, .file = c->path, .field = "tokenizer.ggml.pre",
                     .found = pre.s ? FMT("\"%s\"", QUOTE(pre.s, pre.n)) : "no such key",
-                    .need = FMT("one of %s", pretokenizer_known()));
+                    .need = FMT("one of %s", PRETOKENIZERS));
     t->ignore_merges = t->pre->ignore_merges;
     t->nfc = t->pre->nfc;
     if (!meta_bool(c, TOKENIZER_KEY_IGNORE_MERGES, false, &t->ignore_merges, err)

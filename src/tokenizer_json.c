@@ -176,7 +176,7 @@ static bool load_split(struct tokenizer *t, const char *file, const char *path, 
     t->pre = pretokenizer_by_text(str_of(regex));
     return t->pre || fail(err, E_TOK_PATTERN, .file = file, .field = FMT("%s.pattern.Regex", path),
                           .found = QUOTE(json_string_value(regex), json_string_length(regex)),
-                          .need = FMT("the pattern of one of %s", pretokenizer_known()));
+                          .need = FMT("the pattern of one of %s", PRETOKENIZERS));
 }
 
 /* ByteLevel alone cuts with its own pattern; after a Split it only changes the alphabet. */
