@@ -86,15 +86,6 @@ bool cmd_open_model(const struct settings *s, const struct term *t, bool without
     return false;
 }
 
-const char *cmd_size(struct size_text *t, double bytes)
-{
-    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
-    size_t u = 0;
-    for (; bytes >= 1024 && u + 1 < sizeof units / sizeof *units; u++) bytes /= 1024;
-    snprintf(t->s, sizeof t->s, u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
-    return t->s;
-}
-
 bool cmd_expect_args(const struct settings *s, int most, struct unmask_err *err)
 {
     if (s->n_args <= most) return true;

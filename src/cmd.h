@@ -28,11 +28,6 @@ bool cmd_load(const struct settings *s, const struct term *t, const char *path, 
 bool cmd_open_model(const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_model **m,
                     struct unmask_session **session, struct unmask_err *err);
 
-/* Bytes as people read them: "5.3 MiB". */
-struct size_text { char s[24]; };
-const char *cmd_size(struct size_text *t, double bytes);
-#define SIZE(n) cmd_size(&(struct size_text){ { 0 } }, (double)(n))
-
 /* At most this many positional arguments. */
 bool cmd_expect_args(const struct settings *s, int most, struct unmask_err *err);
 

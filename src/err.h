@@ -39,6 +39,10 @@ bool err_within(struct unmask_err *err, const char *place);
 const char *err_errno(struct err_text *t, int errnum);
 #define ERRNO(e) err_errno(&(struct err_text){ { 0 } }, (e))
 
+/* Bytes as people read them: "5.3 MiB". */
+const char *err_size(struct err_text *t, double bytes);
+#define SIZE(n) err_size(&(struct err_text){ { 0 } }, (double)(n))
+
 /* Copy n bytes of untrusted text to dst[size]: control bytes and invalid UTF-8 become \xNN, cut at size - 1
  * (and at 80 characters with "..." when cut). */
 void err_printable(char *dst, size_t size, const char *text, size_t n);

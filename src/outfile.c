@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -123,23 +122,12 @@ static char *behind_links(const char *path, struct unmask_err *err)
     return mem_strndup(to, strlen(to), err);
 }
 
-static const char *size_text(struct err_text *t, uint64_t bytes)
-{
-    static const char unit[] = "KMGTPE";
-    uint64_t tenths = bytes / 1024 * 10 + bytes % 1024 * 10 / 1024;
-    int u = 0;
-    for (; tenths >= 10240 && unit[u + 1]; u++) tenths /= 1024;
-    if (bytes < 1024) return err_fmt(t, "%" PRIu64 " bytes", bytes);
-    return err_fmt(t, "%" PRIu64 ".%" PRIu64 " %ciB", tenths / 10, tenths % 10, unit[u]);
-}
-
 bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *err)
 {
     struct statvfs fs;
     uint64_t left;
     if (fstatvfs(o->folder_fd, &fs) != 0 || !u64_mul(fs.f_bavail, fs.f_frsize, &left) || bytes <= left) return true;
-    struct err_text need, found;
-    return fail(err, E_FILE_SPACE, .file = o->path, .found = size_text(&found, left), .need = size_text(&need, bytes),
+    return fail(err, E_FILE_SPACE, .file = o->path, .found = SIZE(left), .need = SIZE(bytes),
                 .hint = "Free some space or write to another disk");
 }
 
