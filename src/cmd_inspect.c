@@ -165,9 +165,9 @@ static void put_tensor(const struct checkpoint *c, const struct tensor *t)
 /* Fields of config.json as they stand there, arrays and objects too, which the checkpoint does not keep. */
 static bool put_config(const struct checkpoint *c, struct unmask_err *err)
 {
-    char path[1200];
-    snprintf(path, sizeof path, "%s/config.json", c->path);
-    json_t *config = json_read(path, err);
+    char *path = file_path(c->path, "config.json", err);
+    json_t *config = path ? json_read(path, err) : NULL;
+    mem_free(path);
     if (config) json_dumpf(config, stdout, JSON_COMPACT);
     json_decref(config);
     return config != NULL;

@@ -17,6 +17,17 @@ const char *file_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+char *file_path(const char *folder, const char *name, struct unmask_err *err)
+{
+    const size_t n = strlen(folder), m = strlen(name);
+    char *path = mem_resize(NULL, n + m + 2, 1, err);
+    if (!path) return NULL;
+    memcpy(path, folder, n);
+    path[n] = '/';
+    memcpy(path + n + 1, name, m + 1);
+    return path;
+}
+
 static int64_t mtime_ns(const struct stat *st)
 {
     return (int64_t)((uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec);
@@ -59,12 +70,8 @@ bool file_open_in(struct file *f, int folder_fd, const char *folder, const char 
     *f = (struct file){ 0 };
     if (strchr(name, '/')) return fail(err, E_FILE_OPEN, .file = folder, .field = QUOTE(name, strlen(name)),
                                        .need = "a file name without '/'");
-    const size_t n_folder = strlen(folder), n_name = strlen(name);
-    char *path = mem_zalloc(n_folder + n_name + 2, 1, err);
+    char *path = file_path(folder, name, err);
     if (!path) return false;
-    memcpy(path, folder, n_folder);
-    path[n_folder] = '/';
-    memcpy(path + n_folder + 1, name, n_name);
     const bool ok = open_at(f, folder_fd, name, path, err);
     mem_free(path);
     return ok;

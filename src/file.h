@@ -11,6 +11,9 @@ struct file { int fd; char *path; uint64_t size; uint64_t device, inode; int64_t
 /* The last part of a path. */
 const char *file_name(const char *path);
 
+/* "folder/name" (mem_free). */
+char *file_path(const char *folder, const char *name, struct unmask_err *err);
+
 /* Open a regular file (symbolic links are followed; a FIFO or device is refused without blocking). */
 bool file_open(struct file *f, const char *path, struct unmask_err *err);
 /* The same for a bare file name inside an open folder; name may not contain '/'.  Path is used in messages. */

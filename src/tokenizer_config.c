@@ -118,7 +118,7 @@ static bool load_model_config(struct tokenizer *t, const char *file, json_t *roo
 static bool with_file(struct tokenizer *t, const char *folder, const char *name, struct unmask_err *err,
                       bool (*load)(struct tokenizer *, const char *, json_t *, struct unmask_err *))
 {
-    char *file = tokenizer_path(folder, name, err);
+    char *file = file_path(folder, name, err);
     if (!file) return false;
     bool ok = true;
     if (exists(file)) {
@@ -133,7 +133,7 @@ static bool with_file(struct tokenizer *t, const char *folder, const char *name,
 /* Newer folders hold the template as a file of its own, which then counts. */
 static bool load_jinja(struct tokenizer *t, const char *folder, struct unmask_err *err)
 {
-    char *file = tokenizer_path(folder, "chat_template.jinja", err), *text = NULL;
+    char *file = file_path(folder, "chat_template.jinja", err), *text = NULL;
     size_t n;
     bool ok = file != NULL;
     if (ok && exists(file) && (ok = file_slurp(file, JSON_BYTES, &text, &n, err))) {

@@ -16,17 +16,6 @@ bool tokenizer_wrong_field(const char *file, const char *path, const json_t *fou
         : json_is_integer(found) ? FMT("%lld", (long long)json_integer_value(found)) : kinds[json_typeof(found)]);
 }
 
-char *tokenizer_path(const char *folder, const char *name, struct unmask_err *err)
-{
-    const size_t n = strlen(folder), m = strlen(name);
-    char *path = mem_resize(NULL, n + m + 2, 1, err);
-    if (!path) return NULL;
-    memcpy(path, folder, n);
-    path[n] = '/';
-    memcpy(path + n + 1, name, m + 1);
-    return path;
-}
-
 static bool is_null(const json_t *v) { return !v || json_is_null(v); }
 static bool is(const json_t *v, const char *text) { return json_is_string(v) && !strcmp(json_string_value(v), text); }
 static struct str str_of(const json_t *v) { return (struct str){ json_string_value(v), json_string_length(v) }; }
@@ -240,7 +229,7 @@ static bool load_text(struct tokenizer *t, const char *file, char *text, size_t 
 bool tokenizer_load_json(struct tokenizer *t, const char *folder, struct unmask_err *err)
 {
     struct stat st;
-    char *file = tokenizer_path(folder, "tokenizer.json", err), *text = NULL;
+    char *file = file_path(folder, "tokenizer.json", err), *text = NULL;
     size_t n;
     if (!file) return false;
     const bool ok = (stat(file, &st) == 0 || errno != ENOENT || stat(folder, &st) != 0

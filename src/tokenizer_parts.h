@@ -46,8 +46,6 @@ bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err);
 
 /* A JSON value at `path` has the wrong type or value; NULL: it is missing. */
 bool tokenizer_wrong_field(const char *file, const char *path, const json_t *found, const char *need, struct unmask_err *err);
-/* "folder/name" (mem_free). */
-char *tokenizer_path(const char *folder, const char *name, struct unmask_err *err);
 
 /* The first space of s cuts a merge into its two parts; false unless there is exactly one, inside. */
 bool merge_parts(struct str s, struct str *left, struct str *right);
