@@ -8,6 +8,19 @@
 static inline uint32_t f32_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 static inline float f32_from_bits(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
 
+/* The place of the first value in x[i..n) that is infinite or NaN; n: there is none.  Adding one to an exponent of ones, which
+ * those have, carries into the sign's place; loops of a known length become vectors. */
+static inline size_t f32_nonfinite(const float *x, size_t i, size_t n)
+{
+    enum { STRIDE = 32 };
+    for (uint32_t any = 0; n - i >= STRIDE; i += STRIDE) {
+        for (int k = 0; k < STRIDE; k++) any |= (f32_bits(x[i + (size_t)k]) & 0x7F800000) + 0x00800000;
+        if (any >> 31) break;
+    }
+    while (i < n && (f32_bits(x[i]) & 0x7F800000) != 0x7F800000) i++;
+    return i;
+}
+
 static inline float f16_to_f32(uint16_t h)
 {
     const uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3FF;

@@ -57,27 +57,13 @@ static uint64_t chunk_rows(const struct piece *p, int head_dim)
     return rows < unit ? unit : rows / unit * unit;
 }
 
-enum { STRIDE = 32 };           /* loops of a known length, which compilers turn into vectors */
-
-/* Adding one to an exponent of ones, which infinities and NaNs have, carries into the sign's place. */
-static bool all_finite(const float *x)          /* STRIDE values */
-{
-    uint32_t any = 0;
-    for (int i = 0; i < STRIDE; i++) any |= (f32_bits(x[i]) & 0x7F800000) + 0x00800000;
-    return any >> 31 == 0;
-}
-
 static void find_nonfinite(const float *x, uint64_t k, const float *source, uint64_t first, struct bad_values *bad)
 {
-    for (uint64_t at = 0, n; at < k; at += n) {
-        n = k - at < STRIDE ? k - at : STRIDE;
-        if (n == STRIDE && all_finite(x + at)) continue;
-        for (uint64_t i = at; i < at + n; i++)
-            if (!isfinite(x[i]) && bad->n++ == 0) {
-                bad->first = first + i;
-                bad->value = source[i];
-            }
-    }
+    for (size_t i = 0; (i = f32_nonfinite(x, i, (size_t)k)) < k; i++)
+        if (bad->n++ == 0) {
+            bad->first = first + i;
+            bad->value = source[i];
+        }
 }
 
 /* Values of a block in which the worst error is looked for. */

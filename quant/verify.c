@@ -26,9 +26,8 @@ struct job {
 
 static void find_nonfinite(const float *x, size_t n, uint64_t first, struct verify_tensor *f)
 {
-    const uint32_t exponent = 0x7F800000;
-    for (size_t i = 0; i < n; i++)
-        if ((f32_bits(x[i]) & exponent) == exponent && f->n_nonfinite++ == 0) f->first_nonfinite = first + i;
+    for (size_t i = 0; (i = f32_nonfinite(x, i, n)) < n; i++)
+        if (f->n_nonfinite++ == 0) f->first_nonfinite = first + i;
 }
 
 /* Go on?  The caller's thread, which is worker 0, asks him. */
