@@ -96,13 +96,12 @@ static bool is_method_key(const struct quantize_job *j, struct str key)
 /* The most thorough method that any matrix is rounded by, and what it went by. */
 static bool put_method(struct quantize_job *j, struct unmask_err *err)
 {
-    static const char *const names[] = { [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback" };
     const struct quantize_options *o = j->o;
     struct gguf_writer *w = j->shards[0].writer;
     enum quantize_method most = BY_PLAIN;
     for (size_t i = 0; i < j->n_pieces; i++) most = j->pieces[i].method > most ? j->pieces[i].method : most;
     if (most == BY_PLAIN) return true;
-    if (!gguf_put_str(w, method_key, str_of(names[most]), err)) return false;
+    if (!gguf_put_str(w, method_key, str_of(quantize_methods[most]), err)) return false;
     if (most == BY_SEARCH || !quantize_calibrate_source(o)) return true;
     return gguf_put_str(w, source_key, str_of(quantize_calibrate_source(o)), err)
         && (!quantize_calibrates(o) || gguf_put_u32(w, tokens_key, (uint32_t)quantize_calibrate_ids(o), err));

@@ -10,7 +10,8 @@
 #include "quantize.h"
 #include "tokenizer.h"
 
-enum quantize_method { BY_PLAIN, BY_SEARCH, BY_IMPORTANCE, BY_FEEDBACK };
+enum quantize_method { BY_PLAIN, BY_SEARCH, BY_IMPORTANCE, BY_FEEDBACK };      /* from the least to the most thorough */
+extern const char *const quantize_methods[];    /* their names */
 
 /* A tensor of the output. */
 struct piece {

@@ -68,6 +68,10 @@ static bool choose_format(struct quantize_job *j, struct piece *p, int layer, st
     return check_twice(j, p, err);
 }
 
+const char *const quantize_methods[] = {
+    [BY_PLAIN] = "plain", [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback"
+};
+
 /* How a matrix is rounded.  What is copied, or is of a format that rounds each value alone, is rounded plainly. */
 static enum quantize_method method_of(const struct quantize_job *j, const struct piece *p)
 {

@@ -117,10 +117,6 @@ static void merge_loss(struct loss *sum, const struct loss *l)
     sum->out_yy += l->out_yy;
 }
 
-static const char *const methods[] = {
-    [BY_PLAIN] = "plain", [BY_SEARCH] = "search", [BY_IMPORTANCE] = "importance", [BY_FEEDBACK] = "feedback",
-};
-
 static void tell_loss(struct quantize_job *j, const struct piece *p, const struct loss *l)
 {
     const double n = (double)(p->n_rows * p->k), yy = l->xx + 2 * l->xe + l->ee;       /* |x + e|^2 */
@@ -130,8 +126,8 @@ static void tell_loss(struct quantize_job *j, const struct piece *p, const struc
     }
     if (!j->o->on_tensor) return;
     j->o->on_tensor(j->o->user, &(struct quantize_tensor){
-        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why, .method = methods[p->method],
-        .bytes = p->bytes, .rmse = sqrt(l->ee / n),
+        .name = p->name, .from = p->from->format, .to = p->to, .why = p->why,
+        .method = quantize_methods[p->method], .bytes = p->bytes, .rmse = sqrt(l->ee / n),
         .relative_error = l->xx > 0 ? sqrt(l->ee / l->xx) : 0, .cosine = l->xx > 0 && yy > 0 ? (l->xx + l->xe) / sqrt(l->xx * yy) : 1,
         .output_error = l->out_yy > 0 ? sqrt(l->out_ee / l->out_yy) : (double)NAN,
         .output_error_plain = l->out_yy > 0 ? sqrt(l->out_plain / l->out_yy) : (double)NAN,
