@@ -80,10 +80,18 @@ void model_name_size(struct model_name *m, uint64_t parameters)
     snprintf(m->size, sizeof m->size, v < 9.95 ? "%.1f%c" : "%.0f%c", v, units[u]);
 }
 
+const char *model_name_encoding(struct err_text *t, const char *format)
+{
+    err_fmt(t, "%s", format);
+    for (char *c = t->s; *c; c++) *c = upper(*c);
+    return t->s;
+}
+
 void model_name_file(const struct model_name *m, const char *encoding, char file[256])
 {
     static const char end[] = ".gguf";
-    const char *const parts[] = { m->base[0] ? m->base : "model", m->size, m->finetune, m->version[0] ? m->version : "v1.0", encoding };
+    const char *const parts[] = { m->base[0] ? m->base : "model", m->size, m->finetune, m->version[0] ? m->version : "v1.0",
+                                  ENCODING(encoding) };
     const size_t n_parts = sizeof parts / sizeof *parts, room = 256 - sizeof end;
     size_t n = 0;
     for (size_t i = 0; i < n_parts; i++) {
@@ -91,7 +99,7 @@ void model_name_file(const struct model_name *m, const char *encoding, char file
         for (const char *p = parts[i]; *p && n < room; p++) {
             const bool other = !in_names(*p);
             if (other && (n == 0 || file[n - 1] == '-')) continue;
-            file[n++] = other ? '-' : i + 1 == n_parts ? upper(*p) : *p;
+            file[n++] = other ? '-' : *p;
         }
     }
     memcpy(file + n, end, sizeof end);

@@ -9,6 +9,7 @@
 #include "cmd.h"
 #include "json.h"
 #include "mem.h"
+#include "model_name.h"
 
 struct card { struct outfile *o; const struct checkpoint *c; struct unmask_err *err; bool ok; };
 
@@ -104,14 +105,8 @@ static void put_body(struct card *card, const struct card_facts *f, const char *
 bool card_write(struct outfile *o, const char *model, const struct card_facts *facts, struct unmask_err *err)
 {
     struct checkpoint *c;
-    char format[16];
-    size_t n = 0;
+    const char *format = ENCODING(facts->format);
     if (!checkpoint_open(&c, model, err)) return false;
-    for (; facts->format[n] && n + 1 < sizeof format; n++) {
-        const char letter = facts->format[n];
-        format[n] = letter >= 'a' && letter <= 'z' ? (char)(letter - 32) : letter;
-    }
-    format[n] = 0;
     struct card card = { .o = o, .c = c, .err = err, .ok = true };
     put_front_matter(&card, format);
     put_body(&card, facts, format);

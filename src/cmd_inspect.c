@@ -10,17 +10,7 @@
 #include "json.h"
 #include "mem.h"
 #include "model.h"
-
-/* A name of a number format as files spell it: "Q8_0". */
-struct format_name { char s[16]; };
-static const char *in_capitals(struct format_name *t, const char *name)
-{
-    size_t i = 0;
-    for (; name[i] && i + 1 < sizeof t->s; i++) t->s[i] = name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] - 32) : name[i];
-    t->s[i] = 0;
-    return t->s;
-}
-#define FORMAT_NAME(f) in_capitals(&(struct format_name){ { 0 } }, (f)->name)
+#include "model_name.h"
 
 /* ---- what the descriptions say ---- */
 
@@ -151,7 +141,7 @@ static void put_tensor(const struct checkpoint *c, const struct tensor *t)
 {
     fputs("{\"name\":", stdout);
     put_text(t->name);
-    printf(",\"type\":\"%s\",\"shape\":[", FORMAT_NAME(t->format));
+    printf(",\"type\":\"%s\",\"shape\":[", ENCODING(t->format->name));
     for (int d = 0; d < t->n_dims; d++) printf("%s%" PRIu64, d ? "," : "", t->shape[d]);
     printf("],\"offset\":%" PRIu64, t->offset);
     if (t->packed) fputs(",\"layout\":\"packed\"", stdout);
@@ -180,8 +170,8 @@ static void put_formats(const struct checkpoint *c)
     for (const struct quant_format *const *f = quant_formats; *f; f++) {
         const struct share s = share_of(c, *f);
         if (!s.n) continue;
-        printf("%s{\"type\":\"%s\",\"tensors\":%zu,\"packed\":%zu,\"bytes\":%" PRIu64 "}",
-               first ? "" : ",", FORMAT_NAME(*f), s.n, s.packed, s.bytes);
+        printf("%s{\"type\":\"%s\",\"tensors\":%zu,\"packed\":%zu,\"bytes\":%" PRIu64 "}", first ? "" : ",",
+               ENCODING((*f)->name), s.n, s.packed, s.bytes);
         first = false;
     }
     putchar(']');
@@ -256,7 +246,7 @@ static void print_formats(const struct checkpoint *c)
     for (const struct quant_format *const *f = quant_formats; *f; f++) {
         const struct share s = share_of(c, *f);
         if (!s.n) continue;
-        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, FORMAT_NAME(*f), s.n, SIZE(s.bytes),
+        printf("%s  %-5s %zu tensors, %s, %.2f bits a weight%s\n", head, ENCODING((*f)->name), s.n, SIZE(s.bytes),
                8.0 * (*f)->block_bytes / (*f)->block, s.packed == s.n ? ", packed" : s.packed ? ", some packed" : "");
         head = "          ";
     }
@@ -338,10 +328,9 @@ static void print_tensors(const struct checkpoint *c)
         char name[256], file[256] = "", shape[96] = "";
         err_printable(name, sizeof name, t->name, strlen(t->name));
         if (in_other_file(c, t)) err_printable(file, sizeof file, file_name(t->file->path), strlen(file_name(t->file->path)));
-        for (int d = 0; d < t->n_dims; d++)
-            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
-        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, FORMAT_NAME(t->format), shape, t->offset, t->bytes,
-               t->packed ? "  packed" : "", *file ? "  " : "", file);
+        for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
+        printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, ENCODING(t->format->name), shape,
+               t->offset, t->bytes, t->packed ? "  packed" : "", *file ? "  " : "", file);
     }
 }
 
