@@ -216,17 +216,8 @@ static bool write_extras(struct run *r, const struct quantize_report *q, double 
 /* "500M", "4G": powers of 1000, as gguf-split counts. */
 static bool read_size(const char *text, uint64_t *bytes, struct unmask_err *err)
 {
-    static const char units[] = "KMGT";
-    const char *p = text, *unit;
-    uint64_t v = 0;
-    bool ok = *p >= '0' && *p <= '9';
-    for (; ok && *p >= '0' && *p <= '9'; p++) ok = u64_mul(v, 10, &v) && u64_add(v, (uint64_t)(*p - '0'), &v);
-    if (ok && *p && (unit = strchr(units, *p >= 'a' && *p <= 'z' ? *p - 32 : *p))) {
-        for (const char *u = units; ok && u <= unit; u++) ok = u64_mul(v, 1000, &v);
-        p++;
-    }
-    *bytes = v;
-    return (ok && !*p && v > 0)
+    enum { MOST_PERCENT = 100 };                /* of what? */
+    return (parse_size(text, 1000, bytes) && *bytes > MOST_PERCENT)
         || fail(err, E_CLI_VALUE, .field = "--split-size", .found = QUOTE(text, strlen(text)), .need = "a size such as 500M or 4G");
 }
 

@@ -110,7 +110,7 @@ static bool parse_seed(const char *text, uint64_t *v)
     return true;
 }
 
-bool parse_size(const char *text, uint64_t *v)
+bool parse_size(const char *text, int power, uint64_t *v)
 {
     static const char units[] = "KMGT";
     char number[32];
@@ -126,10 +126,9 @@ bool parse_size(const char *text, uint64_t *v)
         return x >= 1 && x <= 100;
     }
     const char *unit = *text ? strchr(units, *text >= 'a' && *text <= 'z' ? *text - 32 : *text) : NULL;
-    const bool decimal = unit && !strcmp(text + 1, "B");
-    if (*text && (!unit || (text[1] && !decimal && strcmp(text + 1, "iB")))) return false;
-    for (const char *u = units; unit && u <= unit; u++) x *= decimal ? 1000 : 1024;
-    if (x <= 100 || x >= 1e18) return false;
+    const bool decimal = unit && !strcmp(text + 1, "B"), binary = unit && !strcmp(text + 1, "iB");
+    if (*text && (!unit || (text[1] && !decimal && !binary))) return false;
+    for (const char *u = units; unit && u <= unit; u++) x *= decimal ? 1000 : binary ? 1024 : power;
     *v = (uint64_t)x;
     return true;
 }
@@ -269,7 +268,7 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
         *(int *)(void *)member = (int)i;
         return true;
     case REAL: return parse_real(text, o->min, o->max, (double *)(void *)member);
-    case SIZE: return parse_size(text, (uint64_t *)(void *)member);
+    case SIZE: return parse_size(text, 1024, (uint64_t *)(void *)member);
     case SEED:
         s->seed_drawn = !strcmp(text, "-1");
         return parse_seed(text, (uint64_t *)(void *)member);

@@ -91,8 +91,9 @@ const char *nearest_word(const char *word, const char *const *words);
 /* Strict numbers: the whole text, decimal, no locale. */
 bool parse_int(const char *text, int64_t min, int64_t max, int64_t *v);
 bool parse_real(const char *text, double min, double max, double *v);
-/* Bytes: a number with K, M, G or T (powers of 1024; KB, MB, ... are powers of 1000, KiB, ... of 1024 too); or P%, as P. */
-bool parse_size(const char *text, uint64_t *v);
+/* Bytes, more than 100: a number with K, M, G or T, powers of `power` (KB, MB, ... are powers of 1000, KiB, ... of 1024);
+ * or P%, as P. */
+bool parse_size(const char *text, int power, uint64_t *v);
 /* Ids separated by commas or white space, appended to *ids (mem_resize); false and E_CLI_VALUE for anything else. */
 bool parse_ids(const char *text, const char *flag, int32_t **ids, size_t *n, struct unmask_err *err);
 

@@ -126,7 +126,8 @@ quantize "$from" "$dir/t.gguf" --report "$dir/s.json";      expect "a report tha
 cp "$dir/s.md" "$dir/t.md"
 quantize "$from" "$dir/t.gguf" --card;                      expect "a card that exists" 2 "t.md: exists already"
 check "neither starts the work" "$(ls "$dir" | grep -c 't.gguf')" "0"
-for size in 0 x 5X -1 18446744073709551616 99999999T; do
+quantize "$from" "$dir/u.gguf" --split-size 0.04MB --dry-run; expect "a split size with a point" 0 "^[0-9]* files of at most 39.1 KiB"
+for size in 0 x 5X 50% -1 18446744073709551616 99999999T; do
     quantize "$from" "$dir/t.gguf" --split-size "$size";    expect "a split size of $size" 2 "split-size.*E-CLI-0"
 done
 quantize "$from" "$dir/a.gguf"; quantize "$from" "$dir/c.gguf" f32
