@@ -47,15 +47,16 @@ ALL_SETS     := $(SETS_x86_64) $(SETS_aarch64)
 # The library is what include/unmask.h offers: what makes model files, and looks at disks, is the program's.
 FORMATS     := format f16 f32 bf16 q8_0 q4_0 q4_k q6_k scale_search
 PROGRAM_SRC := $(filter-out $(FORMATS:%=quant/%.c),$(wildcard quant/*.c)) \
-               $(wildcard $(patsubst %,src/%.c,main cmd cmd_* bench* eval_* options configfile datafiles recipe calibration_text term jsonl \
-               canvas holes outfile gguf_write probe))
+               $(wildcard $(patsubst %,src/%.c,main cmd cmd_* bench* eval_* options configfile datafiles recipe \
+               calibration_text term jsonl canvas holes outfile gguf_write probe))
 SIMD_SRC    := $(filter-out $(ALL_SETS:%=simd/%.c),$(wildcard simd/*.c)) $(wildcard $(SETS_$(ARCH):%=simd/%.c))
 LIB_SRC     := $(filter-out $(PROGRAM_SRC),$(wildcard src/*.c quant/*.c)) $(SIMD_SRC)
 LIB_OBJ     := $(LIB_SRC:%.c=$(BUILD)/%.o)
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c tests/checkasm.c))
 
-.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages arm-packages arm-model tests always
+.PHONY: help all run test san bench bench-peers test-arm test-interop install uninstall clean run-packages test-packages arm-packages arm-model tests
+.PHONY: always
 .DELETE_ON_ERROR:
 
 help:           ## list the targets

@@ -44,7 +44,8 @@ bool imatrix_add(struct imatrix *m, const char *name, const float *squares, size
     *e = (struct imatrix_entry){ .k = k };
     snprintf(e->name, sizeof e->name, "%s", name);
     if (!names_add(&m->names, e->name, strlen(e->name), &i))
-        return fail(err, E_QNT_IMATRIX, .field = name, .found = FMT("entries %zu and %zu of this name", i + 1, m->n + 1), .need = "each name once");
+        return fail(err, E_QNT_IMATRIX, .field = name, .found = FMT("entries %zu and %zu of this name", i + 1, m->n + 1),
+                    .need = "each name once");
     if (!(e->squares = mem_resize(NULL, k, sizeof *squares, err))) return false;
     memcpy(e->squares, squares, k * sizeof *squares);
     m->n++;

@@ -75,9 +75,11 @@ pair "$dir/short" "$dir/short";                           check "... a question 
 mkdir "$dir/no-q"; cp tests/data/checkpoints/llada-tiny/* "$dir/no-q"
 sed 's/"Q": 81,/"QQQ": 81,/' tests/data/checkpoints/llada-tiny/tokenizer.json >"$dir/no-q/tokenizer.json"
 printf '{"q":"a","a":"Q"}\n' >"$dir/q.jsonl"
-pair "$dir/no-q" "$dir/no-q" --data "$dir/q.jsonl";       check "... also where the error names another file" "$status|$(grep -c 'q.jsonl, line 1: .*no-q: .*E-TOK-011' "$dir/err")" "3|1"
+pair "$dir/no-q" "$dir/no-q" --data "$dir/q.jsonl";       check "... also where the error names another file" \
+    "$status|$(grep -c 'q.jsonl, line 1: .*no-q: .*E-TOK-011' "$dir/err")" "3|1"
 evil=$(printf 'ev\033[31mil\377.jsonl'); printf '{"q":"Q","a":"a"}\n' >"$dir/$evil"
-compare --exact-match "$dir/$evil" -m "$dir/no-q";        check "... as JSON whatever the name" "$status|$(grep -c '"file":"[^"]*ev..x1b.31mil..xff.jsonl, line 1' "$dir/err")" "3|1"
+compare --exact-match "$dir/$evil" -m "$dir/no-q";        check "... as JSON whatever the name" \
+    "$status|$(grep -c '"file":"[^"]*ev..x1b.31mil..xff.jsonl, line 1' "$dir/err")" "3|1"
 TMPDIR=$dir/none pair $model $model;                      check "no place for what waits" "$status|$(grep -c 'E-FILE-006' "$dir/err")" "4|1"
 compare --exact-match "$dir/bad.jsonl" --against exact;   check "two measures" "$status|$(grep -c 'E-CLI-010' "$dir/err")" "2|1"
 echo "$passed passed, $failed failed"
