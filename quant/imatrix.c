@@ -155,7 +155,8 @@ static bool read_gguf(struct imatrix *m, const char *path, struct unmask_err *er
         && meta_int(c, "imatrix.chunk_count", 0, UINT32_MAX, false, &chunks, err)
         && meta_int(c, "imatrix.chunk_size", 0, UINT32_MAX, false, &size, err);
     if (ok && (type.n != 7 || memcmp(type.s, "imatrix", 7) != 0))
-        ok = fail(err, E_QNT_IMATRIX, .file = path, .field = "general.type", .found = type.n ? QUOTE(type.s, type.n) : "a file without type", .need = "imatrix");
+        ok = fail(err, E_QNT_IMATRIX, .file = path, .field = "general.type",
+                  .found = type.n ? QUOTE(type.s, type.n) : "a file without type", .need = "imatrix");
     ok = ok && imatrix_init(m, c->n_tensors, err);
     for (size_t i = 0; ok && i < c->n_tensors; i++) {
         const char *t = c->tensors[i].name;

@@ -328,7 +328,8 @@ static void print_tensors(const struct checkpoint *c)
         char name[256], file[256] = "", shape[96] = "";
         err_printable(name, sizeof name, t->name, strlen(t->name));
         if (in_other_file(c, t)) err_printable(file, sizeof file, file_name(t->file->path), strlen(file_name(t->file->path)));
-        for (int d = 0; d < t->n_dims; d++) snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
+        for (int d = 0; d < t->n_dims; d++)
+            snprintf(shape + strlen(shape), sizeof shape - strlen(shape), "%s%" PRIu64, d ? " x " : "", t->shape[d]);
         printf("  %-44s %-5s %-18s %12" PRIu64 " %12" PRIu64 "%s%s%s\n", name, ENCODING(t->format->name), shape,
                t->offset, t->bytes, t->packed ? "  packed" : "", *file ? "  " : "", file);
     }

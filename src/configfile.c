@@ -89,7 +89,9 @@ static bool push(struct reader *r, const yaml_event_t *e, bool sequence, bool de
     if (decorated) return refuse(r, e, "an anchor or a tag", err);
     if (r->stack[r->depth].sequence) return refuse(r, e, sequence ? "a list in a list" : "a mapping in a list", err);
     if (r->depth > 0 && !r->stack[r->depth].have_key) return refuse(r, e, "a key that is not a word", err);
-    if (r->depth == 0 && sequence) return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&e->start_mark), .found = "a list", .need = "lines of `key: value`");
+    if (r->depth == 0 && sequence)
+        return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&e->start_mark), .found = "a list",
+                    .need = "lines of `key: value`");
     if (r->depth == MAX_DEPTH)
         return fail(err, E_YAML_LIMIT, .file = r->path, .field = PLACE(&e->start_mark), .found = FMT("more than %d levels", MAX_DEPTH),
                     .need = "fewer");

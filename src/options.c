@@ -129,6 +129,7 @@ bool parse_size(const char *text, int power, uint64_t *v)
     const bool decimal = unit && !strcmp(text + 1, "B"), binary = unit && !strcmp(text + 1, "iB");
     if (*text && (!unit || (text[1] && !decimal && !binary))) return false;
     for (const char *u = units; unit && u <= unit; u++) x *= decimal ? 1000 : binary ? 1024 : power;
+    if (x <= 100 || x >= 1e18) return false;
     *v = (uint64_t)x;
     return true;
 }

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Every #include "x.h" must point down the list of tests/layers.txt, so that includes run one way and without a circle.
 # A .c file stands where the list names it, else with the header of its own name; one that has no place is an error.
+# And no line is longer than 140 characters.
 cd "$(dirname "$0")/.." || exit 1
 awk '
     function say(what) { print FILENAME ":" FNR ": " what; bad = 1 }
@@ -11,6 +12,7 @@ awk '
         if (!mine) say("neither " me " nor a header of its name is in tests/layers.txt")
         checked++
     }
+    length($0) > 140 { say("a line of " length($0) " characters, at most 140 are wanted") }
     /^[ \t]*#[ \t]*include "/ {
         split($0, q, "\""); it = q[2]; sub(/^.*\//, "", it)
         if (!(it in rank)) say(it " is not in tests/layers.txt")
