@@ -108,7 +108,7 @@ static bool given(const struct unmask_model *m, const struct eval_line *l, int32
         && (grown = mem_resize(*ids, n_first + n_answer + 1, sizeof *grown, err));
     if (ok) {
         *ids = grown;
-        memcpy(grown + n_first, answer, n_answer * sizeof *answer);
+        if (n_answer) memcpy(grown + n_first, answer, n_answer * sizeof *answer);
         *n += (int)n_answer;
         if (m->h.eot_id >= 0) grown[(*n)++] = m->h.eot_id;
     }

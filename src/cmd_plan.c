@@ -1,11 +1,11 @@
 /* cmd_plan.c - unmask plan: what a run would take, before anything is loaded: memory by part, seconds by kind of step, and what
  * to change where it does not fit (exit 5).  The plan is plan.h's, which unmask_open() follows; the seconds are probe.h's. */
 #include <inttypes.h>
-#include <jansson.h>
 #include <string.h>
 
 #include "cmd.h"
 #include "cpu.h"
+#include "json.h"
 #include "mem.h"
 #include "probe.h"
 
@@ -108,8 +108,8 @@ static bool time_steps(struct planning *p, struct unmask_err *err)
 static json_t *json_of(const struct planning *p)
 {
     const struct memory_plan *m = &p->plan;
-    json_t *o = json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:i,s:i}",
-                          "model", p->m->name, "budget_bytes", (json_int_t)m->budget,
+    json_t *o = json_pack("{s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:i,s:i}",
+                          "model", json_cstr(p->m->name), "budget_bytes", (json_int_t)m->budget,
                           "weights_bytes", (json_int_t)m->weights, "resident_bytes", (json_int_t)m->resident,
                           "streamed_bytes", (json_int_t)m->streamed, "ring_bytes", (json_int_t)m->ring,
                           "store_bytes", (json_int_t)m->store, "work_bytes", (json_int_t)m->work,

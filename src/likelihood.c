@@ -59,7 +59,7 @@ bool masked_logits(struct unmask_session *s, const int32_t *noisy, int n, int n_
         forward_logits(s->f, w.x, rows, k, w.logits, ld);
         for (int r = 0; ok && r < k; r++) {
             float *l = w.logits + (size_t)r * ld;
-            const float *u = w.uncond + (cfg ? (size_t)r * ld : 0);
+            const float *u = cfg ? w.uncond + (size_t)r * ld : NULL;
             for (int t = 0; cfg && t < h->n_vocab; t++) l[t] = u[t] + (cfg_scale + 1) * (l[t] - u[t]);
             ok = on_row(user, rows[r], l, err);
         }

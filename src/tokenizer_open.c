@@ -57,14 +57,21 @@ static bool is_literal(const struct token *k, bool control)
     return k->type == TOKEN_USER || (control && k->type == TOKEN_CONTROL);
 }
 
-static bool collect(struct literals *l, const struct vocab *v, bool control, struct unmask_err *err)
+/* Literals are looked for at every byte of a text: long ones would make that as many comparisons. */
+static bool collect(struct literals *l, const struct tokenizer *t, bool control, struct unmask_err *err)
 {
+    enum { MOST_BYTES = 512 };
+    const struct vocab *v = &t->vocab;
     size_t n = 0;
     for (int id = 0; id < v->size; id++) n += is_literal(&v->tokens[id], control);
     if (!(l->items = mem_zalloc(n, sizeof *l->items, err))) return false;
     for (int id = 0; id < v->size; id++) {
         const struct token *k = &v->tokens[id];
-        if (is_literal(k, control)) l->items[l->n++] = (struct literal){ { k->s, k->n }, id };
+        if (!is_literal(k, control)) continue;
+        if (k->n > MOST_BYTES)
+            return fail(err, E_TOK_TEXT, .file = t->path, .field = FMT("added token %d", id), .found = FMT("%d bytes", k->n),
+                        .need = FMT("1 to %d", MOST_BYTES));
+        l->items[l->n++] = (struct literal){ { k->s, k->n }, id };
     }
     qsort(l->items, l->n, sizeof *l->items, by_text);
     return true;
@@ -96,8 +103,8 @@ bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err)
         t->byte_ids[b] = vocab_find(&t->vocab, c, utf8_encode(byte_to_char((uint8_t)b), c));
     }
     if (t->ids.eot < 0) t->ids.eot = find_eot(&t->vocab);
-    return splitter_new(&t->splitter, t->pre, err) && collect(&t->user, &t->vocab, false, err)
-        && collect(&t->special, &t->vocab, true, err);
+    return splitter_new(&t->splitter, t->pre, err) && collect(&t->user, t, false, err)
+        && collect(&t->special, t, true, err);
 }
 
 static struct tokenizer *tokenizer_new(const char *path, struct unmask_err *err)
