@@ -117,7 +117,7 @@ bool quantize_calibrate_open(struct quantize_job *j, struct unmask_err *err)
     struct quantize_calibration *c = j->calibration = mem_zalloc(1, sizeof *c, err);
     if (!c || (j->o->save_importance && !imatrix_init(j->o->save_importance, j->n_pieces, err))) return false;
     *c = (struct quantize_calibration){ .j = j, .layer = -1, .set = j->o->calibration };
-    c->mask_id = j->h.mask_id < j->h.n_vocab ? j->h.mask_id : -1;
+    c->mask_id = j->h.mask_id;
     if (draws(j->o)) c->set = &c->own;
     else if (c->mask_id < 0) return fail(err, E_MASK_MISSING, .file = j->in->path, .need = "a mask token: calibration reads masked text");
     if (j->o->own_text && !write_own(c, err)) return false;

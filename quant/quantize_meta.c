@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "chat.h"
 #include "mem.h"
+#include "tokenizer.h"
 #include "utf8.h"
 
 static struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
@@ -241,27 +241,18 @@ static bool put_merges(struct quantize_job *j, const struct tokenizer *t, struct
     return ok;
 }
 
-/* Ids of the configuration come first, then those of the tokenizer's files, then the end of turn that its template writes. */
+/* The padding, which no run needs, is not among the ids that are settled. */
 static bool put_token_ids(struct quantize_job *j, const struct tokenizer *t, struct unmask_err *err)
 {
-    struct hparams *h = &j->h;
-    const struct token_ids ids = tokenizer_ids(t);
-    const struct chat_template *chat = chat_template_of(t, NULL);
-    if (h->mask_id < 0) h->mask_id = ids.mask;
-    if (h->eos_id < 0) h->eos_id = ids.eos;
-    if (h->bos_id < 0) h->bos_id = ids.bos;
-    if (h->eot_id < 0) h->eot_id = ids.eot;
-    if (h->eot_id < 0 && chat) h->eot_id = chat_end_of_turn(chat, t);
-    if (h->mask_id < 0) return fail(err, E_MASK_MISSING, .file = j->in->path, .field = "mask_token_id");
+    const struct hparams *h = &j->h;
     const struct { const char *key; int32_t id; } rows[] = {
-        { "tokenizer.ggml.bos_token_id", h->bos_id }, { "tokenizer.ggml.eos_token_id", h->eos_id },
-        { "tokenizer.ggml.eot_token_id", h->eot_id },
-        { "tokenizer.ggml.padding_token_id", ids.pad }, { "tokenizer.ggml.mask_token_id", h->mask_id },
+        { "tokenizer.ggml.bos_token_id", h->bos_id }, { "tokenizer.ggml.eos_token_id", h->eos_id }, { "tokenizer.ggml.eot_token_id", h->eot_id },
+        { "tokenizer.ggml.padding_token_id", tokenizer_ids(t).pad }, { "tokenizer.ggml.mask_token_id", h->mask_id },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (rows[i].id >= h->n_vocab)
-            return fail(err, E_TOKEN_ID, .file = j->in->path, .field = rows[i].key,
-                        .found = FMT("%d", rows[i].id), .need = FMT("less than %d, the rows of the embedding", h->n_vocab));
+            return fail(err, E_TOKEN_ID, .file = j->in->path, .field = rows[i].key, .found = FMT("%d", rows[i].id),
+                        .need = FMT("less than %d, the rows of the embedding", h->n_vocab));
         if (rows[i].id >= 0 && !gguf_put_u32(j->shards[0].writer, rows[i].key, (uint32_t)rows[i].id, err)) return false;
     }
     return gguf_put_bool(j->shards[0].writer, "tokenizer.ggml.add_bos_token", h->bos_id >= 0, err);
@@ -270,9 +261,6 @@ static bool put_token_ids(struct quantize_job *j, const struct tokenizer *t, str
 static bool put_tokenizer(struct quantize_job *j, const struct tokenizer *t, struct unmask_err *err)
 {
     const struct str template = tokenizer_chat_template(t);
-    if (tokenizer_size(t) > j->h.n_vocab)
-        return fail(err, E_TOKEN_ID, .file = j->in->path, .field = "tokenizer", .found = FMT("%d tokens", tokenizer_size(t)),
-                    .need = FMT("at most %d, the rows of the embedding", j->h.n_vocab));
     return gguf_put_str(j->shards[0].writer, "tokenizer.ggml.model", str_of("gpt2"), err)
         && gguf_put_str(j->shards[0].writer, "tokenizer.ggml.pre", str_of(tokenizer_pre(t)), err)
         && gguf_put_bool(j->shards[0].writer, TOKENIZER_KEY_IGNORE_MERGES, tokenizer_ignores_merges(t), err)
@@ -284,7 +272,8 @@ static bool put_tokenizer(struct quantize_job *j, const struct tokenizer *t, str
 static bool describe_folder(struct quantize_job *j, const char *in, struct unmask_err *err)
 {
     struct tokenizer *t = NULL;
-    const bool ok = put_general(j, in, err) && put_hparams(j, err) && tokenizer_open(&t, j->in, err) && put_tokenizer(j, t, err);
+    const bool ok = put_general(j, in, err) && put_hparams(j, err) && tokenizer_open(&t, j->in, err)
+        && arch_settle_ids(&j->h, j->in, t, err) && put_tokenizer(j, t, err);
     tokenizer_close(t);
     return ok;
 }

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "chat.h"
+
 extern const struct arch arch_llada;
 const struct arch *const archs[] = { &arch_llada, NULL };
 
@@ -95,20 +97,28 @@ static bool check_value(const struct checkpoint *c, bool ok, const char *field, 
     return ok || fail(err, E_ARCH_VALUE, .file = c->path, .field = field, .found = FMT("%d", found), .need = need);
 }
 
-/* What the kernels and the forward pass rely on, whichever file the numbers come from. */
-static bool check(const struct checkpoint *c, const struct hparams *h, struct unmask_err *err)
+/* Of the special ids those that are known: none outside the vocabulary, and no end of anything that is the mask, which is never
+ * chosen: an answer could not end. */
+static bool check_ids(const struct checkpoint *c, const struct hparams *h, struct unmask_err *err)
 {
-    const struct { const char *name; int32_t id; } ids[] = {
-        { "mask", h->mask_id }, { "eos", h->eos_id }, { "bos", h->bos_id }, { "eot", h->eot_id },
+    const struct { const char *name; int32_t id; bool end; } ids[] = {
+        { "mask", h->mask_id, false }, { "eos", h->eos_id, true }, { "bos", h->bos_id, false }, { "eot", h->eot_id, true },
     };
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         if (ids[i].id >= h->n_vocab)
             return fail(err, E_TOKEN_ID, .file = c->path, .field = FMT("%s token id", ids[i].name), .found = FMT("%d", ids[i].id),
                         .need = FMT("less than %d, the rows of the embedding", h->n_vocab));
-    if (h->mask_id >= 0 && h->mask_id == h->eos_id)
-        return fail(err, E_ARCH_VALUE, .file = c->path, .field = "mask token id", .found = FMT("%d, which is also the eos id", h->mask_id),
-                    .need = "an id of its own");
-    return check_value(c, h->n_head % h->n_head_kv == 0, "attention heads", h->n_head,
+        if (ids[i].end && h->mask_id >= 0 && h->mask_id == ids[i].id)
+            return fail(err, E_ARCH_VALUE, .file = c->path, .field = "mask token id", .need = "an id of its own",
+                        .found = FMT("%d, which is also the %s id", h->mask_id, ids[i].name));
+    }
+    return true;
+}
+
+/* What the kernels and the forward pass rely on, whichever file the numbers come from. */
+static bool check(const struct checkpoint *c, const struct hparams *h, struct unmask_err *err)
+{
+    return check_ids(c, h, err) && check_value(c, h->n_head % h->n_head_kv == 0, "attention heads", h->n_head,
                        FMT("a multiple of the %d key/value heads", h->n_head_kv), err)
         && check_value(c, h->n_embd == h->head_dim * h->n_head, "hidden size", h->n_embd,
                        FMT("%d heads of %d", h->n_head, h->head_dim), err)
@@ -148,6 +158,27 @@ bool arch_hparams(const struct arch *a, const struct checkpoint *c, struct hpara
         for (int layer = 0; arch_has(h, role) && layer < (a->tensors[role].per_layer ? h->n_layer : 1); layer++)
             if (!arch_tensor(a, c, h, role, layer, err)) return false;
     return true;
+}
+
+bool arch_settle_ids(struct hparams *h, const struct checkpoint *c, const struct tokenizer *t, struct unmask_err *err)
+{
+    if (t) {
+        const struct token_ids ids = tokenizer_ids(t);
+        const struct chat_template *chat = chat_template_of(t, NULL);
+        if (tokenizer_size(t) > h->n_vocab)
+            return fail(err, E_TOKEN_ID, .file = c->path, .field = "tokenizer", .found = FMT("%d token ids", tokenizer_size(t)),
+                        .need = FMT("at most %d, the rows of the embedding", h->n_vocab));
+        if (h->mask_id < 0) h->mask_id = ids.mask;
+        if (h->eos_id < 0) h->eos_id = ids.eos;
+        if (h->bos_id < 0) h->bos_id = ids.bos;
+        if (h->eot_id < 0) h->eot_id = ids.eot;
+        if (h->eot_id < 0 && chat) h->eot_id = chat_end_of_turn(chat, t);
+    }
+    if (h->mask_id < 0)
+        return fail(err, E_MASK_MISSING, .file = c->path,
+                    .need = c->kind == CHECKPOINT_GGUF ? "key tokenizer.ggml.mask_token_id"
+                                                       : "mask_token_id in config.json or a mask_token in the tokenizer files");
+    return check_ids(c, h, err);
 }
 
 bool arch_has(const struct hparams *h, enum tensor_role role)

@@ -36,6 +36,10 @@ extern const struct arch *const archs[];        /* NULL ends it */
 const struct arch *arch_of(const struct checkpoint *c, struct unmask_err *err);
 /* Hyperparameters, all checked against each other and against the shapes of the tensors present. */
 bool arch_hparams(const struct arch *a, const struct checkpoint *c, struct hparams *h, struct unmask_err *err);
+/* Settle the special ids: those of the file come first, then those of the tokenizer (NULL: there is none), then the end of a turn
+ * of its chat template.  From here on the mask is known, and all that the files give are ids of their own in the vocabulary. */
+struct tokenizer;
+bool arch_settle_ids(struct hparams *h, const struct checkpoint *c, const struct tokenizer *t, struct unmask_err *err);
 /* Whether a model with these hparams has the tensor, and its shape: *k columns (0 for vectors: n values), *n rows. */
 bool arch_has(const struct hparams *h, enum tensor_role role);
 void arch_shape(const struct hparams *h, enum tensor_role role, int *n, int *k);

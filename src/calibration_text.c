@@ -17,7 +17,7 @@ struct source {
     struct tokenizer *t;
     const struct chat_template *chat;
     int longest;
-    int32_t bos, eos;
+    int32_t bos, end;                           /* end: of the text, or of a turn, which every template has */
     uint64_t most;
     int32_t *ids; size_t n;                     /* of a plain text */
 };
@@ -54,7 +54,7 @@ static bool add_question(struct source *s, const struct eval_line *l, struct unm
         int32_t *grown = mem_resize(ids, full, sizeof *ids, err);
         ok = grown != NULL;
         if (ok) ids = grown;
-        for (; ok && n < full; n++) ids[n] = s->eos;
+        for (; ok && n < full; n++) ids[n] = s->end;
         ok = ok && reading_set_add(s->set, ids, (int)full, (int)given, err);
     }
     mem_free(ids);
@@ -114,24 +114,18 @@ bool calibration_text_read(struct reading_set *set, const char *model, const cha
     struct source s = { .set = set, .most = most };
     const struct arch *a;
     *set = (struct reading_set){ 0 };
-    bool ok = checkpoint_open(&c, model, err) && (a = arch_of(c, err)) && arch_hparams(a, c, &h, err) && tokenizer_open(&s.t, c, err);
+    bool ok = checkpoint_open(&c, model, err) && (a = arch_of(c, err)) && arch_hparams(a, c, &h, err) && tokenizer_open(&s.t, c, err)
+        && arch_settle_ids(&h, c, s.t, err);
     if (ok) {
-        const struct token_ids ids = tokenizer_ids(s.t);
         s.chat = chat_template_of(s.t, NULL);
         s.longest = h.n_ctx < READING_LENGTH ? h.n_ctx : READING_LENGTH;
-        s.bos = h.bos_id >= 0 ? h.bos_id : ids.bos;
-        s.eos = h.eos_id >= 0 ? h.eos_id : ids.eos;
+        s.bos = h.bos_id;
+        s.end = h.eos_id >= 0 ? h.eos_id : h.eot_id;
         ok = s.longest > (s.bos >= 0) || fail(err, E_QNT_TEXT, .file = model, .what = "the context is too short for a text to calibrate on",
                                               .found = FMT("%d position", h.n_ctx), .need = "one more, behind the begin token");
         ok = ok && read_texts(&s, path, err);
     }
-    for (size_t i = 0; ok && i < set->n_ids; i++)
-        if (set->ids[i] >= h.n_vocab)
-            ok = fail(err, E_TOKEN_ID, .file = model, .found = FMT("%d", set->ids[i]),
-                      .need = FMT("less than %d, the rows of the embedding", h.n_vocab));
-    if (ok && set->n_ids == 0)
-        ok = fail(err, E_QNT_TEXT, .file = path, .found = "nothing that the model could read",
-                  .need = "text, or JSON lines of {\"q\", \"a\"} or {\"text\"}");
+    if (ok && set->n_ids == 0) ok = fail(err, E_QNT_TEXT, .file = path, .found = "nothing that the model could read", .need = "text, or JSON lines of {\"q\", \"a\"} or {\"text\"}");
     mem_free(s.ids);
     tokenizer_close(s.t);
     checkpoint_close(c);

@@ -27,17 +27,7 @@ struct facts {
 static void open_folder_tokenizer(const struct checkpoint *c, struct facts *f)
 {
     struct unmask_err err;
-    struct hparams *h = &f->h;
-    if (!tokenizer_open(&f->folder_tokenizer, c, &err)) {
-        unmask_err_message(&err, f->no_tokenizer, sizeof f->no_tokenizer);
-        return;
-    }
-    const struct token_ids ids = tokenizer_ids(f->folder_tokenizer);
-    const struct chat_template *chat = chat_template_of(f->folder_tokenizer, &err);
-    if (h->mask_id < 0) h->mask_id = ids.mask;
-    if (h->eos_id < 0) h->eos_id = ids.eos;
-    if (h->bos_id < 0) h->bos_id = ids.bos;
-    if (h->eot_id < 0) h->eot_id = ids.eot >= 0 || !chat ? ids.eot : chat_end_of_turn(chat, f->folder_tokenizer);
+    if (!tokenizer_open(&f->folder_tokenizer, c, &err)) unmask_err_message(&err, f->no_tokenizer, sizeof f->no_tokenizer);
 }
 
 static void find_facts(const struct checkpoint *c, struct facts *f)
@@ -54,9 +44,9 @@ static void find_facts(const struct checkpoint *c, struct facts *f)
     f->arch = a;
     f->available = mem_available();
     if (c->kind != CHECKPOINT_GGUF) open_folder_tokenizer(c, f);
-    const char *why = f->h.mask_id < 0 ? "nothing names the mask token" : f->bytes <= f->available ? ""
-                    : "not in the memory that is available now; `unmask quantize` makes it smaller";
-    snprintf(f->why_not, sizeof f->why_not, "%s", why);
+    if (!arch_settle_ids(&f->h, c, f->folder_tokenizer, &err)) unmask_err_message(&err, f->why_not, sizeof f->why_not);
+    else if (f->bytes > f->available)
+        snprintf(f->why_not, sizeof f->why_not, "not in the memory that is available now; `unmask quantize` makes it smaller");
 }
 
 /* The tensors of one format. */

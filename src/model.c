@@ -451,32 +451,12 @@ bool model_load(struct unmask_model *m, size_t ring_bytes, int threads, struct u
     return ok;
 }
 
-/* Ids that the file's metadata leaves open come from the tokenizer, the end of a turn from the chat template. */
-static bool settle_ids(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
+/* The tokenizer, the ids that it knows, and the chat template, which only a chat needs. */
+static bool read_tokenizer(struct unmask_model *m, const struct checkpoint *c, bool without, struct unmask_err *err)
 {
-    struct hparams *h = &m->h;
-    if (m->tokenizer) {
-        const struct token_ids ids = tokenizer_ids(m->tokenizer);
-        if (h->mask_id < 0) h->mask_id = ids.mask;
-        if (h->eos_id < 0) h->eos_id = ids.eos;
-        if (h->bos_id < 0) h->bos_id = ids.bos;
-        if (h->eot_id < 0) h->eot_id = ids.eot;
-        m->chat = chat_template_of(m->tokenizer, &m->chat_err);
-        if (m->chat && h->eot_id < 0) h->eot_id = chat_end_of_turn(m->chat, m->tokenizer);
-        if (tokenizer_size(m->tokenizer) > h->n_vocab)
-            return fail(err, E_TOKEN_ID, .file = c->path, .field = "tokenizer", .found = FMT("%d token ids", tokenizer_size(m->tokenizer)),
-                        .need = FMT("at most %d, the rows of the embedding", h->n_vocab));
-    }
-    if (h->mask_id < 0)
-        return fail(err, E_MASK_MISSING, .file = c->path,
-                    .need = c->kind == CHECKPOINT_GGUF ? "key tokenizer.ggml.mask_token_id"
-                            : "mask_token_id in config.json or a mask_token in the tokenizer files");
-    const int32_t ids[] = { h->mask_id, h->eos_id, h->bos_id, h->eot_id };
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        if (ids[i] >= h->n_vocab)
-            return fail(err, E_TOKEN_ID, .file = c->path, .field = "special token",
-                        .found = FMT("%d", ids[i]), .need = FMT("less than %d", h->n_vocab));
-    return true;
+    if (!without && !tokenizer_open(&m->tokenizer, c, err)) return false;
+    if (m->tokenizer) m->chat = chat_template_of(m->tokenizer, &m->chat_err);
+    return arch_settle_ids(&m->h, c, m->tokenizer, err);
 }
 
 /* Optional keys of ours; those of the same meaning elsewhere keep it. */
@@ -536,7 +516,7 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
         && checkpoint_open(&c, path, err) && choose_kernels(m, opts->isa, err);
     for (size_t i = 0; ok && opts->memory_budget && i < c->reader->n_files; i++) c->reader->files[i].once = true;
     ok = ok && (m->arch = arch_of(c, err)) && arch_hparams(m->arch, c, &m->h, err) && read_defaults(m, c, err) && read_name(m, c, err)
-        && (opts->without_tokenizer || tokenizer_open(&m->tokenizer, c, err)) && settle_ids(m, c, err) && find_weights(m, c, -1, err);
+        && read_tokenizer(m, c, opts->without_tokenizer, err) && find_weights(m, c, -1, err);
     if (ok) {
         m->loader->on_load = opts->on_load;
         m->loader->user = opts->user;

@@ -69,6 +69,25 @@ prints "as JSON, and why" '"name":"bare","runs":false,"why_not":".*E-ARCH-001\]"
 rm "$dir/bare/tokenizer.json"; cp $folder/config.json "$dir/bare"
 prints "a model without tokenizer" '^Tokenizer +none: .*E-TOK-001' inspect "$dir/bare"
 prints "which does not keep it from running" '"runs":true,' inspect "$dir/bare" --json
+# ids that only the tokenizer's files name: every command says the same of them
+mkdir "$dir/special"; cp $folder/* "$dir/special"; chmod u+w "$dir/special/"*
+ids() {
+    sed "s/\"mask_token_id\": 500/\"mask_token_id\": $1/" $folder/config.json >"$dir/special/config.json"
+    sed "s/\"mask_token\": \"<|mdm_mask|>\"/\"x\": \"\"$2/" $folder/tokenizer_config.json >"$dir/special/tokenizer_config.json"
+}
+refuses() {
+    prints "inspect, $1" "^Runs +no: $dir/special: .*$2" inspect "$dir/special"
+    fails "run, $1" 3 "^unmask: error: $dir/special: .*$2" run -m "$dir/special" hello
+    fails "quantize, $1" 3 "^unmask: error: $dir/special: .*$2" quantize "$dir/special" "$dir/special.gguf" q8_0 -q
+    fails "calibrate, $1" 3 "^unmask: error: $dir/special: .*$2" quantize "$dir/special" "$dir/special.gguf" q8_0 -q --calibrate LICENSE
+}
+ids null ', "mask_token": "<|endoftext|>"'
+refuses "a mask that is the end of text" 'found 481, which is also the eos id, need an id of its own.*E-ARCH-003'
+ids null ', "mask_token": "<|eot_id|>"'
+refuses "a mask that is the end of a turn" 'found 508, which is also the eot id, need an id of its own.*E-ARCH-003'
+ids null ''; refuses "no mask" 'need mask_token_id in config.json or a mask_token.*E-ARCH-008'
+ids 500 ''; sed -i 's/"added_tokens_decoder": {/&"600": {"content": "<more>", "special": true},/' "$dir/special/tokenizer_config.json"
+refuses "more ids than rows of the embedding" 'found 601 token ids, need at most 512, the rows of the embedding.*E-ARCH-009'
 
 # ---- forward
 

@@ -76,6 +76,10 @@ sed 's/"max_sequence_length": 256/"max_sequence_length": 1/' tests/data/checkpoi
 for text in "$dir/text.txt" "$dir/lines.jsonl"; do
     quantize "$dir/short" "$dir/x.gguf" --calibrate "$text"; expect "a context of one position, ${text##*/}" 2 "short: the context is too short for a text to calibrate on: found 1 position.*E-QNT-011"
 done
+quantize "$from" "$dir/endless.gguf" f32 -q
+LC_ALL=C sed -i 's/tokenizer.ggml.eos_token_id/tokenizer.ggml.eos_token_no/' "$dir/endless.gguf"
+quantize "$dir/endless.gguf" "$dir/ke.gguf" --calibrate "$dir/lines.jsonl"
+expect "no end of text: answers are filled up with the end of the turn" 0 "^calibrated on"
 for text in "$dir/text.txt" "$dir/lines.jsonl" self; do
     quantize "$from" "$dir/k.gguf" --force --calibrate "$text" --calibrate-tokens 600 --save-imatrix "$dir/i.gguf" --report "$dir/k.json"
     expect "calibrated on ${text##*/}" 0 "^error of the 14 calibrated matrices' outputs: 0.0[0-9]*; by plain rounding it would be 0.0[0-9]*$"
