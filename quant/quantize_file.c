@@ -92,7 +92,7 @@ bool quantize_file(const char *in, const char *out, const struct quantize_option
     struct quantize_job j = { .o = o, .report = report };
     *report = (struct quantize_report){ 0 };
     const bool ok = checkpoint_open(&j.in, in, err) && (j.arch = arch_of(j.in, err)) != NULL && arch_hparams(j.arch, j.in, &j.h, err)
-        && quantize_plan(&j, err) && quantize_shards_plan(&j, out, err) && quantize_describe(&j, in, err) && write_files(&j, err);
+        && quantize_plan(&j, err) && quantize_shards_plan(&j, out, err) && quantize_describe(&j, err) && write_files(&j, err);
     quantize_shards_free(&j);
     quantize_calibrate_close(&j);
     pool_close(j.pool);

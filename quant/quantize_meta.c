@@ -144,15 +144,11 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
 
 /* ---- from a folder ----------------------------------------------------------------------------------- */
 
-/* The last part of the input's path, or nothing. */
-static struct str folder_name(const char *path)
+/* The folder's name, or nothing where it says nothing (".") or metadata cannot hold it. */
+static struct str folder_name(const struct checkpoint *c)
 {
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/') n--;
-    size_t at = n;
-    while (at > 0 && path[at - 1] != '/') at--;
-    const struct str name = { path + at, n - at };
-    return name.s[0] == '.' || utf8_valid(name.s, name.n) != name.n ? (struct str){ "", 0 } : name;
+    const struct str name = checkpoint_name(c);
+    return name.s[0] == '.' || name.s[0] == '/' || utf8_valid(name.s, name.n) != name.n ? (struct str){ "", 0 } : name;
 }
 
 /* A text that follows from the input, unless the caller sets another one or there is none. */
@@ -162,10 +158,10 @@ static bool put_known(struct quantize_job *j, const char *key, struct str value,
     return value.n == 0 || setting_of(j->o, str_of(key), &set) || gguf_put_str(j->shards[0].writer, key, value, err);
 }
 
-static bool put_general(struct quantize_job *j, const char *in, struct unmask_err *err)
+static bool put_general(struct quantize_job *j, struct unmask_err *err)
 {
     struct gguf_writer *w = j->shards[0].writer;
-    const struct str name = folder_name(in);
+    const struct str name = folder_name(j->in);
     struct model_name *m = &j->name;
     uint64_t parameters = 0;
     for (size_t i = 0; i < j->n_pieces; i++) parameters += j->pieces[i].n_rows * j->pieces[i].k;
@@ -269,10 +265,10 @@ static bool put_tokenizer(struct quantize_job *j, const struct tokenizer *t, str
         && (template.n == 0 || gguf_put_str(j->shards[0].writer, "tokenizer.chat_template", template, err));
 }
 
-static bool describe_folder(struct quantize_job *j, const char *in, struct unmask_err *err)
+static bool describe_folder(struct quantize_job *j, struct unmask_err *err)
 {
     struct tokenizer *t = NULL;
-    const bool ok = put_general(j, in, err) && put_hparams(j, err) && tokenizer_open(&t, j->in, err)
+    const bool ok = put_general(j, err) && put_hparams(j, err) && tokenizer_open(&t, j->in, err)
         && arch_settle_ids(&j->h, j->in, t, err) && put_tokenizer(j, t, err);
     tokenizer_close(t);
     return ok;
@@ -304,9 +300,9 @@ static void name_file(struct quantize_job *j)
     model_name_file(m, quantize_type(j->o), j->report->file_name);
 }
 
-bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err)
+bool quantize_describe(struct quantize_job *j, struct unmask_err *err)
 {
-    if (!(j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, in, err))) return false;
+    if (!(j->in->kind == CHECKPOINT_GGUF ? copy_metas(j, err) : describe_folder(j, err))) return false;
     if (!put_history(j, err)) return false;
     name_file(j);
     return quantize_shards_describe(j, err);

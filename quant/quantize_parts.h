@@ -89,7 +89,7 @@ bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err);
 void quantize_shards_free(struct quantize_job *j);
 
 /* quantize_meta.c: metadata and tensor list for the writer.  For folders it opens the tokenizer and completes h's token ids. */
-bool quantize_describe(struct quantize_job *j, const char *in, struct unmask_err *err);
+bool quantize_describe(struct quantize_job *j, struct unmask_err *err);
 
 /* quantize_calibrate.c: read the texts up to the layer of a piece that needs it; both results stay valid until the next piece.
  * moments: factored, NULL without feedback; importance: [k]. */

@@ -145,6 +145,17 @@ bool meta_str(const struct checkpoint *c, const char *key, bool required, struct
     return true;
 }
 
+struct str checkpoint_name(const struct checkpoint *c)
+{
+    struct str name = { "", 0 };
+    if (c->kind == CHECKPOINT_GGUF) meta_str(c, "general.name", false, &name, NULL);
+    if (name.n) return name;
+    size_t n = strlen(c->path), at;
+    while (n > 1 && c->path[n - 1] == '/') n--;
+    for (at = n - 1; at > 0 && c->path[at - 1] != '/'; ) at--;
+    return (struct str){ c->path + at, n - at };
+}
+
 bool meta_next_string(const struct meta *array, uint64_t *at, struct str *item)
 {
     if (array->type != META_ARRAY || array->item_type != META_STRING || *at > array->items.n) return false;

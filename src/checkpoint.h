@@ -54,6 +54,8 @@ bool meta_int(const struct checkpoint *c, const char *key, int64_t min, int64_t 
 bool meta_float(const struct checkpoint *c, const char *key, double min, double max, bool required, double *v, struct unmask_err *err);
 bool meta_bool(const struct checkpoint *c, const char *key, bool required, bool *v, struct unmask_err *err);
 bool meta_str(const struct checkpoint *c, const char *key, bool required, struct str *v, struct unmask_err *err);
+/* What a model is called: general.name of a GGUF file, else the last part of its path, "llada-tiny" of "models/llada-tiny/". */
+struct str checkpoint_name(const struct checkpoint *c);
 /* Items of an array of strings; start with *at = 0; false at the end. */
 bool meta_next_string(const struct meta *array, uint64_t *at, struct str *item);
 

@@ -34,9 +34,7 @@ static void find_facts(const struct checkpoint *c, struct facts *f)
 {
     struct unmask_err err;
     const struct arch *a = arch_of(c, &err);
-    const char *base = file_name(c->path);
-    f->name = *base ? (struct str){ base, strlen(base) } : (struct str){ c->path, strlen(c->path) };
-    if (c->kind == CHECKPOINT_GGUF) meta_str(c, "general.name", false, &f->name, NULL);
+    f->name = checkpoint_name(c);
     if (!a || !arch_hparams(a, c, &f->h, &err) || !model_plan(a, c, &f->h, &f->bytes, &f->parameters, &err)) {
         unmask_err_message(&err, f->why_not, sizeof f->why_not);
         return;

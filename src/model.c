@@ -478,9 +478,8 @@ static bool read_defaults(struct unmask_model *m, const struct checkpoint *c, st
 
 static bool read_name(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
 {
-    const char *slash = strrchr(c->path, '/'), *base = slash && slash[1] ? slash + 1 : c->path;
-    struct str name = { base, strlen(base) };
-    return (c->kind != CHECKPOINT_GGUF || meta_str(c, "general.name", false, &name, err)) && (m->name = mem_strndup(name.s, name.n, err));
+    const struct str name = checkpoint_name(c);
+    return (m->name = mem_strndup(name.s, name.n, err)) != NULL;
 }
 
 static bool choose_kernels(struct unmask_model *m, const char *isa, struct unmask_err *err)

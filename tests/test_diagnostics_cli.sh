@@ -69,6 +69,10 @@ prints "as JSON, and why" '"name":"bare","runs":false,"why_not":".*E-ARCH-001\]"
 rm "$dir/bare/tokenizer.json"; cp $folder/config.json "$dir/bare"
 prints "a model without tokenizer" '^Tokenizer +none: .*E-TOK-001' inspect "$dir/bare"
 prints "which does not keep it from running" '"runs":true,' inspect "$dir/bare" --json
+for path in $folder $folder/ $folder//; do
+    prints "the name of the model in $path" '"kind":"folder","name":"llada-gqa",' inspect "$path" --json
+    prints "... as plan tells it" '^Model +llada-gqa, ' plan -m "$path"
+done
 # ids that only the tokenizer's files name: every command says the same of them
 mkdir "$dir/special"; cp $folder/* "$dir/special"; chmod u+w "$dir/special/"*
 ids() {
