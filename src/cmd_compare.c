@@ -150,12 +150,6 @@ static bool teacher_forced(struct compare *c, struct item *i, uint64_t seed, str
     return ok;
 }
 
-static bool on_draw(void *user, int draws)
-{
-    (void)draws;
-    return eval_tick(user);
-}
-
 static bool generate(struct compare *c, struct item *i, struct unmask_err *err)
 {
     const struct side *side = &c->side[c->now];
@@ -174,8 +168,8 @@ static bool measure_item(struct compare *c, struct item *i, size_t number, struc
     const uint64_t seed = c->s->seed + number;
     const struct side *side = &c->side[c->now];
     return tokenize(c, i, err) && teacher_forced(c, i, seed, err)
-        && likelihood(side->session, i->ids, (size_t)i->n_prompt, i->ids + i->n_prompt, (size_t)(i->n - i->n_prompt),
-                      c->s->mc, 0, seed, on_draw, &c->clock, &i->nats[c->now], err)
+        && likelihood(side->session, i->ids, (size_t)i->n_prompt, i->ids + i->n_prompt, (size_t)(i->n - i->n_prompt), c->s->mc, 0, seed,
+                      eval_on_draw, &c->clock, &i->nats[c->now], err)
         && generate(c, i, err);
 }
 

@@ -14,21 +14,59 @@
 #include "mem.h"
 #include "reuse.h"
 
+/* A line of --likelihood. */
 struct line { json_t *o; int number; };
 
 struct eval {
     const struct settings *s;
-    const char *path;
+    struct eval_set set;                        /* of --exact-match */
+    const char *path;                           /* of --likelihood, and its lines */
     struct line *lines; size_t n_lines;
     bool without_tokenizer;
     struct unmask_model *m;
     struct unmask_session *session;
-    struct progress progress;
+    struct eval_clock clock;
     double start;
-    size_t done; int draw;                      /* lines that are finished; draws of the line in work */
+    size_t done;                                /* lines that are finished */
 };
 
-/* ---- the data file ---- */
+/* ---- exact match ---- */
+
+static bool answers(struct eval *e, const struct eval_line *l, const struct unmask_options *o, bool *right, struct unmask_err *err)
+{
+    struct eval_run run = { .step_of = NULL };
+    int32_t *ids = NULL;
+    size_t n;
+    const bool ok = eval_prompt(e->m, l, EVAL_PROMPT, &ids, &n, err) && eval_run(&run, e->session, ids, n, o, &e->clock, err)
+        && eval_right(e->m, &run, l, right, err);
+    unmask_free(ids);
+    eval_run_free(&run);
+    return ok || jsonl_at(l->path, l->number, err);
+}
+
+static bool exact_match(struct eval *e, struct unmask_err *err)
+{
+    struct unmask_options o;
+    const int n = (int)e->set.n_questions;
+    int correct = 0;
+    settings_generation(e->s, e->m, &o);
+    o.stop = term_signal_flag();
+    for (int i = 0; i < n; i++, e->clock.done++) {
+        bool right = false;
+        if (!answers(e, &e->set.questions[i], &o, &right, err)) return false;
+        correct += right;
+    }
+    const struct interval i = eval_wilson(correct, n);
+    const double share = (double)correct / n;
+    progress_end(&e->clock.progress);
+    if (e->s->json)
+        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n",
+               n, correct, share, i.low, i.high, term_now() - e->start);
+    else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * i.low, 100 * i.high);
+    return true;
+}
+
+/* ---- likelihood ---- */
 
 static bool refuse_line(const struct eval *e, int number, const char *found, const char *need, struct unmask_err *err)
 {
@@ -40,8 +78,6 @@ static bool is_list(const json_t *o, const char *key) { return json_is_array(jso
 
 static bool check_line(struct eval *e, const struct line *l, struct unmask_err *err)
 {
-    if (e->s->exact_match)
-        return (is_text(l->o, "q") && is_text(l->o, "a")) || refuse_line(e, l->number, "other fields", "the texts \"q\" and \"a\"", err);
     const bool ids = is_list(l->o, "prompt_ids") && is_list(l->o, "answer_ids"), texts = is_text(l->o, "prompt") && is_text(l->o, "answer");
     e->without_tokenizer = e->without_tokenizer && ids;
     return ids || texts
@@ -75,75 +111,11 @@ static bool read_lines(struct eval *e, struct unmask_err *err)
     return ok && (e->n_lines > 0 || fail(err, E_CLI_LINE, .file = e->path, .found = "no line", .need = "JSON objects, one a line"));
 }
 
-static void show_progress(struct eval *e)
-{
-    const double part = e->s->likelihood ? (double)e->draw / e->s->mc : 0;
-    progress_show(&e->progress, (double)e->done + part, (double)e->n_lines, "lines", e->path);
-}
-
-/* ---- exact match ---- */
-
-static bool on_step(void *user, const struct unmask_step *step)
-{
-    (void)step;
-    show_progress(user);
-    return term_signal() == 0;
-}
-
-/* The answer to one question is, byte for byte, the wanted one; cut at its first end token. */
-static bool answers(struct eval *e, const struct line *l, const struct unmask_options *o, bool *right, struct unmask_err *err)
-{
-    const json_t *q = json_object_get(l->o, "q"), *a = json_object_get(l->o, "a");
-    const struct unmask_message message = { "user", json_string_value(q), json_string_length(q) };
-    struct unmask_model_info info;
-    struct unmask_result r = { .canvas = NULL };
-    int32_t *prompt;
-    char *text = NULL;
-    size_t n_prompt, n = 0;
-    unmask_model_get_info(e->m, &info);
-    if (!unmask_chat_ids(e->m, &message, 1, &prompt, &n_prompt, err)) return jsonl_at(e->path, l->number, err);
-    bool ok = unmask_generate(e->session, prompt, n_prompt, o, on_step, e, &r, err);
-    size_t n_ids = 0;
-    while (ok && n_ids < (size_t)r.n_ids && r.ids[n_ids] != info.eos_id && r.ids[n_ids] != info.eot_id) n_ids++;
-    ok = ok && unmask_detokenize(e->m, r.ids, n_ids, 0, &text, &n, err);
-    *right = ok && n == json_string_length(a) && !memcmp(text, json_string_value(a), n);
-    unmask_free(text);
-    unmask_result_free(&r);
-    unmask_free(prompt);
-    return ok || jsonl_at(e->path, l->number, err);
-}
-
-static bool exact_match(struct eval *e, struct unmask_err *err)
-{
-    struct unmask_options o;
-    int correct = 0;
-    settings_generation(e->s, e->m, &o);
-    o.stop = term_signal_flag();
-    for (; e->done < e->n_lines; e->done++) {
-        bool right = false;
-        if (!answers(e, &e->lines[e->done], &o, &right, err)) return false;
-        correct += right;
-        show_progress(e);
-    }
-    const int n = (int)e->n_lines;
-    const struct interval i = eval_wilson(correct, n);
-    const double share = (double)correct / n;
-    progress_end(&e->progress);
-    if (e->s->json)
-        printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n",
-               n, correct, share, i.low, i.high, term_now() - e->start);
-    else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * i.low, 100 * i.high);
-    return true;
-}
-
-/* ---- likelihood ---- */
-
 static bool on_draw(void *user, int draws)
 {
     struct eval *e = user;
-    e->draw = draws;
-    show_progress(e);
-    return term_signal() == 0;
+    e->clock.done = (double)e->done + (double)draws / e->s->mc;
+    return eval_tick(&e->clock);
 }
 
 /* Ids of a field: "prompt_ids", or the text "prompt" as ordinary text.  mem_free. */
@@ -190,7 +162,7 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
     const size_t n = e->n_lines;
     double *nats = mem_zalloc(2 * n, sizeof *nats, err), *tokens = nats + n, all_nats = 0, all_tokens = 0;
     if (!nats) return false;
-    for (; e->done < n; e->done++, e->draw = 0) {
+    for (; e->done < n; e->done++) {
         size_t n_tokens;
         if (!line_nats(e, &e->lines[e->done], e->s->seed + e->done, &nats[e->done], &n_tokens, err)) {
             mem_free(nats);
@@ -202,7 +174,7 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
     }
     const double ratio = all_nats / all_tokens, half = eval_ratio_half(nats, tokens, n);
     mem_free(nats);
-    progress_end(&e->progress);
+    progress_end(&e->clock.progress);
     if (e->s->json) {
         printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,"
                "\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
@@ -220,12 +192,15 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
 
 static bool measure(struct eval *e, const struct term *t, struct unmask_err *err)
 {
-    progress_start(&e->progress, e->s, t);
+    const size_t n = e->s->exact_match ? e->set.n_questions : e->n_lines;
+    e->clock.total = (double)n;
+    e->clock.what = e->s->exact_match ? e->set.name : e->path;
+    progress_start(&e->clock.progress, e->s, t);
     e->start = term_now();
     const bool ok = e->s->exact_match ? exact_match(e, err) : likelihood_of_lines(e, err);
-    progress_end(&e->progress);
+    progress_end(&e->clock.progress);
     if (ok && e->s->verbose)
-        fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", e->n_lines, term_now() - e->start, (double)term_peak_rss() / 0x1p20);
+        fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", n, term_now() - e->start, (double)term_peak_rss() / 0x1p20);
     return ok;
 }
 
@@ -250,13 +225,14 @@ static bool run_reuse(const struct settings *s, const struct term *t, struct unm
 
 static bool run_lines(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    struct eval e = { .s = s, .path = s->likelihood ? s->likelihood : s->exact_match };
-    const bool ok = read_lines(&e, err) && cmd_open_model(s, t, s->likelihood && e.without_tokenizer, &e.m, &e.session, err)
-        && measure(&e, t, err);
+    struct eval e = { .s = s, .path = s->likelihood };
+    const bool ok = (s->exact_match ? eval_questions_read(&e.set, s->exact_match, s->limit, err) : read_lines(&e, err))
+        && cmd_open_model(s, t, s->likelihood && e.without_tokenizer, &e.m, &e.session, err) && measure(&e, t, err);
     unmask_session_close(e.session);
     unmask_close(e.m);
     for (size_t i = 0; i < e.n_lines; i++) json_decref(e.lines[i].o);
     mem_free(e.lines);
+    eval_set_free(&e.set);
     return ok;
 }
 

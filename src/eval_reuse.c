@@ -79,12 +79,6 @@ static bool score(struct eval_reuse *e, const struct eval_line *l, struct unmask
     return true;
 }
 
-static bool on_draw(void *user, int draws)
-{
-    (void)draws;
-    return eval_tick(user);
-}
-
 /* The text's likelihood bound under full passes, its masks those of every other side, and its word pairs. */
 static bool quality(struct eval_reuse *e, struct side *side, size_t line, struct unmask_err *err)
 {
@@ -93,8 +87,8 @@ static bool quality(struct eval_reuse *e, struct side *side, size_t line, struct
     size_t distinct, pairs, n_text;
     char *text;
     double nats;
-    if (!likelihood(e->judge, run->r.canvas, (size_t)run->r.n_prompt, answer, (size_t)run->n_ids,
-                    e->s->mc, 0, e->s->seed + line, on_draw, &e->clock, &nats, err)
+    if (!likelihood(e->judge, run->r.canvas, (size_t)run->r.n_prompt, answer, (size_t)run->n_ids, e->s->mc, 0, e->s->seed + line,
+                    eval_on_draw, &e->clock, &nats, err)
         || !unmask_detokenize(e->m, answer, (size_t)run->n_ids, 0, &text, &n_text, err)) return false;
     side->nats[line] = -nats;
     side->tokens[line] = run->n_ids;

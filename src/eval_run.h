@@ -9,6 +9,7 @@
 /* Progress of a measurement, and the place where it notices that it shall stop. */
 struct eval_clock { struct progress progress; double done, total; const char *what; };
 bool eval_tick(struct eval_clock *c);           /* false: a signal came */
+bool eval_on_draw(void *clock, int draws);      /* the same, as likelihood() asks */
 
 struct eval_run {
     struct unmask_result r;
