@@ -10,7 +10,7 @@
 #include "term.h"
 
 /* Whole passes over the model of --model: a row per entry of --tokens, appended to rows. */
-bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err);
+bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err);
 
 /* The matrix products alone, without a model: a row per format, shape and entry of --tokens. */
 bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err);

@@ -195,9 +195,8 @@ static bool each_case(const struct bench *b, json_t *rows, struct unmask_err *er
     return true;
 }
 
-bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err)
+bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err)
 {
-    (void)t;
     char path[1024];
     struct unmask_model *m = NULL;
     struct bench b = { .s = s };

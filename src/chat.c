@@ -74,20 +74,6 @@ static bool llada_text(const struct tokenizer *t, struct str text, int32_t **ids
     return ok;
 }
 
-/* An earlier answer as ids: end-of-text tokens are dropped (LLaDA chat.py), so are masks that a cancelled run left, and
- * the turn's end, which is written anyway. */
-static bool llada_answer(const struct tokenizer *t, const struct chat_message *m, int32_t eot, int32_t **ids, size_t *n_ids,
-                         struct unmask_err *err)
-{
-    const struct token_ids special = tokenizer_ids(t);
-    if (!tokenizer_encode(t, "\n\n", 2, false, ids, n_ids, err)) return false;
-    for (size_t i = 0; i < m->n_ids; i++) {
-        const int32_t id = m->ids[i];
-        if (id != special.eos && id != special.mask && id != eot && !put_id(ids, n_ids, id, err)) return false;
-    }
-    return true;
-}
-
 static bool llada_encode(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *m, size_t n,
                          int32_t **ids, size_t *n_ids, struct unmask_err *err)
 {
@@ -96,8 +82,7 @@ static bool llada_encode(const struct chat_template *c, const struct tokenizer *
     if (!put_id(ids, n_ids, bos, err)) return false;
     for (size_t i = 0; i < n; i++)
         if (!llada_header(t, m[i].role, ids, n_ids, err)
-            || !(m[i].ids ? llada_answer(t, &m[i], eot, ids, n_ids, err)
-                 : llada_text(t, (struct str){ m[i].text, m[i].n_text }, ids, n_ids, err))
+            || !llada_text(t, (struct str){ m[i].text, m[i].n_text }, ids, n_ids, err)
             || !put_id(ids, n_ids, eot, err)) return false;
     return llada_header(t, "assistant", ids, n_ids, err) && tokenizer_encode(t, "\n\n", 2, false, ids, n_ids, err);
 }
@@ -169,7 +154,7 @@ bool chat_encode(const struct chat_template *c, const struct tokenizer *t, const
 {
     for (size_t i = 0; i < n_messages; i++) {
         const char *role = messages[i].role, *text = messages[i].text;
-        const size_t n = messages[i].ids ? 0 : messages[i].n_text, valid = utf8_valid(text, n);
+        const size_t n = messages[i].n_text, valid = utf8_valid(text, n);
         if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)
             return fail(err, E_CHAT_ROLE, .field = FMT("message %zu", i + 1), .found = FMT("\"%s\"", QUOTE(role, strlen(role))),
                         .need = "system, user or assistant");

@@ -12,8 +12,8 @@ const struct chat_template *chat_template_of(const struct tokenizer *t, struct u
 const char *chat_template_name(const struct chat_template *c);
 
 /* Ids of the conversation up to where the answer begins, with one bos.  Message text is encoded as ordinary text,
- * trimmed of white space at both ends.  An assistant message may be given as its ids (ids != NULL). */
-struct chat_message { const char *role; const char *text; size_t n_text; const int32_t *ids; size_t n_ids; };
+ * trimmed of white space at both ends. */
+struct chat_message { const char *role, *text; size_t n_text; };
 bool chat_encode(const struct chat_template *c, const struct tokenizer *t, const struct chat_message *messages, size_t n_messages,
                  int32_t **ids, size_t *n_ids, struct unmask_err *err);
 

@@ -139,10 +139,10 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
     return true;
 }
 
-static bool measure(const struct settings *s, const struct term *t, const json_t *baseline, json_t *rows, struct unmask_err *err)
+static bool measure(const struct settings *s, const json_t *baseline, json_t *rows, struct unmask_err *err)
 {
     double worst = 0;
-    if (!(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, t, rows, err))) return false;
+    if (!(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, rows, err))) return false;
     if (baseline && !compare(s->baseline, baseline, rows, &worst, err)) return false;
     if (s->json) {
         json_dumpf(rows, stdout, JSON_REAL_PRECISION(6));
@@ -173,6 +173,7 @@ static bool check_flags(const struct settings *s, struct unmask_err *err)
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
+    (void)t;
     const bool model = s->origin[OPT_MODEL] == FROM_FLAG;
     if (s->kernels + model + (s->make_model != NULL) > 1)
         return fail(err, E_CLI_CONFLICT, .field = "--kernels, --model, --make-model", .need = "one of them");
@@ -180,7 +181,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (s->make_model) return make_model(s, err);
     json_t *rows = json_array(), *baseline = NULL;
     const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err)))
-        && measure(s, t, baseline, rows, err);
+        && measure(s, baseline, rows, err);
     json_decref(rows);
     json_decref(baseline);
     return ok;

@@ -527,18 +527,8 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
     return ok;
 }
 
-bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
-{
-    struct unmask_model *m;
-    if (!model_prepare(&m, path, opts, err)) return false;
-    const bool ok = model_load(m, 0, opts ? opts->threads : 0, err);
-    if (ok) *out = m;
-    else model_close(m);
-    return ok;
-}
-
-bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer,
-                      int threads, struct unmask_err *err)
+bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer, int threads,
+                      struct unmask_err *err)
 {
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
     bool ok = m != NULL;

@@ -63,8 +63,6 @@ struct layer model_shape(const struct unmask_model *m, struct weight *head);
 uint64_t model_least(const struct unmask_model *m);             /* what stays at least, if the file is packed, or were it */
 bool model_packed(const struct unmask_model *m);
 bool model_load(struct unmask_model *m, size_t ring_bytes, int threads, struct unmask_err *err);
-/* All three, everything in memory. */
-bool model_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
 /* One layer as a model of one layer that has no embedding, head or tokenizer: for passes through a model that is not in memory. */
 bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer,
                       int threads, struct unmask_err *err);

@@ -111,7 +111,7 @@ static const char *build(const struct change *c)
 
 static bool open_changed(const struct change *c, struct unmask_model **m, struct unmask_err *err)
 {
-    return model_open(m, build(c), &(struct unmask_open_options){ .without_tokenizer = true, .threads = 2 }, err);
+    return unmask_open(m, build(c), &(struct unmask_open_options){ .without_tokenizer = true, .threads = 2 }, err);
 }
 
 static void the_unchanged_file_opens(void **state)
@@ -123,12 +123,12 @@ static void the_unchanged_file_opens(void **state)
     assert_int_equal(m->h.n_vocab, V);
     assert_int_equal(m->h.mask_id, 90);
     assert_string_equal(m->weight_format, "q8_0");
-    model_close(m);
+    unmask_close(m);
     OK(open_changed(&(struct change){ .tensor = "output.weight", .tensor_how = DROP }, &m, &err), err);      /* a tied head */
     assert_true(m->h.tied_head && m->head.tiles == m->embed.tiles);
-    model_close(m);
+    unmask_close(m);
     OK(open_changed(&(struct change){ .tensor = "something.else.weight", .tensor_how = ADD }, &m, &err), err);
-    model_close(m);
+    unmask_close(m);
 }
 
 static void keys_are_checked(void **state)
@@ -248,8 +248,8 @@ static bool open_folder(const char *from, const char *to, struct unmask_err *err
     fprintf(f, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
     fclose(f);
     struct unmask_model *m = NULL;
-    const bool ok = model_open(&m, scratch("folder"), &(struct unmask_open_options){ .without_tokenizer = true }, err);
-    model_close(m);
+    const bool ok = unmask_open(&m, scratch("folder"), &(struct unmask_open_options){ .without_tokenizer = true }, err);
+    unmask_close(m);
     return ok;
 }
 

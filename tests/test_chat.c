@@ -8,7 +8,7 @@
 #define LLADA "tests/data/checkpoints/llada-gqa"
 #define TOKENIZERS "tests/data/tokenizers/"
 
-enum { BOS = 480, EOS = 481, MASK = 500, START = 506, END = 507, EOT = 508 };  /* of LLADA */
+enum { BOS = 480, START = 506, END = 507, EOT = 508 };  /* of LLADA */
 
 struct ids { int32_t *v; size_t n; };
 
@@ -103,19 +103,6 @@ static void no_message_makes_a_control_token(void **state)
     tokenizer_close(t);
 }
 
-static void an_answer_given_as_ids_loses_end_tokens_and_masks(void **state)
-{
-    static const int32_t answer[] = { 72, MASK, 105, EOT, EOS, EOS };
-    (void)state;
-    struct tokenizer *t = open_folder(LLADA);
-    const struct chat_message talk[] = { say("user", "a"), { .role = "assistant", .ids = answer, .n_ids = ARRAY_LEN(answer) },
-        say("user", "b") };
-    expect_rendered(t, talk, 3,
-                    "<|startoftext|>" HEAD("user") "a<|eot_id|>" HEAD("assistant") "Hi<|eot_id|>"
-                    HEAD("user") "b<|eot_id|>" HEAD("assistant"));
-    tokenizer_close(t);
-}
-
 static void ids_are_appended_and_stay_as_they_were_on_failure(void **state)
 {
     (void)state;
@@ -173,7 +160,6 @@ int main(void)
         cmocka_unit_test(a_conversation_is_the_rendered_template),
         cmocka_unit_test(text_is_trimmed_at_both_ends),
         cmocka_unit_test(no_message_makes_a_control_token),
-        cmocka_unit_test(an_answer_given_as_ids_loses_end_tokens_and_masks),
         cmocka_unit_test(ids_are_appended_and_stay_as_they_were_on_failure),
         cmocka_unit_test(templates_that_do_not_fit_are_refused),
     };
