@@ -12,11 +12,11 @@
 
 #include "vectors.h"
 
-enum { STEP_ROWS = 6, WIDE = LANES_V == 16 ? 4 : 2, GROUP = 64, MAX_DIM = 256, LINE = 64 };
+enum { STEP_ROWS = 6, WIDE = LANES_V == 16 ? 4 : 2, GROUP = 64, LINE = 64 };
 
 struct attend_state {
     float s[GROUP][KEY_TILE];                   /* scores, then probabilities, of one tile    */
-    float acc[GROUP][MAX_DIM + LANES_V];        /* room for the last register of an odd width */
+    float acc[GROUP][MAX_HEAD_DIM + LANES_V];   /* room for the last register of an odd width */
     float l[GROUP][LANES], m[GROUP];
     float c[GROUP];                             /* exp(old maximum - new one)                 */
     int32_t out[KEY_TILE];                      /* all ones: this key is masked or absent     */
@@ -54,7 +54,7 @@ UNROLL
 
 /* acc = acc * c + p v for ROWS rows, n keys, and elements of the head from v and acc on: NV registers, or `lanes` of one;
  * fetches n lines from `next` on. */
-INLINE void value_step(const int ROWS, const int NV, float (*acc)[MAX_DIM + LANES_V], size_t d, const float *p, const float *c,
+INLINE void value_step(const int ROWS, const int NV, float (*acc)[MAX_HEAD_DIM + LANES_V], size_t d, const float *p, const float *c,
                        const float *v, size_t dim, int n, int lanes, const char *next)
 {
     vfloat sum[STEP_ROWS][WIDE];

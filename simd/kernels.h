@@ -20,6 +20,7 @@ enum {
     ROW_GROUP = 16,             /* activation rows that are interleaved in struct q8rows           */
     EXP_LEAST = -87,            /* exp of less is, or nearly, subnormal: e() in attend_args        */
     KEY_TILE = 64,              /* keys that attention takes before it rescales its running sums   */
+    MAX_HEAD_DIM = 256,         /* width of a head that attention takes, at most                   */
     LANES = 16
 };
 
@@ -72,7 +73,7 @@ struct attend_args {
     const float *v;             /* [n_keys][head_dim]                                               */
     const uint8_t *mask;        /* n_keys bytes, 0 = never attended; NULL = all attended            */
     float scale;
-    int n_rows, n_keys, head_dim;       /* head_dim: a multiple of 8, at most 256                   */
+    int n_rows, n_keys, head_dim;       /* head_dim: a multiple of 8, at most MAX_HEAD_DIM          */
 };
 
 struct kernels {

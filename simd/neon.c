@@ -275,10 +275,10 @@ static void add_neon(float *y, const float *x, int n)
 /* ---- attention: GROUP query rows pass over the keys together, tile by tile, so that keys and values come into L1 once for all of
  * them; BATCH rows share every load */
 
-enum { BATCH = 4, GROUP = 64, HEAD_MAX = 256 };
+enum { BATCH = 4, GROUP = 64 };
 
 /* What a query row carries from tile to tile. */
-struct attend_row { float m, c; float32x4_t l[4]; float acc[HEAD_MAX]; float p[KEY_TILE]; };
+struct attend_row { float m, c; float32x4_t l[4]; float acc[MAX_HEAD_DIM]; float p[KEY_TILE]; };
 
 /* CALL(row, how many) for the rows of a group, a batch at a time. */
 #define BY_BATCHES(rows, CALL)                                      \

@@ -8,9 +8,7 @@
 #include "f16.h"
 #include "kernels.h"
 #include "pack.h"
-
-/* In sleef.h too, but only where the compiler's target has fused multiply-add; the library always has it. */
-float Sleef_finz_expf1_u10purecfma(float x);
+#include "sleef_scalar.h"
 
 static float max_of(float a, float b) { return a > b ? a : b; }
 static float exp_of(float x) { return Sleef_finz_expf1_u10purecfma(x); }
@@ -217,7 +215,7 @@ static void scores(float *s, const struct attend_args *a, const float *q, int j0
 
 static void attend_row(float *y, const struct attend_args *a, const float *q)
 {
-    float m = -INFINITY, l[LANES] = { 0 }, acc[256] = { 0 };
+    float m = -INFINITY, l[LANES] = { 0 }, acc[MAX_HEAD_DIM] = { 0 };
     for (int j0 = 0; j0 < a->n_keys; j0 += KEY_TILE) {
         const int n = a->n_keys - j0 < KEY_TILE ? a->n_keys - j0 : KEY_TILE;
         float s[KEY_TILE], m_new = m;

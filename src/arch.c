@@ -5,11 +5,10 @@
 #include <string.h>
 
 #include "chat.h"
+#include "kernels.h"
 
 extern const struct arch arch_llada;
 const struct arch *const archs[] = { &arch_llada, NULL };
-
-enum { MAX_LAYERS = 1024, MAX_HEADS = 1024, MAX_WIDTH = 1 << 20, MAX_VOCAB = 1 << 20, MAX_CONTEXT = 1 << 24 };
 
 const struct arch *arch_of(const struct checkpoint *c, struct unmask_err *err)
 {

@@ -4,7 +4,8 @@
 
 #include "checkpoint.h"
 
-enum { MAX_HEAD_DIM = 256 };                    /* what kernels take: kernels.h, attend_args           */
+/* What a file may ask for. */
+enum { MAX_LAYERS = 1024, MAX_HEADS = 1024, MAX_WIDTH = 1 << 20, MAX_VOCAB = 1 << 20, MAX_CONTEXT = 1 << 24 };
 
 struct hparams {
     int n_layer, n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab, n_ctx;

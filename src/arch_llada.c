@@ -53,23 +53,24 @@ static bool check_features(const struct checkpoint *c, struct unmask_err *err)
 /* ML-GSAI/LLaDA configuration_llada.py, without its class defaults: the released models differ from them. */
 static bool read_folder(struct hparams *h, const struct checkpoint *c, struct unmask_err *err)
 {
-    enum { WIDTH = 1 << 20 };
     int64_t d, layers, heads, kv, ff, vocab, rows, ctx, ratio = 4, mask = -1, eos = -1;
     double theta = 10000, eps = 1e-5;
     bool multi_query = false;
-    if (!check_features(c, err) || !meta_int(c, "d_model", 1, WIDTH, true, &d, err) || !meta_int(c, "n_layers", 1, 1024, true, &layers, err)
-        || !meta_int(c, "n_heads", 1, 1024, true, &heads, err)
+    if (!check_features(c, err) || !meta_int(c, "d_model", 1, MAX_WIDTH, true, &d, err)
+        || !meta_int(c, "n_layers", 1, MAX_LAYERS, true, &layers, err) || !meta_int(c, "n_heads", 1, MAX_HEADS, true, &heads, err)
         || !meta_bool(c, "multi_query_attention", false, &multi_query, err)) return false;
     kv = multi_query ? 1 : heads;
-    if (!meta_int(c, "n_kv_heads", 1, 1024, false, &kv, err) || !meta_int(c, "mlp_ratio", 1, 64, false, &ratio, err)) return false;
+    if (!meta_int(c, "n_kv_heads", 1, MAX_HEADS, false, &kv, err) || !meta_int(c, "mlp_ratio", 1, 64, false, &ratio, err)) return false;
     ff = ratio * d;
-    if (!meta_int(c, "mlp_hidden_size", 1, WIDTH, false, &ff, err) || !meta_int(c, "vocab_size", 1, WIDTH, true, &vocab, err)) return false;
+    if (!meta_int(c, "mlp_hidden_size", 1, MAX_WIDTH, false, &ff, err)
+        || !meta_int(c, "vocab_size", 1, MAX_VOCAB, true, &vocab, err)) return false;
     rows = vocab;
-    if (!meta_int(c, "embedding_size", vocab, WIDTH, false, &rows, err) || !meta_int(c, "max_sequence_length", 1, 1 << 24, true, &ctx, err)
+    if (!meta_int(c, "embedding_size", vocab, MAX_VOCAB, false, &rows, err)
+        || !meta_int(c, "max_sequence_length", 1, MAX_CONTEXT, true, &ctx, err)
         || !meta_float(c, "rope_theta", 1, 1e12, true, &theta, err) || !meta_float(c, "rms_norm_eps", 1e-12, 1, true, &eps, err)
         || !meta_bool(c, "weight_tying", false, &h->tied_head, err) || !meta_bool(c, "include_qkv_bias", false, &h->qkv_bias, err)
-        || !meta_int(c, "mask_token_id", 0, WIDTH - 1, false, &mask, err)
-        || !meta_int(c, "eos_token_id", 0, WIDTH - 1, false, &eos, err)) return false;
+        || !meta_int(c, "mask_token_id", 0, MAX_VOCAB - 1, false, &mask, err)
+        || !meta_int(c, "eos_token_id", 0, MAX_VOCAB - 1, false, &eos, err)) return false;
     h->n_embd = (int)d;
     h->n_layer = (int)layers;
     h->n_head = (int)heads;
