@@ -16,13 +16,13 @@ const struct arch *arch_of(const struct checkpoint *c, struct unmask_err *err)
     const char *key = gguf ? "general.architecture" : "architectures";
     struct str name;
     if (!meta_str(c, key, true, &name, err)) return NULL;
-    char known[128] = "";
+    struct err_text known = { "" };
     for (const struct arch *const *a = archs; *a; a++) {
         const char *n = gguf ? (*a)->name : (*a)->folder_class;
         if (strlen(n) == name.n && !memcmp(n, name.s, name.n)) return *a;
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", *known ? ", " : "", n);
+        err_list(&known, n);
     }
-    fail(err, E_ARCH_UNKNOWN, .file = c->path, .field = key, .found = QUOTE(name.s, name.n), .need = FMT("one of: %s", known),
+    fail(err, E_ARCH_UNKNOWN, .file = c->path, .field = key, .found = QUOTE(name.s, name.n), .need = FMT("one of %s", known.s),
          .hint = gguf ? NULL : "model code in the folder is never run");
     return NULL;
 }

@@ -133,12 +133,12 @@ static bool write_tensor(struct make *k, enum tensor_role role, int layer, struc
 
 static const struct shape *shape_of(const char *name, struct unmask_err *err)
 {
-    char names[128] = "";
+    struct err_text known = { "" };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         if (!strcmp(shapes[i].name, name)) return &shapes[i];
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", shapes[i].name);
+        err_list(&known, shapes[i].name);
     }
-    fail(err, E_CLI_VALUE, .field = "--make-model", .found = QUOTE(name, strlen(name)), .need = names);
+    fail(err, E_CLI_VALUE, .field = "--make-model", .found = QUOTE(name, strlen(name)), .need = FMT("one of %s", known.s));
     return NULL;
 }
 

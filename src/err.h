@@ -28,6 +28,9 @@ struct err_text { char s[256]; };
 const char *err_fmt(struct err_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 #define FMT(...) err_fmt(&(struct err_text){ { 0 } }, __VA_ARGS__)
 
+/* Append a name to a list of what would do, which begins empty: "q4_0, q8_0".  What no longer fits is left out. */
+void err_list(struct err_text *list, const char *name);
+
 bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info);
 #define fail(err, id, ...) err_set((err), (id), &(struct err_info){ __VA_ARGS__ })
 

@@ -303,17 +303,16 @@ static const char *const ggml_types[] = {
 static bool take_format(struct parser *p, struct tensor *t, struct unmask_err *err)
 {
     const uint64_t at = cursor_offset(&p->in);
-    char known[160] = "";
+    struct err_text known = { "" };
     uint32_t v;
     if (!take_u32(p, &v, err)) return false;
     t->packed = pack_format_by_gguf_type(v);
     if ((t->format = t->packed ? t->packed->format : quant_format_by_gguf_type(v))) return true;
-    for (const struct quant_format *const *f = quant_formats; *f; f++)
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "", (*f)->name);
+    for (const struct quant_format *const *f = quant_formats; *f; f++) err_list(&known, (*f)->name);
     const char *name = v < sizeof ggml_types / sizeof *ggml_types ? ggml_types[v] : NULL;
     return fail(err, E_GGUF_FORMAT, BYTE(p, at),
                 .found = FMT("type %" PRIu32 "%s%s%s", v, name ? " (" : "", name ? name : "", name ? ")" : ""),
-                .need = FMT("one of %s", known));
+                .need = FMT("one of %s", known.s));
 }
 
 static bool take_shape(struct parser *p, struct tensor *t, struct unmask_err *err)

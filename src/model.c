@@ -50,15 +50,12 @@ static size_t row_bytes(const struct tensor *t)
     return (size_t)(t->shape[0] / (uint64_t)t->format->block) * (size_t)t->format->block_bytes;
 }
 
-/* What matrices may be stored as: "q4_0, q8_0 or f32". */
-static const char *packed_names(char (*text)[128])
+static bool refuse_format(const struct checkpoint *c, const struct tensor *t, struct unmask_err *err)
 {
-    (*text)[0] = 0;
-    for (const struct pack_format *p = pack_formats; p->format; p++) {
-        const size_t n = strlen(*text);
-        snprintf(*text + n, sizeof *text - n, "%s%s", !n ? "" : p[1].format ? ", " : " or ", p->format->name);
-    }
-    return *text;
+    struct err_text known = { "" };
+    for (const struct pack_format *p = pack_formats; p->format; p++) err_list(&known, p->format->name);
+    return fail(err, E_TENSOR_TYPE, .file = c->path, .field = t->name, .found = t->format->name, .need = FMT("one of %s", known.s),
+                .hint = "quantize the model to one of these");
 }
 
 /* Find every tensor and its size in memory; *bytes: of all. */
@@ -79,9 +76,7 @@ static bool plan_parts(struct loader *l, uint64_t *bytes, struct unmask_err *err
             uint64_t size = (uint64_t)p->n * sizeof(float);
             if (role == T_EMBED && !h->tied_head) size = (uint64_t)p->n * row_bytes(p->t);
             else if (at->matrix) {
-                if (!(p->pack = pack_format_of(p->t->format)))
-                    return fail(err, E_TENSOR_TYPE, .file = l->c->path, .field = p->t->name, .found = p->t->format->name,
-                                .need = packed_names(&(char[128]){ 0 }), .hint = "quantize the model to one of these");
+                if (!(p->pack = pack_format_of(p->t->format))) return refuse_format(l->c, p->t, err);
                 size = (uint64_t)tiles_of(p->n) * p->pack->tile_bytes(p->k);
                 uint64_t *sum = &by_format[p->pack - pack_formats];
                 *sum += size;

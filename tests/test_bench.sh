@@ -27,7 +27,7 @@ bench --make-model demo q4_0 "$dir/again.gguf";             expect "an existing 
 bench --make-model demo q4_0 "$dir/again.gguf" --force;     expect "that may be replaced" 0 ""
 bench --make-model demo q4_0 "$dir/again.gguf" --force --json
 check "and is told as JSON" "$(cat "$dir/out")" '{"file":"'"$dir/again.gguf"'","bytes":'"$(wc -c <"$dir/again.gguf")"',"shape":"demo","type":"q4_0"}'
-bench --make-model 9b q4_0 "$dir/x.gguf";                   expect "an unknown shape" 2 "found 9b, need llada-8b, 0.5b, demo"
+bench --make-model 9b q4_0 "$dir/x.gguf";                   expect "an unknown shape" 2 "found 9b, need one of llada-8b, 0.5b, demo"
 bench --make-model demo bf16 "$dir/x.gguf";                 expect "a format without a generator" 2 "found bf16.*E-QNT-007"
 bench --make-model demo q5_k "$dir/x.gguf";                 expect "an unknown format" 2 "found q5_k.*E-QNT-007"
 bench --make-model demo q4_0;                               expect "no output" 2 "E-CLI-005"
