@@ -4,7 +4,6 @@
  * from memory as in a pass. */
 #include "bench.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -121,9 +120,9 @@ static double peak(struct bench *b)
 {
     const int n = pool_threads(b->pool) < 64 ? pool_threads(b->pool) : 64;
     double operations = 0;
-    const double start = term_now();
+    const double start = timing_now();
     pool_run(b->pool, peak_item, b, n);
-    const double seconds = term_now() - start;
+    const double seconds = timing_now() - start;
     for (int i = 0; i < n; i++) operations += b->operations[i];
     return operations / seconds;
 }
@@ -131,22 +130,10 @@ static double peak(struct bench *b)
 static double product(struct bench *b)
 {
     const int step = tiles_of_item(b), tiles = b->n / TILE_N;
-    const double start = term_now();
+    const double start = timing_now();
     pool_run(b->pool, product_item, b, (tiles + step - 1) / step);
     b->first_tile = (b->first_tile + (size_t)tiles) % b->n_tiles;
-    return 2.0 * b->m * b->k * b->n / (term_now() - start);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof *v, ascending);
-    return v[n / 2];
+    return 2.0 * b->m * b->k * b->n / (timing_now() - start);
 }
 
 static bool one_case(struct bench *b, json_t *rows)
@@ -156,11 +143,11 @@ static bool one_case(struct bench *b, json_t *rows)
     int n = 0;
     if (ok) {
         product(b);
-        for (const double start = term_now(); n < MOST_RUNS && (n < LEAST_RUNS || term_now() - start < case_seconds); n++) {
+        for (const double start = timing_now(); n < MOST_RUNS && (n < LEAST_RUNS || timing_now() - start < case_seconds); n++) {
             peaks[n] = b->set->int8_peak ? peak(b) : 0;
             rates[n] = product(b);
         }
-        const double gops = 1e-9 * median(rates, n), peak_gops = 1e-9 * median(peaks, n);
+        const double gops = 1e-9 * timing_median(rates, n), peak_gops = 1e-9 * timing_median(peaks, n);
         json_t *share = peak_gops > 0 ? json_real(gops / peak_gops) : json_null();
         json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:o}", "kernel", b->pack->kernel,
             "format", b->pack->format->name, "isa", b->set->name, "m", b->m, "k", b->k, "n", b->n, "threads", pool_threads(b->pool),

@@ -2,7 +2,6 @@
  * rows, as a denoising step needs them. */
 #include "bench.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -72,15 +71,15 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
     forward_measure(p->f, &p->stages);
     for (double sum = 0; p->n_runs < MOST_RUNS && (p->n_runs < LEAST_RUNS || sum < case_seconds); sum += p->seconds[p->n_runs++]) {
         const uint64_t before = forward_bytes_read(p->f);
-        const double start = term_now(), cpu_start = cpu_now();
+        const double start = timing_now(), cpu_start = cpu_now();
         if (!pass(p, b->m, p->n_tokens)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
-        p->seconds[p->n_runs] = term_now() - start;
+        p->seconds[p->n_runs] = timing_now() - start;
         p->cpu_seconds[p->n_runs] = cpu_now() - cpu_start;
         p->bytes_read += forward_bytes_read(p->f) - before;
         if (!b->m->n_stream) continue;
-        const double read_start = term_now();
-        if (!forward_drain(p->f)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
-        p->read_seconds[p->n_runs] = term_now() - read_start;
+        const double read_start = timing_now();
+        if (!forward_read_only(p->f)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
+        p->read_seconds[p->n_runs] = timing_now() - read_start;
     }
     forward_measure(p->f, NULL);
     return true;
@@ -99,12 +98,6 @@ static void passes_free(struct passes *p)
 }
 
 /* ---- the row of the result ---- */
-
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Weights of the matrices that every token, and that every logit row, is multiplied by. */
 static double layer_weights(const struct unmask_model *m)
@@ -147,20 +140,18 @@ static json_t *row_of(struct passes *p, const struct bench *b)
 {
     const struct unmask_model *m = b->m;
     json_t *share = shares(p), *row;
-    qsort(p->seconds, (size_t)p->n_runs, sizeof *p->seconds, compare);
-    qsort(p->cpu_seconds, (size_t)p->n_runs, sizeof *p->cpu_seconds, compare);
-    const double median = p->seconds[p->n_runs / 2], macs = layer_weights(m) * p->n_tokens + head_weights(m) * p->n_logits;
+    const double median = timing_median(p->seconds, p->n_runs), cpu = timing_median(p->cpu_seconds, p->n_runs);
+    const double macs = layer_weights(m) * p->n_tokens + head_weights(m) * p->n_logits;
     row = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}",
                      "test", "pass", "model", m->name, "format", m->weight_format, "isa", m->isa,
                      "tokens", p->n_tokens, "logit_rows", p->n_logits, "threads", pool_threads(b->pool), "runs", p->n_runs,
                      "seconds", median,
-                     "fastest", p->seconds[0], "cpu_seconds", p->cpu_seconds[p->n_runs / 2], "gops", 2e-9 * macs / median,
+                     "fastest", p->seconds[0], "cpu_seconds", cpu, "gops", 2e-9 * macs / median,
                      "weights_gbps", 1e-9 * bytes_of_pass(m) / median,
                      "load_seconds", b->load_seconds, "peak_rss_bytes", (json_int_t)term_peak_rss(), "share_by_kernel", share);
     if (row && m->n_stream) {
-        qsort(p->read_seconds, (size_t)p->n_runs, sizeof *p->read_seconds, compare);
         json_object_set_new(row, "bytes_read", json_integer((json_int_t)(p->bytes_read / (uint64_t)p->n_runs)));
-        json_object_set_new(row, "read_seconds", json_real(p->read_seconds[p->n_runs / 2]));
+        json_object_set_new(row, "read_seconds", json_real(timing_median(p->read_seconds, p->n_runs)));
     }
     return row;
 }
@@ -201,10 +192,10 @@ bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err
     struct unmask_model *m = NULL;
     struct bench b = { .s = s };
     const struct unmask_open_options o = cmd_open_options(s, true);
-    const double start = term_now();
+    const double start = timing_now();
     bool ok = cmd_model_path(s, path, err)
            && unmask_open(&m, path, &o, err);
-    b.load_seconds = term_now() - start;
+    b.load_seconds = timing_now() - start;
     b.m = m;
     ok = ok && pool_open(&b.pool, s->threads, err) && each_case(&b, rows, err);
     pool_close(b.pool);

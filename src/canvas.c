@@ -25,7 +25,7 @@ void canvas_open(struct canvas *c, const struct settings *s, const struct term *
 {
     const bool shown = s->watch == ON || (s->watch == AUTO && t->out_tty && t->live && !s->json && !s->quiet);
     *c = (struct canvas){ .out = !shown ? NULL : t->out_tty ? stdout : stderr, .m = m, .steps = steps, .color = t->color,
-                          .mask = shows_utf8() ? "\xe2\x96\x91" : ".", .start = term_now() };      /* U+2591 LIGHT SHADE */
+                          .mask = shows_utf8() ? "\xe2\x96\x91" : ".", .start = timing_now() };      /* U+2591 LIGHT SHADE */
 }
 
 /* ---- layout: characters into rows ---- */
@@ -194,7 +194,7 @@ static void write_frame(struct canvas *c)
 
 void canvas_draw(struct canvas *c, const struct unmask_step *step)
 {
-    if (c->out && canvas_compose(c, step, term_width(), term_height(), term_now() - c->start)) write_frame(c);
+    if (c->out && canvas_compose(c, step, term_width(), term_height(), timing_now() - c->start)) write_frame(c);
 }
 
 void canvas_close(struct canvas *c)

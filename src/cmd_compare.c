@@ -196,15 +196,15 @@ static bool run_side(struct compare *c, struct unmask_err *err)
     struct settings s = *c->s;
     struct side *side = &c->side[c->now];
     c->clock.what = s.model = side->name;
-    bool ok = cmd_open_model(&s, c->t, false, &side->m, &side->session, err);
-    const double start = term_now();
+    bool ok = cmd_open_model(&s, false, &side->m, &side->session, err);
+    const double start = timing_now();
     if (ok && !c->row) ok = (c->row = mem_zalloc((size_t)side->n_vocab, sizeof *c->row, err)) != NULL;
     if (ok && c->now == 1) ok = (fflush(c->kept) == 0 && fseek(c->kept, 0, SEEK_SET) == 0) || keep_failed(err);
     for (size_t i = 0; ok && i < c->n_items; i++) {
         ok = measure_item(c, &c->items[i], i, err) || jsonl_at(c->items[i].line->path, c->items[i].line->number, err);
         c->clock.done++;
     }
-    side->seconds = term_now() - start;
+    side->seconds = timing_now() - start;
     unmask_session_close(side->session);
     unmask_close(side->m);
     side->session = NULL;

@@ -61,7 +61,7 @@ static bool exact_match(struct eval *e, struct unmask_err *err)
     progress_end(&e->clock.progress);
     if (e->s->json)
         printf("{\"exact_match\":{\"n\":%d,\"correct\":%d,\"share\":%.17g,\"low\":%.17g,\"high\":%.17g},\"seconds\":%.3f}\n",
-               n, correct, share, i.low, i.high, term_now() - e->start);
+               n, correct, share, i.low, i.high, timing_now() - e->start);
     else printf("exact match  %.1f %%  (%d of %d; 95 %% interval %.1f to %.1f %%)\n", 100 * share, correct, n, 100 * i.low, 100 * i.high);
     return true;
 }
@@ -176,10 +176,9 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
     mem_free(nats);
     progress_end(&e->clock.progress);
     if (e->s->json) {
-        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,"
-               "\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
-               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half),
-               e->s->mc, e->s->seed, NUMBER(exp(ratio)), term_now() - e->start);
+        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
+               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half), e->s->mc, e->s->seed, NUMBER(exp(ratio)),
+               timing_now() - e->start);
         return true;
     }
     printf("likelihood  at most %.4f nats per token", ratio);
@@ -196,11 +195,11 @@ static bool measure(struct eval *e, const struct term *t, struct unmask_err *err
     e->clock.total = (double)n;
     e->clock.what = e->s->exact_match ? e->set.name : e->path;
     progress_start(&e->clock.progress, e->s, t);
-    e->start = term_now();
+    e->start = timing_now();
     const bool ok = e->s->exact_match ? exact_match(e, err) : likelihood_of_lines(e, err);
     progress_end(&e->clock.progress);
     if (ok && e->s->verbose)
-        fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", n, term_now() - e->start, (double)term_peak_rss() / 0x1p20);
+        fprintf(stderr, "%zu lines in %.1f s, peak memory %.1f MiB\n", n, timing_now() - e->start, (double)term_peak_rss() / 0x1p20);
     return ok;
 }
 

@@ -7,10 +7,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "mem.h"
+#include "timing.h"
 
 enum { MAX_THREADS = 256, STACK = 256 << 10, SPIN = 2000 };
 
@@ -107,13 +106,6 @@ static void wait_for_others(struct pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-double pool_clock(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void *arg, int n_items)
 {
     if (n_items <= 1 || p->n_workers == 0) {
@@ -127,9 +119,9 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void 
     atomic_store(&p->hand_out, ticket_new(atomic_load(&p->hand_out), (uint32_t)n_items));
     wake_sleepers(p);
     take_items(p, 0);
-    const double start = p->waiting ? pool_clock() : 0;
+    const double start = p->waiting ? timing_now() : 0;
     wait_for_others(p);
-    if (p->waiting) *p->waiting += pool_clock() - start;
+    if (p->waiting) *p->waiting += timing_now() - start;
 }
 
 void pool_count_waiting(struct pool *p, double *seconds) { p->waiting = seconds; }

@@ -20,7 +20,6 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void 
 
 /* From now on add to *seconds what pool_run()'s caller waits for other threads; NULL (the default): do not measure. */
 void pool_count_waiting(struct pool *p, double *seconds);
-double pool_clock(void);                        /* seconds, monotonic */
 
 /* Cores in this process's affinity mask. */
 int pool_cores(void);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "timing.h"
 
 enum { HEAD_SHARE = 8 };        /* the head may take so much of the memory: its rows are cut to fit */
 static const double case_seconds = 0.15;
@@ -117,34 +118,27 @@ void probe_close(struct probe *p)
 /* `times`: how often a pass holds such a piece of rows; `head_times`: of rows of logits. */
 static double pass(struct probe *p, int n_rows, int n_logits, double times, double head_times)
 {
-    const double start = pool_clock();
+    const double start = timing_now();
     const bool whole = p->m.h.n_layer == p->real->h.n_layer;   /* then the last layer is as short as it will be */
-    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys,
-                                       .rows = p->rows, .n_rows = n_rows, .need = whole ? p->need : NULL, .n_need = n_logits,
-                                       .x = p->x });
-    const double layers = pool_clock() - start;
+    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys, .rows = p->rows, .n_rows = n_rows,
+                                       .need = whole ? p->need : NULL, .n_need = n_logits, .x = p->x });
+    const double layers = timing_now() - start;
     for (int at = 0; at < n_logits; at += LOGIT_ROWS)
         forward_logits(p->f, p->x, p->need + at, n_logits - at < LOGIT_ROWS ? n_logits - at : LOGIT_ROWS, p->logits, logits_stride(&p->m));
     return times * layers * p->real->h.n_layer / p->m.h.n_layer
-           + head_times * (pool_clock() - start - layers) * p->real->h.n_vocab / p->m.h.n_vocab;
+         + head_times * (timing_now() - start - layers) * p->real->h.n_vocab / p->m.h.n_vocab;
 }
 
 double probe_pass(struct probe *p, int n_rows, int n_logits)
 {
     const int now = n_rows < FORWARD_CHUNK ? n_rows : FORWARD_CHUNK;          /* longer passes take such pieces */
     const int logits = n_logits < now ? n_logits : now;
-    double all[32], start = pool_clock();
+    double all[32], start = timing_now();
     int n = 0;
     pass(p, now < ROW_GROUP ? now : ROW_GROUP, now < ROW_GROUP ? now : ROW_GROUP, 1, 1);        /* threads wake up, pages are there */
     do all[n++] = pass(p, now, logits, (double)n_rows / now, logits ? (double)n_logits / logits : 0);
-    while (n < 32 && pool_clock() - start < case_seconds);
-    for (int i = 1; i < n; i++)                 /* the median */
-        for (int j = i; j > 0 && all[j] < all[j - 1]; j--) {
-            const double t = all[j];
-            all[j] = all[j - 1];
-            all[j - 1] = t;
-        }
-    return all[n / 2];
+    while (n < 32 && timing_now() - start < case_seconds);
+    return timing_median(all, n);
 }
 
 bool probe_reading(const struct unmask_model *m, size_t ring_bytes, double seconds, double *rate, struct unmask_err *err)
@@ -154,7 +148,7 @@ bool probe_reading(const struct unmask_model *m, size_t ring_bytes, double secon
     *rate = 0;
     if (!m->n_stream) return true;
     if (!stream_open(&s, m->stream, m->n_stream, ring_bytes, err)) return false;
-    const double start = pool_clock();
+    const double start = timing_now();
     double past = 0;
     bool ok = true;
     for (int part = 0; ok && part < m->n_stream && past < seconds; part++)
@@ -163,7 +157,7 @@ bool probe_reading(const struct unmask_model *m, size_t ring_bytes, double secon
             if (ok) stream_give(s, part, tile, 1, 1);
             const int left = m->stream[part].n_tiles - tile, now = left < stream_unit(s, part) ? left : stream_unit(s, part);
             bytes += (uint64_t)now * m->stream[part].tile_bytes;
-            past = pool_clock() - start;
+            past = timing_now() - start;
         }
     ok = !stream_failed(s, err) && ok;
     if (past > 0) *rate = (double)bytes / past;

@@ -1,6 +1,8 @@
 /* stage.c - see stage.h. */
 #include "stage.h"
 
+#include "timing.h"
+
 void stages_measure(struct stages *s, struct stage_seconds *seconds)
 {
     s->seconds = seconds;
@@ -9,12 +11,12 @@ void stages_measure(struct stages *s, struct stage_seconds *seconds)
 
 struct lap stage_begin(const struct stages *s)
 {
-    return s->seconds ? (struct lap){ pool_clock(), s->seconds->waiting } : (struct lap){ 0, 0 };
+    return s->seconds ? (struct lap){ timing_now(), s->seconds->waiting } : (struct lap){ 0, 0 };
 }
 
 void stage_end(const struct stages *s, enum stage stage, struct lap l)
 {
-    if (s->seconds) s->seconds->of[stage] += pool_clock() - l.start - (s->seconds->waiting - l.waited);
+    if (s->seconds) s->seconds->of[stage] += timing_now() - l.start - (s->seconds->waiting - l.waited);
 }
 
 void stage_run(const struct stages *s, enum stage stage, void (*item)(void *arg, int item, int worker), void *arg, int n_items)

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "outfile.h"
@@ -105,21 +104,14 @@ void term_put_text(FILE *out, const char *text, size_t n, bool tty)
     }
 }
 
-double term_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 void progress_start(struct progress *p, const struct settings *s, const struct term *t)
 {
-    *p = (struct progress){ .start = term_now(), .enabled = t->err_tty && t->live && !s->quiet };
+    *p = (struct progress){ .start = timing_now(), .enabled = t->err_tty && t->live && !s->quiet };
 }
 
 void progress_show(struct progress *p, double done, double total, const char *unit, const char *what)
 {
-    const double now = term_now(), spent = now - p->start;
+    const double now = timing_now(), spent = now - p->start;
     if (!p->enabled || spent < 2 || now - p->last < 0.1 || total <= 0 || done <= 0) return;
     const double left = spent * (total - done) / done;
     const int seconds = left < 1e8 ? (int)left : 100000000;

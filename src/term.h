@@ -3,6 +3,7 @@
 #define TERM_H
 
 #include "options.h"
+#include "timing.h"
 
 struct term {
     bool out_tty, err_tty;      /* standard output and error are terminals       */
@@ -32,7 +33,6 @@ void progress_start(struct progress *p, const struct settings *s, const struct t
 void progress_show(struct progress *p, double done, double total, const char *unit, const char *what);
 void progress_end(struct progress *p);
 
-double term_now(void);          /* seconds, monotonic */
 uint64_t term_peak_rss(void);   /* bytes; VmHWM */
 
 #endif

@@ -4,12 +4,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "denoise.h"
 #include "likelihood.h"
 #include "mem.h"
 #include "plan.h"
+#include "timing.h"
 
 /* Return with an error from a public function where a pointer is NULL. */
 #define NEED(pointer) do { if (!(pointer)) return fail(err, E_RUN_NULL, .field = #pointer); } while (0)
@@ -342,13 +342,6 @@ void unmask_result_free(struct unmask_result *r)
     *r = (struct unmask_result){ .canvas = NULL };
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_err *err)
 {
     const bool cfg = d->o->cfg_scale > 0;
@@ -368,7 +361,7 @@ bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_
 /* Run d, whose canvas stands in r, and finish r.  block_end is freed. */
 static bool run(struct unmask_session *s, struct denoise *d, int *block_end, struct unmask_result *r, struct unmask_err *err)
 {
-    const double start = now();
+    const double start = timing_now();
     d->canvas = r->canvas;
     d->n_canvas = r->n_canvas;
     bool ok = block_end && (r->confidence = mem_resize(NULL, (size_t)r->n_canvas, sizeof(float), err)) && session_denoise(s, d, err);
@@ -394,7 +387,7 @@ static bool run(struct unmask_session *s, struct denoise *d, int *block_end, str
     r->n_blocks = d->n_blocks;
     r->audit = (struct unmask_audit){ d->audit.audits, d->audit.disagreements, d->audit.refreshes, d->audit.largest,
                                       d->audit.audits ? d->audit.kl / d->audit.audits : 0 };
-    r->seconds = now() - start;
+    r->seconds = timing_now() - start;
     return ok;
 }
 
