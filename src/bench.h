@@ -15,6 +15,12 @@ bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err
 /* The matrix products alone, without a model: a row per format, shape and entry of --tokens. */
 bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err);
 
+/* A case of each size in the list of --tokens, 1 to `most`; without it of each in `usual` that is one.  need: what an error says
+ * behind that range. */
+typedef bool bench_case(void *user, int size, struct unmask_err *err);
+bool bench_each_size(const char *tokens, const char *usual, int most, const char *need, bench_case *one, void *user,
+                     struct unmask_err *err);
+
 /* Write a model of a real shape (by name) with random weights, the same bytes every time, for measurements; *bytes: its size. */
 bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force,
                       uint64_t *bytes, struct unmask_err *err);

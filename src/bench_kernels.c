@@ -26,6 +26,7 @@ struct bench {
     const struct kernel_set *set;
     struct pool *pool;
     struct unmask_err *err;
+    json_t *rows;
     const struct pack_format *pack;
     const struct gemm_int8 *gemm;
     int m, k, n;
@@ -136,9 +137,11 @@ static double product(struct bench *b)
     return 2.0 * b->m * b->k * b->n / (timing_now() - start);
 }
 
-static bool one_case(struct bench *b, json_t *rows)
+static bool one_case(void *user, int m, struct unmask_err *err)
 {
-    double *rates = mem_zalloc(2 * MOST_RUNS, sizeof *rates, b->err), *peaks = rates ? rates + MOST_RUNS : NULL;
+    struct bench *b = user;
+    b->m = m;
+    double *rates = mem_zalloc(2 * MOST_RUNS, sizeof *rates, err), *peaks = rates ? rates + MOST_RUNS : NULL;
     bool ok = rates && draw_rows(b);
     int n = 0;
     if (ok) {
@@ -149,7 +152,7 @@ static bool one_case(struct bench *b, json_t *rows)
         }
         const double gops = 1e-9 * timing_median(rates, n), peak_gops = 1e-9 * timing_median(peaks, n);
         json_t *share = peak_gops > 0 ? json_real(gops / peak_gops) : json_null();
-        json_array_append_new(rows, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:o}", "kernel", b->pack->kernel,
+        json_array_append_new(b->rows, json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:o}", "kernel", b->pack->kernel,
             "format", b->pack->format->name, "isa", b->set->name, "m", b->m, "k", b->k, "n", b->n, "threads", pool_threads(b->pool),
             "gops", gops, "peak_gops", peak_gops, "share", share));
     }
@@ -158,26 +161,10 @@ static bool one_case(struct bench *b, json_t *rows)
     return ok;
 }
 
-/* Rows of a case: every number of --tokens, else what a pass sees. */
-static bool each_size(const struct settings *s, struct bench *b, json_t *rows)
-{
-    for (const char *p = s->tokens ? s->tokens : "1,2,4,8,16,32,64,128,512"; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
-        const size_t n = strcspn(p, ",");
-        char word[16] = "";
-        int64_t m;
-        if (n < sizeof word) memcpy(word, p, n);
-        if (!parse_int(word, 1, 4096, &m))
-            return fail(b->err, E_CLI_VALUE, .field = "--tokens", .found = QUOTE(p, n), .need = "numbers from 1 to 4096, like 4,32,128");
-        b->m = (int)m;
-        if (!one_case(b, rows)) return false;
-    }
-    return true;
-}
-
 bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err)
 {
     struct kernels k;
-    struct bench b = { .err = err };
+    struct bench b = { .err = err, .rows = rows };
     const char *isa = kernels_init(&k, s->isa);
     if (!isa)
         return fail(err, E_GEN_VALUE, .field = "isa", .found = s->isa,
@@ -190,7 +177,8 @@ bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *er
             b.k = shapes[i].k;
             b.n = shapes[i].n;
             b.first_tile = 0;
-            ok = draw_weights(&b) && each_size(s, &b, rows);
+            ok = draw_weights(&b)
+                && bench_each_size(s->tokens, "1,2,4,8,16,32,64,128,512", 4096, ", like 4,32,128", one_case, &b, err);
         }
     mem_free(b.w);
     pool_close(b.pool);

@@ -16,6 +16,7 @@ struct bench {
     const struct settings *s;
     const struct unmask_model *m;
     struct pool *pool;
+    json_t *rows;
     double load_seconds;
 };
 
@@ -156,48 +157,32 @@ static json_t *row_of(struct passes *p, const struct bench *b)
     return row;
 }
 
-static bool one_case(const struct bench *b, int n_tokens, json_t *rows, struct unmask_err *err)
+static bool one_case(void *user, int n_tokens, struct unmask_err *err)
 {
+    const struct bench *b = user;
     struct passes *p = mem_zalloc(1, sizeof *p, err);
     if (!p) return false;
     p->n_tokens = n_tokens;
     p->n_logits = b->s->logit_rows < n_tokens ? b->s->logit_rows : n_tokens;
     const bool ok = measure(p, b, err);
-    if (ok) json_array_append_new(rows, row_of(p, b));
+    if (ok) json_array_append_new(b->rows, row_of(p, b));
     passes_free(p);
     return ok;
-}
-
-/* The cases of --tokens; without it those of the default that the model's context holds. */
-static bool each_case(const struct bench *b, json_t *rows, struct unmask_err *err)
-{
-    const char *list = b->s->tokens ? b->s->tokens : "32,128,512";
-    for (const char *p = list; p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL) {
-        const size_t n = strcspn(p, ",");
-        char word[16] = "";
-        int64_t tokens;
-        if (n < sizeof word) memcpy(word, p, n);
-        if (!b->s->tokens && parse_int(word, b->m->h.n_ctx + 1, INT32_MAX, &tokens)) continue;
-        if (!parse_int(word, 1, b->m->h.n_ctx, &tokens))
-            return fail(err, E_CLI_VALUE, .field = "--tokens", .found = QUOTE(p, n),
-                        .need = FMT("numbers from 1 to %d, the model's context, like 32,128,512", b->m->h.n_ctx));
-        if (!one_case(b, (int)tokens, rows, err)) return false;
-    }
-    return true;
 }
 
 bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err)
 {
     char path[1024];
     struct unmask_model *m = NULL;
-    struct bench b = { .s = s };
+    struct bench b = { .s = s, .rows = rows };
     const struct unmask_open_options o = cmd_open_options(s, true);
     const double start = timing_now();
     bool ok = cmd_model_path(s, path, err)
            && unmask_open(&m, path, &o, err);
     b.load_seconds = timing_now() - start;
     b.m = m;
-    ok = ok && pool_open(&b.pool, s->threads, err) && each_case(&b, rows, err);
+    ok = ok && pool_open(&b.pool, s->threads, err)
+        && bench_each_size(s->tokens, "32,128,512", m->h.n_ctx, ", the model's context, like 32,128,512", one_case, &b, err);
     pool_close(b.pool);
     model_close(m);
     return ok;

@@ -14,7 +14,7 @@ struct canvas {
     int steps;                  /* of the schedule; 0: as many as the rule takes             */
     bool color;
     const char *mask;           /* what stands for a masked position                         */
-    double start;               /* timing_now()                                                */
+    double start;               /* timing_now()                                              */
     uint8_t *fresh; int n_fresh;                /* per canvas position: committed by this step       */
     struct text_out frame, token;
     int width[CANVAS_ROWS], n_rows;             /* columns of the rows of the last frame             */
