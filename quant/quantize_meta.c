@@ -242,7 +242,8 @@ static bool put_token_ids(struct quantize_job *j, const struct tokenizer *t, str
 {
     const struct hparams *h = &j->h;
     const struct { const char *key; int32_t id; } rows[] = {
-        { "tokenizer.ggml.bos_token_id", h->bos_id }, { "tokenizer.ggml.eos_token_id", h->eos_id }, { "tokenizer.ggml.eot_token_id", h->eot_id },
+        { "tokenizer.ggml.bos_token_id", h->bos_id }, { "tokenizer.ggml.eos_token_id", h->eos_id },
+        { "tokenizer.ggml.eot_token_id", h->eot_id },
         { "tokenizer.ggml.padding_token_id", tokenizer_ids(t).pad }, { "tokenizer.ggml.mask_token_id", h->mask_id },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -79,7 +79,7 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
         p->bytes_read += forward_bytes_read(p->f) - before;
         if (!b->m->n_stream) continue;
         const double read_start = timing_now();
-        if (!forward_read_only(p->f)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
+        if (!forward_drain(p->f)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
         p->read_seconds[p->n_runs] = timing_now() - read_start;
     }
     forward_measure(p->f, NULL);

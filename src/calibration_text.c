@@ -125,7 +125,9 @@ bool calibration_text_read(struct reading_set *set, const char *model, const cha
                                               .found = FMT("%d position", h.n_ctx), .need = "one more, behind the begin token");
         ok = ok && read_texts(&s, path, err);
     }
-    if (ok && set->n_ids == 0) ok = fail(err, E_QNT_TEXT, .file = path, .found = "nothing that the model could read", .need = "text, or JSON lines of {\"q\", \"a\"} or {\"text\"}");
+    if (ok && set->n_ids == 0)
+        ok = fail(err, E_QNT_TEXT, .file = path, .found = "nothing that the model could read",
+                  .need = "text, or JSON lines of {\"q\", \"a\"} or {\"text\"}");
     mem_free(s.ids);
     tokenizer_close(s.t);
     checkpoint_close(c);

@@ -196,7 +196,7 @@ static bool run_side(struct compare *c, struct unmask_err *err)
     struct settings s = *c->s;
     struct side *side = &c->side[c->now];
     c->clock.what = s.model = side->name;
-    bool ok = cmd_open_model(&s, false, &side->m, &side->session, err);
+    bool ok = cmd_open_model(&s, c->t, false, &side->m, &side->session, err);
     const double start = timing_now();
     if (ok && !c->row) ok = (c->row = mem_zalloc((size_t)side->n_vocab, sizeof *c->row, err)) != NULL;
     if (ok && c->now == 1) ok = (fflush(c->kept) == 0 && fseek(c->kept, 0, SEEK_SET) == 0) || keep_failed(err);

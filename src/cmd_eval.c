@@ -176,9 +176,10 @@ static bool likelihood_of_lines(struct eval *e, struct unmask_err *err)
     mem_free(nats);
     progress_end(&e->clock.progress);
     if (e->s->json) {
-        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
-               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half), e->s->mc, e->s->seed, NUMBER(exp(ratio)),
-               timing_now() - e->start);
+        printf("{\"likelihood\":{\"n\":%zu,\"tokens\":%.0f,\"nats_per_token\":%.17g,\"low\":%s,\"high\":%s,"
+               "\"mc\":%d,\"seed\":%" PRIu64 ",\"perplexity\":%s},\"seconds\":%.3f}\n",
+               n, all_tokens, ratio, NUMBER(ratio - half), NUMBER(ratio + half),
+               e->s->mc, e->s->seed, NUMBER(exp(ratio)), timing_now() - e->start);
         return true;
     }
     printf("likelihood  at most %.4f nats per token", ratio);

@@ -157,15 +157,17 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (s->logits && s->hidden && !strcmp(s->logits, s->hidden))
         return fail(err, E_CLI_CONFLICT, .field = "--logits, --hidden", .found = "the same file twice", .need = "two files");
     bool ok = parse_ids(s->ids, "--ids", &ids, &p.n_ids, err);
-    if (ok && !p.n_ids) ok = fail(err, E_CLI_VALUE, .field = "--ids", .found = "no id", .need = "token ids separated by commas, like 3,17,42");
-    if (ok && (ok = open_files(&p, err) && cmd_open_model(s, true, &m, &session, err))) {
+    if (ok && !p.n_ids)
+        ok = fail(err, E_CLI_VALUE, .field = "--ids", .found = "no id", .need = "token ids separated by commas, like 3,17,42");
+    if (ok && (ok = open_files(&p, err) && cmd_open_model(s, t, true, &m, &session, err))) {
         const double start = timing_now();
         p.ids = ids;
         unmask_model_get_info(m, &p.info);
         ok = begin_files(&p, err) && run_pass(&p, session, err);
         if (ok && s->json) print_json(&p);
-        if (ok && s->verbose) fprintf(stderr, "%zu tokens in %.2f s, %s, peak memory %.1f MiB\n", p.n_ids, timing_now() - start,
-                                       p.info.isa, (double)term_peak_rss() / 0x1p20);
+        if (ok && s->verbose)
+            fprintf(stderr, "%zu tokens in %.2f s, %s, peak memory %.1f MiB\n",
+                    p.n_ids, timing_now() - start, p.info.isa, (double)term_peak_rss() / 0x1p20);
     }
     outfile_abort(&p.logits.file);
     outfile_abort(&p.hidden.file);

@@ -110,7 +110,8 @@ static bool on_progress(void *user, const struct quantize_progress *p)
         return term_signal() == 0;
     }
     if (p->stage == QUANTIZE_VERIFYING && r->converted == 0) r->converted = timing_now();
-    progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB", p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
+    progress_show(&r->progress, (double)p->done / 1e6, (double)p->total / 1e6, "MB",
+                  p->stage == QUANTIZE_VERIFYING ? "verifying" : p->tensor);
     return term_signal() == 0;
 }
 
@@ -274,13 +275,16 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (ok) {
         progress_start(&r.progress, s, t);
         r.start = timing_now();
-        const struct quantize_options o = { .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
-                                            .file_type = (uint32_t)r.recipe.file_type, .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
-                                            .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
-                                            .calibration_name = s->calibrate ? file_name(s->calibrate) : s->imatrix ? file_name(s->imatrix) : NULL,
-                                            .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL, 
-                                            .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
-                                            .set = s->set, .n_set = (size_t)s->n_set, .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
+        const struct quantize_options o = {
+            .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
+            .file_type = (uint32_t)r.recipe.file_type,
+            .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
+            .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
+            .calibration_name = s->calibrate ? file_name(s->calibrate) : s->imatrix ? file_name(s->imatrix) : NULL,
+            .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL,
+            .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
+            .set = s->set, .n_set = (size_t)s->n_set,
+            .on_progress = on_progress, .on_tensor = on_tensor, .user = &r };
         ok = quantize_file(r.in, r.out, &o, &report, err);
         progress_end(&r.progress);
         const double seconds = timing_now() - r.start;

@@ -28,6 +28,14 @@ const char *err_errno(struct err_text *t, int errnum)
     return t->s;
 }
 
+const char *err_size(struct err_text *t, double bytes)
+{
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    size_t u = 0;
+    for (; bytes >= 1024 && u + 1 < sizeof units / sizeof *units; u++) bytes /= 1024;
+    return err_fmt(t, u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
+}
+
 void err_list(struct err_text *list, const char *name)
 {
     const size_t n = strlen(list->s);

@@ -65,8 +65,9 @@ bool eval_set_read(struct eval_set *e, const char *path, int limit, struct unmas
     static const char *const own[] = { "assistant.jsonl", "stories.jsonl" };
     for (int i = 0; ok && !path && i < 2; i++) {
         ok = datafile_find("models/eval", own[i], e->where[i])
-            || fail(err, E_CLI_MISSING, .file = e->where[i], .field = "--data", .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
-                         .hint = "The sets that come with the embedded model are not beside this program");
+            || fail(err, E_CLI_MISSING, .file = e->where[i], .field = "--data",
+                    .need = "a file of JSON lines, {\"q\", \"a\"} or {\"text\"}",
+                    .hint = "The sets that come with the embedded model are not beside this program");
         ok = ok && read_file(e, e->where[i], true, limit, err);
     }
     ok = ok && (!path || read_file(e, path, true, limit, err));

@@ -522,8 +522,8 @@ bool model_prepare(struct unmask_model **out, const char *path, const struct unm
     return ok;
 }
 
-bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer, int threads,
-                      struct unmask_err *err)
+bool model_open_layer(struct unmask_model **out, const struct arch *a, const struct checkpoint *c, const struct hparams *h, int layer,
+                      int threads, struct unmask_err *err)
 {
     struct unmask_model *m = mem_zalloc(1, sizeof *m, err);
     bool ok = m != NULL;

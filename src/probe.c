@@ -120,8 +120,9 @@ static double pass(struct probe *p, int n_rows, int n_logits, double times, doub
 {
     const double start = timing_now();
     const bool whole = p->m.h.n_layer == p->real->h.n_layer;   /* then the last layer is as short as it will be */
-    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys, .rows = p->rows, .n_rows = n_rows,
-                                       .need = whole ? p->need : NULL, .n_need = n_logits, .x = p->x });
+    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys,
+                                       .rows = p->rows, .n_rows = n_rows, .need = whole ? p->need : NULL, .n_need = n_logits,
+                                       .x = p->x });
     const double layers = timing_now() - start;
     for (int at = 0; at < n_logits; at += LOGIT_ROWS)
         forward_logits(p->f, p->x, p->need + at, n_logits - at < LOGIT_ROWS ? n_logits - at : LOGIT_ROWS, p->logits, logits_stride(&p->m));
