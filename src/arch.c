@@ -148,6 +148,21 @@ static bool check_extra(const struct arch *a, const struct checkpoint *c, const 
     return true;
 }
 
+/* A file with a layer more than its metadata say is another model than they describe. */
+static bool check_last_layer(const struct arch *a, const struct checkpoint *c, const struct hparams *h, struct unmask_err *err)
+{
+    for (int role = 0; role < TENSOR_ROLES; role++) {
+        const char *pattern = c->kind == CHECKPOINT_GGUF ? a->tensors[role].gguf : a->tensors[role].folder;
+        char name[128];
+        if (!pattern || !a->tensors[role].per_layer) continue;
+        snprintf(name, sizeof name, pattern, h->n_layer);
+        if (checkpoint_tensor(c, name))
+            return fail(err, E_ARCH_VALUE, .file = c->path, .field = "number of layers",
+                        .found = FMT("%d, and a tensor %s", h->n_layer, name), .need = "as many as there are tensors of");
+    }
+    return true;
+}
+
 bool arch_hparams(const struct arch *a, const struct checkpoint *c, struct hparams *h, struct unmask_err *err)
 {
     *h = (struct hparams){ .mask_id = -1, .eos_id = -1, .bos_id = -1, .eot_id = -1 };
@@ -156,7 +171,7 @@ bool arch_hparams(const struct arch *a, const struct checkpoint *c, struct hpara
     for (int role = 0; role < TENSOR_ROLES; role++)
         for (int layer = 0; arch_has(h, role) && layer < (a->tensors[role].per_layer ? h->n_layer : 1); layer++)
             if (!arch_tensor(a, c, h, role, layer, err)) return false;
-    return true;
+    return check_last_layer(a, c, h, err);
 }
 
 bool arch_settle_ids(struct hparams *h, const struct checkpoint *c, const struct tokenizer *t, struct unmask_err *err)

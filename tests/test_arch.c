@@ -150,6 +150,7 @@ static void keys_are_checked(void **state)
         { { .key = "llada.block_count", .how = AS_U32, .u = 1025 }, NULL, "llada.block_count" },
         { { .key = "llada.block_count", .how = AS_U32, .u = UINT32_MAX }, NULL, "llada.block_count" },
         { { .key = "llada.block_count", .how = AS_U32, .u = 3 }, "E-ARCH-004", "blk.2." },
+        { { .key = "llada.block_count", .how = AS_U32, .u = LAYERS - 1 }, "E-ARCH-003", "found 1, and a tensor blk.1.attn" },
         { { .key = "llada.attention.head_count", .how = AS_U32, .u = 0 }, NULL, "head_count" },
         { { .key = "llada.attention.head_count", .how = AS_U32, .u = 3 }, NULL, "head" },
         { { .key = "llada.attention.head_count_kv", .how = AS_U32, .u = 0 }, NULL, "head_count_kv" },

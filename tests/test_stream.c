@@ -196,7 +196,14 @@ static void a_packed_embedding_becomes_rows(void **state)
             if (!memcmp(file + at, tensors[i], strlen(tensors[i]))) type[i] = (long)(at + strlen(tensors[i]) + 4 + 2 * 8);
     fseek(f, type[0], SEEK_SET);
     fwrite(file + type[1], 1, 4, f);
+    struct checkpoint *c;                       /* rows read as tiles: numbers without sense, but none without a finite scale */
+    OK(checkpoint_open(&c, scratch("packed.gguf"), &err), err);
+    const struct tensor *embed = checkpoint_tensor(c, tensors[0]);
+    for (uint64_t i = 0; i < embed->bytes; i++) file[embed->offset + i] = (char)(file[embed->offset + i] & ~0x40);
+    fseek(f, (long)embed->offset, SEEK_SET);
+    fwrite(file + embed->offset, 1, (size_t)embed->bytes, f);
     fclose(f);
+    checkpoint_close(c);
     OK(unmask_open(&whole, scratch("packed.gguf"), NULL, &err), err);
     OK(unmask_open(&m, scratch("packed.gguf"), &(struct unmask_open_options){ .memory_budget = 1u << 30 }, &err), err);
     OK(pass(whole, 2, 40, &a, &err), err);
@@ -446,7 +453,7 @@ static void budgets_are_kept(void **state)
     const char *path = pack("llada-tiny", &format_f32);
     struct unmask_open_options o = { .memory_budget = 1000, .threads = 2, .context = 64 };
     assert_false(unmask_open(&m, path, &o, &err));
-    expect_err(&err, "E-MEM-002", "packed.gguf", "a budget of 1 MiB", "--memory", NULL);
+    expect_err(&err, "E-MEM-002", "packed.gguf", "a budget of 0.0 MiB", "--memory", NULL);
     assert_int_equal(err.status, UNMASK_EMEMORY);
     assert_false(unmask_open(&m, DATA "llada-tiny", &o, &err));
     expect_err(&err, "E-MEM-002", "unmask quantize " DATA "llada-tiny model-q4_0.gguf q4_0 --layout packed", NULL);
@@ -471,7 +478,7 @@ static void budgets_are_kept(void **state)
         assert_int_equal(p.resident + p.streamed + p.in_file, p.weights);
         assert_int_equal(p.total, p.program + p.resident + p.ring + p.store + p.work);
     }
-    assert_false(plan_memory(m, &need, all.least - 4096).fits);
+    assert_false(plan_memory(m, &need, all.least - (512 << 10)).fits);          /* half a MiB of it is for what varies, at most */
     unmask_close(m);
 
     m = open_part(path, UINT64_MAX);
