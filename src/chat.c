@@ -126,20 +126,21 @@ const struct chat_template *chat_template_of(const struct tokenizer *t, struct u
     const struct str text = tokenizer_chat_template(t);
     const struct chat_template *c = NULL;
     if (text.n == 0) {
-        fail(err, E_CHAT_NONE, .hint = "Give it plain text to continue, or use a model that was tuned for conversation");
+        fail(err, E_CHAT_NONE, .file = tokenizer_file(t),
+             .hint = "Give it plain text to continue, or use a model that was tuned for conversation");
         return NULL;
     }
     for (int i = 0; i < N_TABLE && !c; i++)
         if (fits(&table[i], text)) c = &table[i];
     if (!c) {
-        fail(err, E_CHAT_UNKNOWN, .found = QUOTE(text.s, text.n),
+        fail(err, E_CHAT_UNKNOWN, .file = tokenizer_file(t), .found = QUOTE(text.s, text.n),
              .need = FMT("a template of these: %s", known(&(struct err_text){ { 0 } })),
              .hint = "Give it plain text to continue");
         return NULL;
     }
     for (const char *const *token = c->tokens; *token; token++)
         if (tokenizer_find(t, *token) < 0) {
-            fail(err, E_CHAT_TOKEN, .field = c->name, .found = "no such token", .need = *token);
+            fail(err, E_CHAT_TOKEN, .file = tokenizer_file(t), .field = c->name, .found = "no such token", .need = *token);
             return NULL;
         }
     return c;

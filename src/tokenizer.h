@@ -28,6 +28,7 @@ bool tokenizer_decode(const struct tokenizer *t, struct token_decoder *d, const 
                       struct text_out *out, struct unmask_err *err);
 bool tokenizer_decode_end(struct token_decoder *d, struct text_out *out, struct unmask_err *err);
 
+const char *tokenizer_file(const struct tokenizer *t);                         /* the file or folder that it was read from */
 int tokenizer_size(const struct tokenizer *t);  /* highest id + 1, or the rows of the embedding where config.json names more */
 /* Text of a token in the byte alphabet ("\xc4\xa0the"), as files store it; type TOKEN_UNUSED and "" for holes. */
 struct str tokenizer_token(const struct tokenizer *t, int32_t id, enum token_type *type);

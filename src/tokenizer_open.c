@@ -155,6 +155,7 @@ void tokenizer_close(struct tokenizer *t)
     mem_free(t);
 }
 
+const char *tokenizer_file(const struct tokenizer *t) { return t->path; }
 int tokenizer_size(const struct tokenizer *t) { return t->vocab.size; }
 
 struct str tokenizer_token(const struct tokenizer *t, int32_t id, enum token_type *type)

@@ -137,11 +137,11 @@ static void templates_that_do_not_fit_are_refused(void **state)
     struct unmask_err err;
     struct tokenizer *t = open_folder(TOKENIZERS "llada2-tiny");
     assert_null(chat_template_of(t, &err));
-    expect_err(&err, "E-TOK-020", NULL);
+    expect_err(&err, "E-TOK-020", "llada2-tiny", NULL);
     tokenizer_close(t);
     t = open_folder(TOKENIZERS "dream-7to1");   /* ChatML */
     assert_null(chat_template_of(t, &err));
-    expect_err(&err, "E-TOK-021", "llada", NULL);
+    expect_err(&err, "E-TOK-021", "dream-7to1", "llada", NULL);
     tokenizer_close(t);
     char cmd[600];
     mkdir(scratch("t"), 0700);
