@@ -2,6 +2,7 @@
 #include "cmd.h"
 
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "datafiles.h"
@@ -33,6 +34,13 @@ bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask
         return fail(err, E_CLI_CONFLICT, .field = "FILE, --model", .found = "both", .need = "one of them");
     if (s->n_args) named.model = s->args[0];
     return cmd_model_path(&named, path, err);
+}
+
+bool cmd_spare_model(const char *model, const char *flag, const char *out, struct unmask_err *err)
+{
+    struct stat a, b;
+    if (!out || stat(model, &a) != 0 || stat(out, &b) != 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino) return true;
+    return fail(err, E_QNT_SAME, .file = out, .field = flag, .found = "the model", .need = "another path");
 }
 
 /* Threads as asked for, but not more than four per core: more only get in each other's way. */

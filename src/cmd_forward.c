@@ -20,6 +20,7 @@ struct pass {
     struct unmask_model_info info;
     struct npy logits, hidden;                  /* [n_ids, n_vocab], [n_layer, n_ids, n_embd] */
     json_t *positions;                          /* with --json and no files */
+    struct progress progress;
     struct unmask_err err;                      /* why a tap stopped the pass */
     bool failed;
 };
@@ -76,7 +77,7 @@ static bool keep(struct pass *p, struct npy *a, const float *rows, uint64_t n)
 static bool on_hidden(void *user, int layer, const float *rows)
 {
     struct pass *p = user;
-    (void)layer;
+    progress_show(&p->progress, layer + 1, p->info.n_layer, "layers", "pass");
     return keep(p, &p->hidden, rows, (uint64_t)p->n_ids * (uint64_t)p->info.n_embd);
 }
 
@@ -98,6 +99,7 @@ static int best_of(const float *row, int n, int best[BEST])
 static bool on_logits(void *user, int position, const float *row)
 {
     struct pass *p = user;
+    progress_end(&p->progress);                 /* all layers are done; lines may follow */
     if (p->s->logits) return keep(p, &p->logits, row, (uint64_t)p->info.n_vocab);
     int best[BEST];
     const int k = best_of(row, p->info.n_vocab, best);
@@ -117,7 +119,10 @@ static bool on_logits(void *user, int position, const float *row)
 static bool open_files(struct pass *p, struct unmask_err *err)
 {
     const struct settings *s = p->s;
-    return npy_open(&p->logits, s->logits, s->force, err) && npy_open(&p->hidden, s->hidden, s->force, err);
+    char model[1024];
+    return cmd_model_path(s, model, err) && cmd_spare_model(model, "--logits", s->logits, err)
+        && cmd_spare_model(model, "--hidden", s->hidden, err)
+        && npy_open(&p->logits, s->logits, s->force, err) && npy_open(&p->hidden, s->hidden, s->force, err);
 }
 
 static bool begin_files(struct pass *p, struct unmask_err *err)
@@ -163,7 +168,9 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         const double start = timing_now();
         p.ids = ids;
         unmask_model_get_info(m, &p.info);
+        progress_start(&p.progress, s, t);
         ok = begin_files(&p, err) && run_pass(&p, session, err);
+        progress_end(&p.progress);
         if (ok && s->json) print_json(&p);
         if (ok && s->verbose)
             fprintf(stderr, "%zu tokens in %.2f s, %s, peak memory %.1f MiB\n",

@@ -14,7 +14,9 @@
 bool generator_open(struct generator *g, const struct settings *s, const struct term *t, bool without_tokenizer,
                     struct unmask_err *err)
 {
+    char model[1024];
     *g = (struct generator){ .s = s, .t = t };
+    if (!cmd_model_path(s, model, err) || !cmd_spare_model(model, "--trace", s->trace, err)) return false;
     if (s->trace && !trace_open(&g->trace, s->trace, s->force, err)) return false;
     if (!cmd_open_model(s, t, without_tokenizer, &g->m, &g->session, err)) return false;
     unmask_model_get_info(g->m, &g->info);

@@ -72,7 +72,7 @@ static void print_plan(const struct run *r, const struct quantize_report *q)
         fprintf(stderr, "calibrated on %s, at most %d tokens of it\n",
                 own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
     if (q->random_ids) fprintf(stderr, "calibrated on %" PRIu64 " random ids, which go through the model\n", q->random_ids);
-    if (r->s->dry_run) fprintf(stderr, "%s of memory for the work; nothing is written: --dry-run\n", SIZE(q->memory_bytes));
+    fprintf(stderr, "%s of memory for the work%s\n", SIZE(q->memory_bytes), r->s->dry_run ? "; nothing is written: --dry-run" : "");
 }
 
 static void on_tensor(void *user, const struct quantize_tensor *t)
@@ -175,6 +175,8 @@ static bool open_extras(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
     if (s->dry_run) return true;
+    if (!cmd_spare_model(r->in, "--report", s->report, err)
+        || !cmd_spare_model(r->in, "--save-imatrix", s->save_imatrix, err)) return false;
     if (s->report && (!outfile_open(&r->report, s->report, s->force, 0, err) || !(r->tensors = json_array()))) return false;
     if (s->save_imatrix && !outfile_open(&r->imatrix_out, s->save_imatrix, s->force, 0, err)) return false;
     if (!s->card) return true;

@@ -102,6 +102,12 @@ quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --calibrate self; expect 
 quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --search;         expect "importance and random ids" 2 "(--imatrix, --search).*E-CLI-010"
 quantize "$from" "$dir/x.gguf" --calibrate self --search;                expect "texts and random ids" 2 "(--calibrate, --search).*E-CLI-010"
 quantize "$from" "$dir/x.gguf" --calibrate-tokens 600;                   expect "tokens of no text" 2 "--calibrate-tokens.*--calibrate self.*E-CLI-005"
+ln -s "$dir/c.gguf" "$dir/link.gguf"
+quantize "$dir/c.gguf" "$dir/x2.gguf" q8_0 --report "$dir/link.gguf" --force;   expect "the report is the input" 2 "link.gguf.*--report.*E-QNT-001"
+$unmask forward -m "$dir/c.gguf" --ids 1,2 --logits "$dir/c.gguf" --force 2>"$dir/err"; status=$?
+expect "the logits are the model" 2 "--logits.*E-QNT-001"
+$unmask run -m "$dir/c.gguf" --prompt-ids 1,2 --trace "$dir/c.gguf" --force 2>"$dir/err"; status=$?
+expect "the trace is the model" 2 "--trace.*E-QNT-001"
 quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output is the input" 2 "E-QNT-001"
 (ulimit -f 100; quantize "$from" "$dir/x.gguf" f32; echo "$status" >"$dir/status")
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
