@@ -10,7 +10,7 @@
 #include "term.h"
 
 /* Whole passes over the model of --model: a row per entry of --tokens, appended to rows. */
-bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err);
+bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err);
 
 /* The matrix products alone, without a model: a row per format, shape and entry of --tokens. */
 bool bench_kernels(const struct settings *s, json_t *rows, struct unmask_err *err);
@@ -21,8 +21,8 @@ typedef bool bench_case(void *user, int size, struct unmask_err *err);
 bool bench_each_size(const char *tokens, const char *usual, int most, const char *need, bench_case *one, void *user,
                      struct unmask_err *err);
 
-/* Write a model of a real shape (by name) with random weights, the same bytes every time, for measurements; *bytes: its size. */
-bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force,
+/* Write a model of the shape --make-model with random weights, the same bytes every time, for measurements; *bytes: its size. */
+bool bench_make_model(const struct settings *s, const struct term *t, const struct quant_format *f, const char *out,
                       uint64_t *bytes, struct unmask_err *err);
 
 /* Blocks first .. first + n of random weights to dst; prefix: of the noise.  NULL: not a format of bench_fill_names. */

@@ -26,6 +26,8 @@ struct make {
     struct hparams h;
     const struct quant_format *f;
     struct gguf_writer *writer;
+    struct progress progress;
+    uint64_t written;
     struct outfile out;
     uint8_t *buffer;
 };
@@ -127,6 +129,8 @@ static bool write_tensor(struct make *k, enum tensor_role role, int layer, struc
         bench_fill_of(k->f)(k->buffer, prefix, at, now);
         if (term_signal()) return fail(err, E_CANCELLED, .file = k->out.path);
         if (!outfile_write(&k->out, k->buffer, now * (size_t)k->f->block_bytes, err)) return false;
+        k->written += now * (size_t)k->f->block_bytes;
+        progress_show(&k->progress, (double)k->written / 1e6, (double)gguf_writer_bytes(k->writer) / 1e6, "MB", "random weights");
     }
     return gguf_write_padding(k->writer, &k->out, err);
 }
@@ -142,20 +146,23 @@ static const struct shape *shape_of(const char *name, struct unmask_err *err)
     return NULL;
 }
 
-bool bench_make_model(const char *shape, const struct quant_format *f, const char *out, bool force, uint64_t *bytes, struct unmask_err *err)
+bool bench_make_model(const struct settings *s, const struct term *t, const struct quant_format *f, const char *out,
+                      uint64_t *bytes, struct unmask_err *err)
 {
     struct make k = { .f = f, .arch = archs[0] };
+    progress_start(&k.progress, s, t);
     for (int i = 0; archs[i]; i++)
         if (!strcmp(archs[i]->name, "llada")) k.arch = archs[i];
-    if (!(k.shape = shape_of(shape, err))) return false;
+    if (!(k.shape = shape_of(s->make_model, err))) return false;
     if (!bench_fill_of(f)) return fail(err, E_QNT_FORMAT, .found = f->name, .need = bench_fill_names);
     const struct shape *z = k.shape;
     k.h = (struct hparams){ .n_layer = z->n_layer, .n_embd = z->n_embd, .n_head = z->n_head, .n_head_kv = z->n_head,
                             .head_dim = z->n_embd / z->n_head, .n_ff = z->n_ff, .n_vocab = z->n_vocab, .n_ctx = z->n_ctx,
                             .rope_theta = z->rope_theta, .norm_eps = 1e-5f };
     const bool ok = (k.buffer = mem_aligned(BUFFER, err)) && gguf_writer_new(&k.writer, err) && put_hparams(&k, err)
-        && put_tokenizer(&k, err) && each_tensor(&k, describe, err) && outfile_open(&k.out, out, force, gguf_writer_bytes(k.writer), err)
+        && put_tokenizer(&k, err) && each_tensor(&k, describe, err) && outfile_open(&k.out, out, s->force, gguf_writer_bytes(k.writer), err)
         && gguf_write_header(k.writer, &k.out, err) && each_tensor(&k, write_tensor, err) && outfile_commit(&k.out, err);
+    progress_end(&k.progress);
     if (!ok) outfile_abort(&k.out);
     else *bytes = gguf_writer_bytes(k.writer);
     gguf_writer_free(k.writer);

@@ -7,6 +7,7 @@
 
 #include "cmd.h"
 #include "forward.h"
+#include "json.h"
 #include "mem.h"
 
 enum { LEAST_RUNS = 3, MOST_RUNS = 1000, WARM_UP = 8 };
@@ -18,6 +19,7 @@ struct bench {
     struct pool *pool;
     json_t *rows;
     double load_seconds;
+    struct progress progress;
 };
 
 /* One row of the result: passes over n_tokens ids with the logits of the last n_logits of them. */
@@ -59,7 +61,7 @@ static double cpu_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static bool measure(struct passes *p, const struct bench *b, struct unmask_err *err)
+static bool measure(struct passes *p, struct bench *b, struct unmask_err *err)
 {
     const size_t n = (size_t)p->n_tokens;
     if (!forward_open(&p->f, b->m, p->n_tokens, 1, b->pool, err) || !(p->ids = mem_zalloc(n, sizeof *p->ids, err))
@@ -71,6 +73,7 @@ static bool measure(struct passes *p, const struct bench *b, struct unmask_err *
     if (!pass(p, b->m, p->n_tokens < WARM_UP ? p->n_tokens : WARM_UP)) return fail(err, E_CANCELLED, .hint = NULL);
     forward_measure(p->f, &p->stages);
     for (double sum = 0; p->n_runs < MOST_RUNS && (p->n_runs < LEAST_RUNS || sum < case_seconds); sum += p->seconds[p->n_runs++]) {
+        progress_show(&b->progress, p->n_runs, LEAST_RUNS, "passes", FMT("%d tokens", p->n_tokens));
         const uint64_t before = forward_bytes_read(p->f);
         const double start = timing_now(), cpu_start = cpu_now();
         if (!pass(p, b->m, p->n_tokens)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
@@ -143,8 +146,8 @@ static json_t *row_of(struct passes *p, const struct bench *b)
     json_t *share = shares(p), *row;
     const double median = timing_median(p->seconds, p->n_runs), cpu = timing_median(p->cpu_seconds, p->n_runs);
     const double macs = layer_weights(m) * p->n_tokens + head_weights(m) * p->n_logits;
-    row = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}",
-                     "test", "pass", "model", m->name, "format", m->weight_format, "isa", m->isa,
+    row = json_pack("{s:s,s:o,s:s,s:s,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:o}",
+                     "test", "pass", "model", json_cstr(m->name), "format", m->weight_format, "isa", m->isa,
                      "tokens", p->n_tokens, "logit_rows", p->n_logits, "threads", pool_threads(b->pool), "runs", p->n_runs,
                      "seconds", median,
                      "fastest", p->seconds[0], "cpu_seconds", cpu, "gops", 2e-9 * macs / median,
@@ -159,7 +162,7 @@ static json_t *row_of(struct passes *p, const struct bench *b)
 
 static bool one_case(void *user, int n_tokens, struct unmask_err *err)
 {
-    const struct bench *b = user;
+    struct bench *b = user;
     struct passes *p = mem_zalloc(1, sizeof *p, err);
     if (!p) return false;
     p->n_tokens = n_tokens;
@@ -170,19 +173,20 @@ static bool one_case(void *user, int n_tokens, struct unmask_err *err)
     return ok;
 }
 
-bool bench_passes(const struct settings *s, json_t *rows, struct unmask_err *err)
+bool bench_passes(const struct settings *s, const struct term *t, json_t *rows, struct unmask_err *err)
 {
     char path[1024];
     struct unmask_model *m = NULL;
     struct bench b = { .s = s, .rows = rows };
-    const struct unmask_open_options o = cmd_open_options(s, true);
+    struct unmask_open_options o = cmd_open_options(s, true);
     const double start = timing_now();
-    bool ok = cmd_model_path(s, path, err)
-           && unmask_open(&m, path, &o, err);
+    bool ok = cmd_model_path(s, path, err) && cmd_load(s, t, path, &o, &m, err);
     b.load_seconds = timing_now() - start;
     b.m = m;
+    progress_start(&b.progress, s, t);
     ok = ok && pool_open(&b.pool, s->threads, err)
         && bench_each_size(s->tokens, "32,128,512", m->h.n_ctx, ", the model's context, like 32,128,512", one_case, &b, err);
+    progress_end(&b.progress);
     pool_close(b.pool);
     model_close(m);
     return ok;

@@ -121,7 +121,7 @@ static bool compare(const char *path, const json_t *baseline, json_t *rows, doub
 
 /* ---- the command ---- */
 
-static bool make_model(const struct settings *s, struct unmask_err *err)
+static bool make_model(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     if (s->n_args < 2) return fail(err, E_CLI_MISSING, .found = s->n_args ? "one argument" : "none",
                                    .need = "a format and OUT: unmask bench --make-model 0.5b q4_0 OUT.gguf");
@@ -129,7 +129,7 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
     const struct quant_format *f = quant_format_by_name(s->args[0]);
     if (!f) return fail(err, E_QNT_FORMAT, .found = QUOTE(s->args[0], strlen(s->args[0])), .need = bench_fill_names);
     uint64_t bytes;
-    if (!bench_make_model(s->make_model, f, s->args[1], s->force, &bytes, err)) return false;
+    if (!bench_make_model(s, t, f, s->args[1], &bytes, err)) return false;
     if (!s->json) return true;
     json_t *o = json_pack("{s:o,s:I,s:s,s:s}", "file", json_cstr(s->args[1]), "bytes", (json_int_t)bytes,
                           "shape", s->make_model, "type", f->name);
@@ -139,10 +139,10 @@ static bool make_model(const struct settings *s, struct unmask_err *err)
     return true;
 }
 
-static bool measure(const struct settings *s, const json_t *baseline, json_t *rows, struct unmask_err *err)
+static bool measure(const struct settings *s, const struct term *t, const json_t *baseline, json_t *rows, struct unmask_err *err)
 {
     double worst = 0;
-    if (!(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, rows, err))) return false;
+    if (!(s->kernels ? bench_kernels(s, rows, err) : bench_passes(s, t, rows, err))) return false;
     if (baseline && !compare(s->baseline, baseline, rows, &worst, err)) return false;
     if (s->json) {
         json_dumpf(rows, stdout, JSON_REAL_PRECISION(6));
@@ -173,15 +173,14 @@ static bool check_flags(const struct settings *s, struct unmask_err *err)
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
-    (void)t;
     const bool model = s->origin[OPT_MODEL] == FROM_FLAG;
     if (s->kernels + model + (s->make_model != NULL) > 1)
         return fail(err, E_CLI_CONFLICT, .field = "--kernels, --model, --make-model", .need = "one of them");
     if (!check_flags(s, err)) return false;
-    if (s->make_model) return make_model(s, err);
+    if (s->make_model) return make_model(s, t, err);
     json_t *rows = json_array(), *baseline = NULL;
     const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err)))
-        && measure(s, baseline, rows, err);
+        && measure(s, t, baseline, rows, err);
     json_decref(rows);
     json_decref(baseline);
     return ok;

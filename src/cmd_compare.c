@@ -14,6 +14,7 @@
 
 #include "cmd.h"
 #include "eval_figures.h"
+#include "json.h"
 #include "likelihood.h"
 #include "mem.h"
 #include "model.h"
@@ -295,7 +296,7 @@ static bool fill_report(json_t *report, const struct compare *c, struct unmask_e
 {
     for (int k = 0; k < 2; k++)
         json_object_set_new(report, k ? "b" : "a",
-                            json_pack("{s:s,s:I,s:f}", "model", c->side[k].name,
+                            json_pack("{s:o,s:I,s:f}", "model", json_cstr(c->side[k].name),
                                       "weight_bytes", (json_int_t)c->side[k].weight_bytes, "seconds", c->side[k].seconds));
     if (!put_kind(report, c, false, err) || !put_kind(report, c, true, err)) return false;
     json_object_set_new(report, "mc", json_integer(c->s->mc));

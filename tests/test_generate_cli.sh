@@ -200,7 +200,7 @@ run chat hello;                             expect "a question as argument" 2 "E
 run chat -m $tiny;                          expect "a chat without a tokenizer" 3 "E-TOK-001"
 
 # ---- interruption: the partial text stays, the trace goes
-slow="--raw Once --gen-length 192 --block-length 192 --steps 192"
+slow="--block-length 192 --steps 192 --isa scalar -t 1"      # a step takes hundredths of a second everywhere
 # interrupt SIGNAL COMMAND: send the signal when the trace has begun; the name of its temporary file tells whom
 interrupt() {
     signal=$1; shift
@@ -213,11 +213,11 @@ interrupt() {
     $unmask "$@" --trace "$dir/slow" >"$dir/out" 2>"$dir/err"; status=$?
     wait
 }
-interrupt INT run $slow
+interrupt INT run --raw Once --gen-length 192 $slow
 check "Ctrl-C" "$status|$(wc -l <"$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "130|1||0"
-interrupt TERM run $slow --json
+interrupt TERM run --raw Once --gen-length 192 $slow --json
 check "SIGTERM" "$status|$(grep -c '"finish_reason":"cancelled"' "$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "143|1||0"
-interrupt INT infill "Once upon a time [[192]]" --block-length 192 --steps 192 --json
+interrupt INT infill "Once upon a time [[192]]" $slow --json
 check "Ctrl-C while holes are filled" "$status|$(grep -c '"finish_reason":"cancelled","usage"' "$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "130|1||0"
 
 # ---- on a terminal
