@@ -9,12 +9,9 @@
 
 static inline float larger(float a, float b) { return a > b ? a : b; }
 
-/* Adding 1.5 * 2^23 leaves no room for a fraction: round to even without a call.  What is no number becomes 0. */
-static inline int8_t int8_rounded(float x)
-{
-    const float rounded = (x + 12582912.0f) - 12582912.0f;
-    return (int8_t)(rounded == rounded ? (int)rounded : 0);
-}
+/* Adding 1.5 * 2^23 leaves no room for a fraction: round to even without a call.  The maximum is for what is no number, which has no
+ * integer: it compares false. */
+static inline int8_t int8_rounded(float x) { return (int8_t)(int)larger((x + 12582912.0f) - 12582912.0f, -127); }
 
 /* q = round-to-even(x / scale), scale = max|x| / 127, which is returned; all 0 where no |x| is above 1e-30. */
 static inline float int8_run(int8_t *restrict q, const float *restrict x, size_t n)
