@@ -99,7 +99,7 @@ test: test-packages     ## build and run all tests
 tests: $(TEST_BIN)
 
 san: test-packages      ## the tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)-san SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
+	@$(MAKE) --no-print-directory $(JOBS) BUILD=$(BUILD)-san SAN="-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all" CFLAGS="-O1 -g" all tests
 	@UNMASK_TESTS_SHORT=1 tests/run_tests.sh $(BUILD)-san
 
 bench: run-packages     ## measure kernels and whole passes: the embedded model, random weights of 0.5B and, where memory allows, 8B
