@@ -20,7 +20,7 @@
  * A step takes ROWS rows x NV registers of channels over one block: ROWS * NV integer sums in registers, the float sums
  * in memory that stays in L1.  Each activation broadcast serves NV dot products, each register of weights ROWS of them.
  * All rows pass over a chunk of blocks before the next chunk, so that it is read from L1; for many rows its codes are
- * unpacked once, into a panel. */
+ * unpacked once, by the step of the first rows, which leaves them in a panel. */
 #ifndef GEMM_X86_H
 #define GEMM_X86_H
 
@@ -36,10 +36,11 @@ enum {
 
 INLINE int panel_rows(const enum format f) { return f == Q4 ? Q4_PANEL : f == Q8 ? Q8_PANEL : f == Q4K ? Q4K_PANEL : Q6K_PANEL; }
 
-struct panel {
-    uint8_t q[CHUNK][QUADS][2][sizeof(vint)];
-    struct scales scales[CHUNK];
-} __attribute__((aligned(64)));
+/* A block as dot() wants it. */
+struct panel_block { uint8_t q[QUADS][2][sizeof(vint)]; struct scales scales; } __attribute__((aligned(64)));
+
+/* Where a step finds its weights: packed; packed, to be left in the panel; in the panel. */
+enum source { PACKED, TO_PANEL, PANEL };
 
 /* Quad j of a register of packed weights at q, as dot() wants it. */
 INLINE vint weight(const enum format f, const uint8_t *q, int j) { return f == Q8 ? q8_weights(codes(f, q, j)) : codes(f, q, j); }
@@ -57,13 +58,22 @@ INLINE void times_offsets(const int ROWS, float t[MAX_ROWS], const struct rows *
     }
 }
 
-/* acc[r] += block.  w: packed, or quads of a panel */
-INLINE void step(const int ROWS, const int NV, const enum format f, const bool panel, float (*acc)[2 * LANES_V],
-                 const uint8_t *const w[2], const struct scales *s, const struct rows *x)
+/* Quad j of register v of a block, packed at w or in a panel. */
+INLINE vint quad(const enum source from, const enum format f, struct panel_block *block, const uint8_t *w, int j, int v)
 {
+    if (from == PANEL) return load_v(block->q[j][v]);
+    const vint q = weight(f, w, j);
+    if (from == TO_PANEL) store_v(block->q[j][v], q);
+    return q;
+}
+
+/* acc[r] += block.  w: where it is packed */
+INLINE void step(const int ROWS, const int NV, const enum format f, const enum source from, float (*acc)[2 * LANES_V],
+                 struct panel_block *block, const uint8_t *const w[2], const struct rows *x)
+{
+    const struct scales *s = &block->scales;
     vint sum[MAX_ROWS][2];
     sum_6 sum6[MAX_ROWS][2];
-    const size_t quad = 2 * sizeof(vint);
     if (f == Q6K) {
 UNROLL
         for (int r = 0; r < ROWS; r++)
@@ -75,7 +85,7 @@ UNROLL
 UNROLL
             for (int v = 0; v < NV; v++)
 UNROLL
-                for (int i = 0; i < QUADS_6; i++) wj[v][i] = panel ? load_v(w[v] + (size_t)(j + i) * quad) : weight(f, w[v], j + i);
+                for (int i = 0; i < QUADS_6; i++) wj[v][i] = quad(from, f, block, w[v], j + i, v);
 UNROLL
             for (int r = 0; r < ROWS; r++) {
 UNROLL
@@ -94,7 +104,7 @@ UNROLL
             const int j = i / 2 + i % 2 * (QUADS / 2);      /* the two nibbles of a byte one after the other */
             vint wj[2];
 UNROLL
-            for (int v = 0; v < NV; v++) wj[v] = panel ? load_v(w[v] + (size_t)j * quad) : weight(f, w[v], j);
+            for (int v = 0; v < NV; v++) wj[v] = quad(from, f, block, w[v], j, v);
 UNROLL
             for (int r = 0; r < ROWS; r++) {
                 const vint xj = broadcast_4(x->q + r * QBLOCK + 4 * j);
@@ -118,28 +128,29 @@ UNROLL
 }
 
 /* Blocks b0 .. b1-1 of ROWS rows from row r on, all in one group; acc goes on from what y holds when b0 > 0. */
-INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
+INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, const enum source from, float *y, size_t ldy,
                            const struct q8rows *x, int r, const struct weights *packed,
-                           const struct panel *panel, struct ahead *ahead, int b0, int b1)
+                           struct panel_block *panel, struct ahead *ahead, int b0, int b1)
 {
     float acc[MAX_ROWS][2 * LANES_V] __attribute__((aligned(64)));
     struct super super = { { zero_f() }, { zero_f() } };
-    struct scales own;
+    struct panel_block own;
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < NV; v++)
             store_f(acc[i] + v * LANES_V, b0 ? load_f(y + (size_t)i * ldy + v * LANES_V) : zero_f());
     size_t at = q8_index(x, r, b0);
     for (int b = b0; b < b1; b++, at += ROW_GROUP) {
+        struct panel_block *block = from == PACKED ? &own : panel + (b - b0);
         const uint8_t *w[2] = { 0 };
 UNROLL
-        for (int v = 0; v < NV; v++) w[v] = unpacked ? panel->q[b - b0][0][v] : packed->q[v] + (size_t)b * block_bytes(f);
+        for (int v = 0; v < NV; v++) w[v] = packed->q[v] + (size_t)b * block_bytes(f);
         fetch_ahead(f, ahead);
-        if (!unpacked) {
+        if (from != PANEL) {
             if (super_bytes(f) && b % SUPER == 0) load_super(f, NV, &super, packed, b);
-            load_scales(f, NV, &own, &super, packed, b);
+            load_scales(f, NV, &block->scales, &super, packed, b);
         }
         const struct rows rows = { x->q + at * QBLOCK, x->scale + at, x->offset + at, x->halves + at * 2 };
-        step(ROWS, NV, f, unpacked, acc, w, unpacked ? &panel->scales[b - b0] : &own, &rows);
+        step(ROWS, NV, f, from, acc, block, w, &rows);
     }
     for (int i = 0; i < ROWS; i++)
         for (int v = 0; v < NV; v++) store_f(y + (size_t)i * ldy + v * LANES_V, load_f(acc[i] + v * LANES_V));
@@ -147,32 +158,17 @@ UNROLL
 
 /* The same for any number of rows up to MAX_ROWS.  A last tile alone (NV == 1) is rare: its rows go one by one, for the sake of
  * what compiles. */
-INLINE void some_rows_by_blocks(int rows, const int NV, const enum format f, const bool unpacked, float *y, size_t ldy,
+INLINE void some_rows_by_blocks(int rows, const int NV, const enum format f, const enum source from, float *y, size_t ldy,
                                 const struct q8rows *x, int r, const struct weights *packed,
-                                const struct panel *panel, struct ahead *ahead, int b0, int b1)
+                                struct panel_block *panel, struct ahead *ahead, int b0, int b1)
 {
     if (NV == 1) {
-        for (int i = 0; i < rows; i++) rows_by_blocks(1, 1, f, unpacked, y + (size_t)i * ldy, ldy, x, r + i, packed, panel, ahead, b0, b1);
+        for (int i = 0; i < rows; i++) rows_by_blocks(1, 1, f, from, y + (size_t)i * ldy, ldy, x, r + i, packed, panel, ahead, b0, b1);
         return;
     }
-#define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, f, unpacked, y, ldy, x, r, packed, panel, ahead, b0, b1); break;
+#define CASE(n) case n: if (n <= MAX_ROWS) rows_by_blocks(n, NV, f, from, y, ldy, x, r, packed, panel, ahead, b0, b1); break;
     switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) }
 #undef CASE
-}
-
-INLINE void unpack(struct panel *panel, const int NV, const enum format f, const struct weights *packed, int b0, int b1)
-{
-    struct super super = { { zero_f() }, { zero_f() } };
-    for (int b = b0; b < b1; b++) {
-UNROLL
-        for (int v = 0; v < NV; v++) {
-            const uint8_t *w = packed->q[v] + (size_t)b * block_bytes(f);
-UNROLL
-            for (int j = 0; j < QUADS; j++) store_v(panel->q[b - b0][j][v], weight(f, w, j));
-        }
-        if (super_bytes(f) && b % SUPER == 0) load_super(f, NV, &super, packed, b);
-        load_scales(f, NV, &panel->scales[b - b0], &super, packed, b);
-    }
 }
 
 /* At most MOST_ROWS rows times the tiles of one step.  Sums lie side by side until all blocks are added up: rows of y are a
@@ -181,19 +177,18 @@ INLINE void rows_by_tiles(const int NV, const enum format f, float *y, size_t ld
                           int row0, int row1, const struct weights *packed, const struct weights *next)
 {
     const int nb = x->k / QBLOCK, n = row1 - row0;
-    struct panel panel;
+    struct panel_block panel[CHUNK];
     float sums[MOST_ROWS][2 * LANES_V] __attribute__((aligned(64)));
     const int passes = (n + MAX_ROWS - 1) / MAX_ROWS, distance = passes > 1 ? CHUNK : NEAR;
     struct ahead ahead = { .next = next, .nb = nb, .every = passes, .left = passes };
     ahead_at(f, &ahead, distance < nb ? packed : next, distance < nb ? distance : 0);
     for (int b0 = 0; b0 < nb; b0 += CHUNK) {
         const int b1 = b0 + CHUNK < nb ? b0 + CHUNK : nb;
-        const bool unpacked = NV == 2 && n >= panel_rows(f);
-        if (unpacked) unpack(&panel, NV, f, packed, b0, b1);
         for (int r = 0; r < n; r += MAX_ROWS) {
             const int rows = n - r < MAX_ROWS ? n - r : MAX_ROWS;
-            if (unpacked) some_rows_by_blocks(rows, NV, f, true, sums[r], 2 * LANES_V, x, row0 + r, packed, &panel, &ahead, b0, b1);
-            else some_rows_by_blocks(rows, NV, f, false, sums[r], 2 * LANES_V, x, row0 + r, packed, NULL, &ahead, b0, b1);
+            if (NV == 1 || n < panel_rows(f)) some_rows_by_blocks(rows, NV, f, PACKED, sums[r], 2 * LANES_V, x, row0 + r, packed, NULL, &ahead, b0, b1);
+            else if (r == 0) rows_by_blocks(MAX_ROWS, NV, f, TO_PANEL, sums[r], 2 * LANES_V, x, row0, packed, panel, &ahead, b0, b1);
+            else some_rows_by_blocks(rows, NV, f, PANEL, sums[r], 2 * LANES_V, x, row0 + r, packed, panel, &ahead, b0, b1);
         }
     }
     for (int r = 0; r < n; r++)
