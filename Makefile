@@ -33,6 +33,7 @@ FLAGS_avx2         := -mavx2 -mfma -mf16c -g1
 FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni -g1
 FLAGS_avx512vl     := -mavx512f -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=256 -g1
 FLAGS_avx512vnni   := -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512 -g1
+FLAGS_avx512zen    := $(FLAGS_avx512vnni)
 FLAGS_amx          := $(FLAGS_avx512vnni) -mamx-tile -mamx-int8 -mgfni
 # gcc moves loads up before it hands out registers, and then spills sums; the CPUs find the loads by themselves.
 NEON_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
@@ -40,7 +41,7 @@ FLAGS_neon         := -march=armv8-a $(NEON_ORDER)
 FLAGS_neon_dotprod := -march=armv8.2-a+dotprod -mtune=cortex-a76 $(NEON_ORDER)
 FLAGS_neon_i8mm    := -march=armv8.2-a+dotprod+i8mm $(NEON_ORDER)
 
-SETS_x86_64  := avx2 avxvnni avx512vl avx512vnni amx
+SETS_x86_64  := avx2 avxvnni avx512vl avx512vnni avx512zen amx
 SETS_aarch64 := neon neon_dotprod neon_i8mm
 ALL_SETS     := $(SETS_x86_64) $(SETS_aarch64)
 

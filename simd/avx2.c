@@ -32,7 +32,7 @@ INLINE vint dot_end(const bool bytes, vint sum, int32_t offset)
     return bytes ? sum : _mm256_add_epi32(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)), all_4(offset));
 }
 INLINE vfloat sum_to_float(vint sum) { return to_float(sum); }
-enum { Q4_PANEL = 12, Q8_PANEL = INT_MAX, Q4K_PANEL = 12, Q6K_PANEL = 12 };
+enum { Q4_PANEL = 12, Q8_PANEL = INT_MAX, Q4K_PANEL = 12, Q6K_PANEL = 12, PACKED_CHUNK = 32 };
 
 /* Codes of Q6_K: four products (at most 63 * 127), in two pairs, stay below 2^15; pairs times their scale are one widening
  * multiplication. */

@@ -1,26 +1,10 @@
 /* avx512vnni.c - kernels for AVX-512 with VNNI: vpdpbusd on 512-bit registers, and the float kernels that gain from them. */
-#include <stdbool.h>
-
-#include "vectors.h"
-
-/* sum + w * x of four unsigned and four signed bytes a lane */
-INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
-{
-    (void)bytes;
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));         /* gcc 12 copies and spills the sums of the intrinsic */
-    return sum;
-}
-INLINE vint sum_of(vint start) { return start; }
-INLINE vfloat sum_to_float(vint sum) { return to_float(sum); }
-
-enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 16, Q6K_PANEL = 12 };
+enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 16, Q6K_PANEL = 12, PACKED_CHUNK = 16 };
 
 #include "attend_x86.h"
-#include "gemm_vnni.h"
+#include "gemm_vnni_512.h"
 #include "plain_x86.h"
 #include "rows_x86.h"
-
-GEMM_BLOCKS(q4, Q4) GEMM_BLOCKS(q8, Q8) GEMM_BLOCKS(q4k, Q4K) GEMM_BLOCKS(q6k, Q6K)
 
 double int8_peak_avx512vnni(long rounds);
 double int8_peak_avx512vnni(long rounds) { return dot_peak(rounds); }

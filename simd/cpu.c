@@ -55,6 +55,7 @@ unsigned cpu_detect(void)
     const struct regs one = cpuid(1, 0), seven = cpuid(7, 0);
     if (!all(one.c, OSXSAVE | AVX | FMA | F16C) || !all(seven.b, AVX2) || !all(os_saves(), YMM)) return 0;
     unsigned set = CPU_AVX2;
+    if (cpuid(0, 0).b == signature_AMD_ebx) set |= CPU_AMD;
     if (seven.a >= 1 && all(cpuid(7, 1).a, AVXVNNI)) set |= CPU_AVXVNNI;
     if (all(seven.b, AVX512F | AVX512BW | AVX512VL) && all(seven.c, AVX512VNNI) && all(os_saves(), ZMM)) set |= CPU_AVX512VNNI;
     if (all(seven.d, AMX_TILE | AMX_INT8) && all(seven.c, GFNI) && all(os_saves(), TILES) && tiles_permitted()) set |= CPU_AMX;

@@ -7,9 +7,9 @@
 
 extern const struct kernels kernels_scalar;
 #if defined __x86_64__
-extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512vl, kernels_avx512vnni, kernels_amx;
+extern const struct kernels kernels_avx2, kernels_avxvnni, kernels_avx512vl, kernels_avx512vnni, kernels_avx512zen, kernels_amx;
 double int8_peak_avx2(long rounds), int8_peak_avxvnni(long rounds), int8_peak_avx512vl(long rounds),
-       int8_peak_avx512vnni(long rounds), int8_peak_amx(long rounds);
+       int8_peak_avx512vnni(long rounds), int8_peak_avx512zen(long rounds), int8_peak_amx(long rounds);
 #elif defined __aarch64__
 extern const struct kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
@@ -28,6 +28,7 @@ const struct kernel_set kernel_sets[] = {
     { "avxvnni",    CPU_AVX2 | CPU_AVXVNNI,                 &kernels_avxvnni, int8_peak_avxvnni },
     { "avx512vl",   CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vl, int8_peak_avx512vl },
     { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vnni, int8_peak_avx512vnni },
+    { "avx512zen",  CPU_AVX2 | CPU_AVX512VNNI | CPU_AMD,    &kernels_avx512zen, int8_peak_avx512zen },
     { "amx",        CPU_AVX2 | CPU_AVX512VNNI | CPU_AMX,    &kernels_amx, int8_peak_amx },
 #elif defined __aarch64__
     { "neon",       CPU_NEON,                               &kernels_neon, NULL },

@@ -22,7 +22,7 @@ INLINE vint dot(const bool bytes, vint sum, vint w, vint x)
 INLINE vint sum_of(vint start) { return _mm256_add_epi32(start, all_4(0x4B400000)); }
 INLINE vfloat sum_to_float(vint sum) { return sub_f(_mm256_castsi256_ps(sum), broadcast_f(12582912.0f)); }
 
-enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 12, Q6K_PANEL = 12 };
+enum { Q4_PANEL = 16, Q8_PANEL = 24, Q4K_PANEL = 12, Q6K_PANEL = 12, PACKED_CHUNK = 32 };
 
 #include "gemm_vnni.h"
 

@@ -7,7 +7,9 @@
  *     vint dot(const bool bytes, vint sum, vint w, vint x) + w * x;  w: nibbles, 0 to 15, or what q8_weights() gave
  *     vint dot_end(const bool bytes, vint sum, int32_t offset)
  *     vfloat sum_to_float(vint sum)                        what dot_end() gave
- *     Q4_PANEL, Q4K_PANEL, Q6K_PANEL, Q8_PANEL             rows from which on unpacking a chunk beforehand pays
+ *     Q4_PANEL, Q4K_PANEL, Q6K_PANEL, Q8_PANEL             rows from which on unpacking a chunk once pays; more than
+ *                                                          MOST_ROWS: never
+ *     PACKED_CHUNK                                         blocks of a chunk that is not unpacked
  * Unsigned weights are 8 or 128 too high; the offset, -8 times the sum of the activations, takes that back once.  And for
  * Q6_K, whose codes, 0 to 63, are 32 too high, which the sums of the halves take back:
  *     struct scales_6, scales_6_of(vint pairs)             the scale codes of both halves, out of 16-bit pairs
@@ -30,7 +32,7 @@
 
 enum {
     MAX_ROWS = LANES_V == 16 ? 8 : 4,           /* rows of a step                                   */
-    CHUNK = 32 / TILES_V,                       /* blocks of a panel, whose codes are 16 KiB         */
+    PANEL_CHUNK = 32 / TILES_V,                 /* blocks of a panel, whose codes are 16 KiB         */
     NEAR = 8                                    /* blocks ahead that a single pass fetches           */
 };
 
@@ -177,16 +179,18 @@ INLINE void rows_by_tiles(const int NV, const enum format f, float *y, size_t ld
                           int row0, int row1, const struct weights *packed, const struct weights *next)
 {
     const int nb = x->k / QBLOCK, n = row1 - row0;
-    struct panel_block panel[CHUNK];
+    struct panel_block panel[PANEL_CHUNK];
     float sums[MOST_ROWS][2 * LANES_V] __attribute__((aligned(64)));
-    const int passes = (n + MAX_ROWS - 1) / MAX_ROWS, distance = passes > 1 ? CHUNK : NEAR;
+    const bool unpacked = NV == 2 && panel_rows(f) <= MOST_ROWS && n >= panel_rows(f);
+    const int chunk = unpacked ? PANEL_CHUNK : PACKED_CHUNK;
+    const int passes = (n + MAX_ROWS - 1) / MAX_ROWS, distance = passes > 1 ? chunk : NEAR;
     struct ahead ahead = { .next = next, .nb = nb, .every = passes, .left = passes };
     ahead_at(f, &ahead, distance < nb ? packed : next, distance < nb ? distance : 0);
-    for (int b0 = 0; b0 < nb; b0 += CHUNK) {
-        const int b1 = b0 + CHUNK < nb ? b0 + CHUNK : nb;
+    for (int b0 = 0; b0 < nb; b0 += chunk) {
+        const int b1 = b0 + chunk < nb ? b0 + chunk : nb;
         for (int r = 0; r < n; r += MAX_ROWS) {
             const int rows = n - r < MAX_ROWS ? n - r : MAX_ROWS;
-            if (NV == 1 || n < panel_rows(f)) some_rows_by_blocks(rows, NV, f, PACKED, sums[r], 2 * LANES_V, x, row0 + r, packed, NULL, &ahead, b0, b1);
+            if (!unpacked) some_rows_by_blocks(rows, NV, f, PACKED, sums[r], 2 * LANES_V, x, row0 + r, packed, NULL, &ahead, b0, b1);
             else if (r == 0) rows_by_blocks(MAX_ROWS, NV, f, TO_PANEL, sums[r], 2 * LANES_V, x, row0, packed, panel, &ahead, b0, b1);
             else some_rows_by_blocks(rows, NV, f, PANEL, sums[r], 2 * LANES_V, x, row0 + r, packed, panel, &ahead, b0, b1);
         }
