@@ -2,7 +2,7 @@
  * of vpdpbusd, so that unpacking anew for each step costs less than a panel in L1, and sums stay in registers for longer. */
 #include <limits.h>
 
-enum { Q4_PANEL = INT_MAX, Q8_PANEL = INT_MAX, Q4K_PANEL = INT_MAX, Q6K_PANEL = INT_MAX, PACKED_CHUNK = 64 };
+enum { Q4_PANEL = INT_MAX, Q8_PANEL = INT_MAX, Q4K_PANEL = INT_MAX, Q6K_PANEL = INT_MAX, PACKED_CHUNK = 128 };
 
 #include "gemm_vnni_512.h"
 
