@@ -1,6 +1,6 @@
 /* gemm_vnni.h - matrix products over blocks of 32 by vpdpbusd, for 256 and 512 bits (gemm_x86.h has the loops).
  *
- * The file that includes this one defines dot(), sum_to_float() and the rows of panels as gemm_x86.h says, and
+ * The file that includes this one defines dot(), sum_to_float(), the rows of panels and PACKED_CHUNK as gemm_x86.h says, and
  *     vint sum_of(vint start)                              what dot() goes on from when a sum starts at an integer below 2^22 */
 #ifndef GEMM_VNNI_H
 #define GEMM_VNNI_H
