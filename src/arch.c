@@ -6,6 +6,7 @@
 
 #include "chat.h"
 #include "kernels.h"
+#include "mem.h"
 
 extern const struct arch arch_llada;
 const struct arch *const archs[] = { &arch_llada, NULL };
@@ -125,27 +126,32 @@ static bool check(const struct checkpoint *c, const struct hparams *h, struct un
                        FMT("a multiple of 8, at most %d", MAX_HEAD_DIM), err);
 }
 
+bool arch_used(const struct arch *a, const struct checkpoint *c, const struct hparams *h, bool **used, struct unmask_err *err)
+{
+    if (!(*used = mem_zalloc(c->n_tensors, sizeof **used, err))) return false;
+    for (int role = 0; role < TENSOR_ROLES; role++)
+        for (int layer = 0; arch_has(h, role) && layer < (a->tensors[role].per_layer ? h->n_layer : 1); layer++) {
+            char name[128];
+            snprintf(name, sizeof name, c->kind == CHECKPOINT_GGUF ? a->tensors[role].gguf : a->tensors[role].folder, layer);
+            const struct tensor *t = checkpoint_tensor(c, name);
+            if (t) (*used)[t - c->tensors] = true;
+        }
+    return true;
+}
+
 /* A bias that the forward pass would not add must not be ignored; other tensors that no role names are. */
 static bool check_extra(const struct arch *a, const struct checkpoint *c, const struct hparams *h, struct unmask_err *err)
 {
-    for (size_t i = 0; i < c->n_tensors; i++) {
+    bool *used, ok = arch_used(a, c, h, &used, err);
+    for (size_t i = 0; ok && i < c->n_tensors; i++) {
         const char *name = c->tensors[i].name;
         const size_t n = strlen(name);
-        if (n < 5 || strcmp(name + n - 5, ".bias")) continue;
-        bool known = false;
-        for (int role = 0; role < TENSOR_ROLES && !known; role++) {
-            const char *pattern = c->kind == CHECKPOINT_GGUF ? a->tensors[role].gguf : a->tensors[role].folder;
-            for (int layer = 0; pattern && arch_has(h, role) && layer < h->n_layer && !known; layer++) {
-                char want[128];
-                snprintf(want, sizeof want, pattern, layer);
-                known = !strcmp(want, name);
-            }
-        }
-        if (!known)
-            return fail(err, E_ARCH_FEATURE, .file = c->path, .field = QUOTE(name, n), .found = "a bias",
-                        .need = "biases on q, k and v only");
+        if (!used[i] && n >= 5 && !strcmp(name + n - 5, ".bias"))
+            ok = fail(err, E_ARCH_FEATURE, .file = c->path, .field = QUOTE(name, n), .found = "a bias",
+                      .need = "biases on q, k and v only");
     }
-    return true;
+    mem_free(used);
+    return ok;
 }
 
 /* A file with a layer more than its metadata say is another model than they describe. */

@@ -47,6 +47,8 @@ void arch_shape(const struct hparams *h, enum tensor_role role, int *n, int *k);
 /* The tensor of a role (layer is ignored where it plays no role): NULL and an error if missing or of another shape. */
 const struct tensor *arch_tensor(const struct arch *a, const struct checkpoint *c, const struct hparams *h,
                                  enum tensor_role role, int layer, struct unmask_err *err);
+/* Which tensors of the checkpoint have a role in a model with these hparams: *used [n_tensors], the caller's to free. */
+bool arch_used(const struct arch *a, const struct checkpoint *c, const struct hparams *h, bool **used, struct unmask_err *err);
 /* Row of a GGUF file that holds row r of a `rotated` tensor: rows are permuted inside each head so that
  * interleaved rotary pairs give what half-split pairs give (contract of llama.cpp's llada files). */
 int arch_rotated_row(int r, int head_dim);

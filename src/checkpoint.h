@@ -32,6 +32,7 @@ struct checkpoint {
     const char *path;
     struct tensor *tensors; size_t n_tensors;   /* in file order, names unique            */
     bool packed;                                /* some tensors are; then no rows are permuted (arch_rotated_row) */
+    uint64_t spare_bytes;                       /* of its files that are neither metadata nor a tensor nor alignment */
     struct meta *metas; size_t n_metas;
     struct checkpoint_reader *reader;           /* private                                */
 };

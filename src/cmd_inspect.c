@@ -19,6 +19,7 @@ struct facts {
     const struct arch *arch;                    /* NULL: not one that runs, and nothing below is known  */
     struct hparams h;
     uint64_t bytes, parameters, available;      /* of the weights, once loaded; memory that is there now */
+    bool *used;                                 /* [tensors] has a role in the model                    */
     struct tokenizer *folder_tokenizer;         /* NULL: a GGUF file, or there is none                  */
     char no_tokenizer[1024], why_not[1024];     /* why a folder has none, and why the model does not run */
 };
@@ -35,7 +36,8 @@ static void find_facts(const struct checkpoint *c, struct facts *f)
     struct unmask_err err;
     const struct arch *a = arch_of(c, &err);
     f->name = checkpoint_name(c);
-    if (!a || !arch_hparams(a, c, &f->h, &err) || !model_plan(a, c, &f->h, &f->bytes, &f->parameters, &err)) {
+    if (!a || !arch_hparams(a, c, &f->h, &err) || !model_plan(a, c, &f->h, &f->bytes, &f->parameters, &err)
+        || !arch_used(a, c, &f->h, &f->used, &err)) {
         unmask_err_message(&err, f->why_not, sizeof f->why_not);
         return;
     }
@@ -170,6 +172,19 @@ static void put_id(const char *key, int32_t id)
     if (id >= 0) printf(",\"%s\":%d", key, id);
 }
 
+static void put_unused(const struct checkpoint *c, const struct facts *f)
+{
+    bool first = true;
+    fputs(",\"unused_tensors\":[", stdout);
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        if (f->used[i]) continue;
+        if (!first) putchar(',');
+        put_text(c->tensors[i].name);
+        first = false;
+    }
+    putchar(']');
+}
+
 static void put_model(const struct facts *f)
 {
     const struct hparams *h = &f->h;
@@ -194,7 +209,11 @@ static bool print_json(const struct checkpoint *c, const struct facts *f, struct
     if (*f->why_not) put_text(f->why_not);
     else fputs("null", stdout);
     put_formats(c);
-    if (f->arch) put_model(f);
+    if (f->arch) {
+        put_model(f);
+        put_unused(c, f);
+    }
+    printf(",\"spare_bytes\":%" PRIu64, c->spare_bytes);
     fputs(",\"metadata\":", stdout);
     if (c->kind == CHECKPOINT_GGUF) {
         putchar('{');
@@ -238,6 +257,22 @@ static void print_formats(const struct checkpoint *c)
                8.0 * (*f)->block_bytes / (*f)->block, s.packed == s.n ? ", packed" : s.packed ? ", some packed" : "");
         head = "          ";
     }
+}
+
+/* What lies in the files and no pass reads. */
+static void print_unused(const struct checkpoint *c, const struct facts *f)
+{
+    size_t n = 0;
+    const char *first = NULL;
+    for (size_t i = 0; f->arch && i < c->n_tensors; i++)
+        if (!f->used[i] && n++ == 0) first = c->tensors[i].name;
+    if (n) {
+        char name[256];
+        err_printable(name, sizeof name, first, strlen(first));
+        printf("Not used    %zu tensor%s without a role in %s models: %s%s\n", n, n > 1 ? "s" : "", f->arch->name, name,
+               n > 1 ? ", ..." : "");
+    }
+    if (c->spare_bytes) printf("Not used    bytes that belong to no tensor: %" PRIu64 "\n", c->spare_bytes);
 }
 
 static void print_hparams(const struct arch *a, const struct hparams *h, uint64_t parameters)
@@ -336,9 +371,11 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     else {
         print_file(c);
         print_formats(c);
+        print_unused(c, &f);
         print_model(c, &f);
         if (s->show_tensors) print_tensors(c);
     }
+    mem_free(f.used);
     tokenizer_close(f.folder_tokenizer);
     checkpoint_close(c);
     return ok;

@@ -1,5 +1,7 @@
 /* cmd_verify.c - unmask verify: is a model file whole?  Exit 3: its structure is broken; 8: its bytes are not those that were
- * written, or numbers in it are not finite.  The checks are checkpoint.h's and verify.h's. */
+ * written, numbers in it are not finite, or, under --strict, bytes of it belong to no tensor.  The checks are checkpoint.h's and
+ * verify.h's. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "cmd.h"
@@ -24,7 +26,8 @@ static json_t *json_of(const struct tensor *t, const struct verify_tensor *f)
 
 static void print_json(const struct checkpoint *c, const struct verify_tensor *found, bool ok)
 {
-    json_t *tensors = json_array(), *o = json_pack("{s:o,s:b,s:o}", "file", json_cstr(c->path), "ok", ok, "tensors", tensors);
+    json_t *tensors = json_array(), *o = json_pack("{s:o,s:b,s:I,s:o}", "file", json_cstr(c->path), "ok", ok, "spare_bytes",
+                                                           (json_int_t)c->spare_bytes, "tensors", tensors);
     for (size_t i = 0; o && i < c->n_tensors; i++) json_array_append_new(tensors, json_of(&c->tensors[i], &found[i]));
     if (o) json_dumpf(o, stdout, JSON_COMPACT);
     putchar('\n');
@@ -40,6 +43,15 @@ static void print_good(const struct checkpoint *c, const struct verify_tensor *f
     printf("%s: good: structure, %zu tensors of %s, all numbers finite", path, c->n_tensors, SIZE(bytes));
     if (c->n_tensors && found[0].sum == VERIFY_SAME) puts(", SHA-256 of every tensor as written");
     else puts("; it holds no checksums, so damage that leaves numbers finite cannot be seen");
+    if (c->spare_bytes)
+        printf("bytes that belong to no tensor: %" PRIu64 ", which are ignored (--strict refuses them)\n", c->spare_bytes);
+}
+
+/* Bytes that nothing describes are no damage, but a checksum does not see them. */
+static bool check_spare(const struct settings *s, const struct checkpoint *c, struct unmask_err *err)
+{
+    return !s->strict || c->spare_bytes == 0
+        || fail(err, E_VFY_SPARE, .file = c->path, .found = FMT("%" PRIu64 " bytes", c->spare_bytes), .need = "none, under --strict");
 }
 
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
@@ -51,7 +63,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     struct verify_tensor *found = mem_zalloc(c->n_tensors, sizeof *found, err);
     progress_start(&r.progress, s, t);
     const struct verify_options o = { .threads = s->threads, .on_progress = on_progress, .user = &r };
-    const bool ok = found && verify_checkpoint(c, &o, found, err);
+    const bool ok = found && verify_checkpoint(c, &o, found, err) && check_spare(s, c, err);
     progress_end(&r.progress);
     if (s->json && found && (ok || err->status == UNMASK_ECHECK)) print_json(c, found, ok);
     else if (ok && !s->quiet) print_good(c, found);
@@ -61,6 +73,6 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 }
 
 const struct command cmd_verify = {
-    "verify", CMD_VERIFY, run, "verify [MODEL] [-t N] [--json] [-q]", "check a model file: structure, checksums, numbers",
+    "verify", CMD_VERIFY, run, "verify [MODEL] [--strict] [-t N] [--json] [-q]", "check a model file: structure, checksums, numbers",
     "  unmask verify LLaDA-8B-Instruct-v1.0-Q4_0.gguf\n  unmask verify model.gguf --json\n"
 };

@@ -405,27 +405,34 @@ static bool parse_tensors(struct parser *p, struct unmask_err *err)
 
 /* ---- where the tensors lie ----------------------------------------------------------------------- */
 
+static uint64_t align(uint64_t offset, uint64_t alignment) { return offset + (alignment - offset % alignment) % alignment; }
+
 static int by_offset(const void *a, const void *b)
 {
     const struct tensor *s = *(const struct tensor *const *)a, *t = *(const struct tensor *const *)b;
     return s->offset != t->offset ? (s->offset < t->offset ? -1 : 1) : 0;
 }
 
-static bool check_overlap(struct parser *p, struct unmask_err *err)
+/* No two tensors on the same bytes; what lies between them and after the last one is counted. */
+static bool check_gaps(struct parser *p, uint64_t data, struct unmask_err *err)
 {
-    const struct checkpoint *c = p->c;
+    struct checkpoint *c = p->c;
     const struct tensor **sorted = mem_zalloc(c->n_tensors, sizeof *sorted, err);
     if (!sorted) return false;
     for (size_t i = 0; i < c->n_tensors; i++) sorted[i] = &c->tensors[i];
     qsort(sorted, c->n_tensors, sizeof *sorted, by_offset);
     bool ok = true;
-    for (size_t i = 1; ok && i < c->n_tensors; i++) {
-        const struct tensor *s = sorted[i - 1], *t = sorted[i];
-        if (t->offset - s->offset < s->bytes)
+    uint64_t free_from = data;
+    for (size_t i = 0; ok && i < c->n_tensors; i++) {
+        const struct tensor *s = i ? sorted[i - 1] : NULL, *t = sorted[i];
+        if (s && t->offset - s->offset < s->bytes)
             ok = fail(err, E_GGUF_OVERLAP, .file = p->file->path, .field = t->name, .byte = AT(t->offset),
                       .found = FMT("%s at bytes %" PRIu64 " to %" PRIu64, s->name, s->offset, s->offset + s->bytes),
                       .need = "bytes of its own");
+        else c->spare_bytes += t->offset - free_from;
+        free_from = align(t->offset + t->bytes, p->alignment);
     }
+    if (ok && p->file->size > free_from) c->spare_bytes += p->file->size - free_from;
     mem_free(sorted);
     return ok;
 }
@@ -435,7 +442,7 @@ static bool check_overlap(struct parser *p, struct unmask_err *err)
 static bool place_tensors(struct parser *p, struct unmask_err *err)
 {
     const uint64_t size = p->file->size, end = cursor_offset(&p->in);
-    const uint64_t data = end + (p->alignment - end % p->alignment) % p->alignment;
+    const uint64_t data = align(end, p->alignment);
     for (size_t i = 0; i < p->c->n_tensors; i++) {
         struct tensor *t = &p->c->tensors[i];
         uint64_t first, last;
@@ -451,7 +458,7 @@ static bool place_tensors(struct parser *p, struct unmask_err *err)
                         .need = FMT("bytes %" PRIu64 " to %" PRIu64, first, last), .hint = "It is cut short: fetch it again");
         t->offset = first;
     }
-    return check_overlap(p, err);
+    return check_gaps(p, data, err);
 }
 
 /* ---- opening ------------------------------------------------------------------------------------- */
@@ -471,6 +478,7 @@ static void forget(struct checkpoint *c)
     c->tensors = NULL;
     c->n_metas = c->n_tensors = 0;
     c->packed = false;
+    c->spare_bytes = 0;
     names_free(&c->reader->meta_names);
     names_free(&c->reader->tensor_names);
     arena_free(&c->reader->arena);

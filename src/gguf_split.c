@@ -97,6 +97,7 @@ static bool take_over(struct checkpoint *c, struct checkpoint *part, struct unma
         c->n_tensors++;
     }
     c->packed = c->packed || part->packed;
+    c->spare_bytes += part->spare_bytes;
     *file = part->reader->files[0];
     part->reader->n_files = 0;
     r->n_files++;

@@ -66,6 +66,7 @@ struct settings {
     bool requantize, search; const char *calibrate, *imatrix, *save_imatrix; int calibrate_tokens;
     int layout;                                 /* 0 standard, 1 packed */
     bool show_tensors;                          /* inspect */
+    bool strict;                                /* verify  */
     bool kernels; const char *tokens, *baseline, *make_model; int logit_rows;   /* bench */
     bool help, version;
 

@@ -131,6 +131,20 @@ static void the_unchanged_file_opens(void **state)
     unmask_close(m);
 }
 
+static void unused_tensors_are_told(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct checkpoint *c;
+    struct hparams h;
+    bool *used;
+    OK(checkpoint_open(&c, build(&(struct change){ .tensor = "something.else.weight", .tensor_how = ADD }), &err), err);
+    OK(arch_hparams(archs[0], c, &h, &err) && arch_used(archs[0], c, &h, &used, &err), err);
+    for (size_t i = 0; i < c->n_tensors; i++) assert_true(used[i] == (strcmp(c->tensors[i].name, "something.else.weight") != 0));
+    unmask_free(used);
+    checkpoint_close(c);
+}
+
 static void keys_are_checked(void **state)
 {
     (void)state;
@@ -305,7 +319,8 @@ static int clean(void **state) { (void)state; scratch_remove(); return 0; }
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_unchanged_file_opens), cmocka_unit_test(keys_are_checked), cmocka_unit_test(keys_of_another_type_are_errors),
+        cmocka_unit_test(the_unchanged_file_opens), cmocka_unit_test(unused_tensors_are_told),
+        cmocka_unit_test(keys_are_checked), cmocka_unit_test(keys_of_another_type_are_errors),
         cmocka_unit_test(tensors_are_checked), cmocka_unit_test(config_is_checked), cmocka_unit_test(rotated_rows_are_a_permutation),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

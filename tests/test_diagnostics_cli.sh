@@ -39,13 +39,18 @@ else bad "inspect of a GGUF file"; cat "$dir/out"; fi
 prints "its tensors" '^  blk.2.attn_k.weight +Q8_0 +64 x 32 +[0-9]+ +2176$' inspect "$dir/m.gguf" --tensors
 prints "tensors of a folder" '^  model.transformer.blocks.0.k_proj.weight +F32 +64 x 32 +[0-9]+ +8192  model.safetensors$' inspect $folder --tensors
 model='"architecture":"llada","parameters":195008,"layers":3,"width":64,"heads":4,"heads_kv":2,"head_width":16,"feed_forward":160,"context":256,"vocabulary":512,"mask_id":500,"eos_id":481,"eot_id":508,"bos_id":480,"weights_bytes":'
-prints "what the text tells, as JSON" '^\{"file":".*/m.gguf","kind":"gguf","name":"[^"]+","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":7,"packed":0,"bytes":1792\},\{"type":"Q8_0","tensors":23,"packed":0,"bytes":[0-9]+\}\],'$model'[0-9]+,"available_bytes":[0-9]+,"metadata"' inspect "$dir/m.gguf" --json
+prints "what the text tells, as JSON" '^\{"file":".*/m.gguf","kind":"gguf","name":"[^"]+","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":7,"packed":0,"bytes":1792\},\{"type":"Q8_0","tensors":23,"packed":0,"bytes":[0-9]+\}\],'$model'[0-9]+,"available_bytes":[0-9]+,"unused_tensors":\[\],"spare_bytes":0,"metadata"' inspect "$dir/m.gguf" --json
 prints "of a folder, too" '^\{"file":"'$folder'","kind":"folder","name":"llada-gqa","runs":true,"why_not":null,"formats":\[\{"type":"F32","tensors":30,"packed":0,"bytes":780032\}\],'$model'780032,' inspect $folder --json
 mkdir "$dir/shards"; cp $folder/config.json "$dir/shards"; shard=$(printf 'a\033[2Jb.safetensors'); cp $folder/model.safetensors "$dir/shards/$shard"
 $unmask inspect $folder --json | grep -o '"name":"model[^"]*"' | sed 's/"name"://; s/$/:"a\\u001b[2Jb.safetensors"/' | paste -sd , - | sed 's/.*/{"weight_map":{&}}/' >"$dir/shards/model.safetensors.index.json"
 prints "names of files out of an index" '^  model.transformer.blocks.0.k_proj.weight .*  a\\x1b\[2Jb.safetensors$' inspect "$dir/shards" --tensors
 prints "metadata as JSON" ',"metadata":\{"general.architecture":"llada",.*"llada.attention.head_count_kv":2,.*"tokenizer.ggml.token_type":\[([0-9],){511}[0-9]\].*\},"tensors":\[\{.*\}\]\}$' inspect "$dir/m.gguf" --json
 prints "tensors as JSON" '\{"name":"blk.2.attn_k.weight","type":"Q8_0","shape":\[64,32\],"offset":[0-9]+\}' inspect "$dir/m.gguf" --json
+cp "$dir/m.gguf" "$dir/longer.gguf"; printf 123 >>"$dir/longer.gguf"
+prints "bytes of no tensor" '^Not used +bytes that belong to no tensor: 3$' inspect "$dir/longer.gguf"
+prints "a whole file" '^Runs +yes$' inspect "$dir/m.gguf"
+if grep -q '^Not used' "$dir/out"; then bad "nothing of it is unused"; cat "$dir/out"; else ok; fi
+run inspect "$dir/m.gguf" --json
 # the offset is that of the bytes: the last norm is all that is F32 and last
 at=$(sed 's/.*"name":"output_norm.weight","type":"F32","shape":\[64\],"offset":\([0-9]*\)}.*/\1/' "$dir/out")
 header=$(od -An -tu8 -N8 $folder/model.safetensors | tr -d ' ')
@@ -65,7 +70,7 @@ fails "a file twice" 2 'E-CLI-010' inspect "$dir/m.gguf" -m "$dir/m.gguf"
 fails "a name that is not UTF-8, as JSON" 4 '^\{"error":\{"id":"E-FILE-001",.*\\\\xff\\\\x1b\[1m' inspect --json "$dir/$(printf '\377\033[1m')"
 sed 's/LLaDAModelLM/OtherModel/' $folder/config.json >"$dir/bare/config.json"; cp $folder/model.safetensors "$dir/bare"
 prints "an architecture that does not run" '^Runs +no: .*E-ARCH-001' inspect "$dir/bare"
-prints "as JSON, and why" '"name":"bare","runs":false,"why_not":".*E-ARCH-001\]","formats":\[[^]]*\],"metadata"' inspect "$dir/bare" --json
+prints "as JSON, and why" '"name":"bare","runs":false,"why_not":".*E-ARCH-001\]","formats":\[[^]]*\],"spare_bytes":0,"metadata"' inspect "$dir/bare" --json
 rm "$dir/bare/tokenizer.json"; cp $folder/config.json "$dir/bare"
 prints "a model without tokenizer" '^Tokenizer +none: .*E-TOK-001' inspect "$dir/bare"
 prints "which does not keep it from running" '"runs":true,' inspect "$dir/bare" --json

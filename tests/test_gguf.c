@@ -88,12 +88,14 @@ static void refused(const char *id, const char *part1, const char *part2)
     assert_int_equal(err.status, UNMASK_EMODEL);
 }
 
-static void accepted(void)
+static void accepted_with_spare(uint64_t bytes)
 {
     struct checkpoint *c = NULL;
     OK(checkpoint_open(&c, scratch_write("t.gguf", g.b, g.n), &err), err);
+    assert_int_equal(c->spare_bytes, bytes);
     checkpoint_close(c);
 }
+static void accepted(void) { accepted_with_spare(0); }
 
 /* ---- valid files ---------------------------------------------------------------------------------- */
 
@@ -462,7 +464,7 @@ static void tensor_names(void **state)
     one_tensor(name, F32, 0, 1, 1, 1, 1, 1);
     refused("E-GGUF-005", "a tensor name of a length", "found 64 bytes");
     one_tensor(name + 1, F32, 0, 1, 1, 1, 1, 1);
-    accepted();
+    accepted_with_spare(96);
     header(3, 1, 0);
     u64(1 << 20);
     zeros(64);
@@ -517,7 +519,7 @@ static void tensor_places(void **state)
     one_tensor("w", F32, 16, 1, 1, 1, 1, 1);
     refused("E-GGUF-013", "not aligned", "a multiple of 32");
     one_tensor("w", F32, 96, 1, 8, 1, 1, 1);                     /* ends with the file */
-    accepted();
+    accepted_with_spare(96);
     one_tensor("w", F32, 96, 1, 9, 1, 1, 1);
     refused("E-GGUF-003", "before the end of tensor 1 of 1", "need bytes 160 to 196");
     one_tensor("w", F32, 128, 1, 1, 1, 1, 1);
@@ -557,11 +559,14 @@ static void overlap_is_refused_holes_are_not(void **state)
     two_tensors(64, 32);
     refused("E-GGUF-014", "(a, byte", "found b at bytes");
     two_tensors(0, 64);                                          /* and bytes after the last tensor */
-    accepted();
-    two_tensors(0, 128);                                         /* a hole */
-    accepted();
-    two_tensors(128, 0);                                         /* another order */
-    accepted();
+    accepted_with_spare(256 - 128);
+    two_tensors(64, 192);                                        /* two holes */
+    accepted_with_spare(64 + 64);
+    two_tensors(192, 32);                                        /* another order */
+    accepted_with_spare(32 + 96);
+    two_tensors(0, 192);                                         /* what is left out at the end is no hole */
+    g.n -= 32;
+    refused("E-GGUF-003", "before the end of tensor 2 of 2", "");
 }
 
 /* ---- every truncation and mutation ------------------------------------------------------------------- */

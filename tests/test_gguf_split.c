@@ -78,9 +78,13 @@ static void parts_become_one(void **state)
     struct checkpoint *c;
     write_parts(-1, NULL);
     OK(checkpoint_open(&c, first_path(), &err), err);
+    assert_int_equal(c->spare_bytes, 0);
     check_joined(c);
     write_parts(1, &(struct part){ 1, 3, 0, "b", "llada", 2 });
+    FILE *f = fopen(scratch("m-00002-of-00003.gguf"), "ab");
+    assert_true(f && fwrite("more", 1, 4, f) == 4 && fclose(f) == 0);
     OK(checkpoint_open(&c, first_path(), &err), err);
+    assert_int_equal(c->spare_bytes, 4);
     check_joined(c);
 }
 

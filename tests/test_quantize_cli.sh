@@ -149,6 +149,12 @@ verify "$from"
 check "a folder has no checksums" "$status $(grep -c 'good: .*no checksums' "$dir/out")" "0 1"
 verify "$dir/c.gguf" --json
 check "verify in json" "$status $(sed 's/.*"ok":\([a-z]*\),.*"checksum":"\([a-z]*\)","nonfinite":\([0-9]*\)}]}$/\1 \2 \3/' "$dir/out")" "0 true same 0"
+cp "$dir/c.gguf" "$dir/e.gguf"; printf xyz >>"$dir/e.gguf"
+verify "$dir/e.gguf"
+check "bytes of no tensor" "$status $(grep -c '^bytes that belong to no tensor: 3' "$dir/out")" "0 1"
+verify "$dir/e.gguf" --strict;                              expect "bytes of no tensor, --strict" 8 "found 3 bytes.*E-VFY-004"
+verify "$dir/c.gguf" --strict
+check "a whole file, --strict" "$status $(grep -c 'good' "$dir/out") $(grep -c 'no tensor' "$dir/out")" "0 1 0"
 printf x | dd of="$dir/c.gguf" bs=1 seek=$(($(wc -c <"$dir/c.gguf") - 300)) conv=notrunc 2>/dev/null
 verify "$dir/c.gguf";                                       expect "one byte is another" 8 "another SHA-256.*E-VFY-001"
 verify "$dir/c.gguf" --json
