@@ -111,10 +111,17 @@ static uint64_t system_number(const char *path, const char *label)
     return v;
 }
 
+/* Bytes of a line of /proc/self/status; UINT64_MAX when there is none. */
+static uint64_t of_process(const char *label)
+{
+    const uint64_t kib = system_number("/proc/self/status", label);
+    return kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024;
+}
+
 uint64_t mem_resident(void)
 {
-    const uint64_t kib = system_number("/proc/self/status", "VmRSS:\t");
-    return kib > UINT64_MAX / 1024 ? 0 : kib * 1024;
+    const uint64_t bytes = of_process("VmRSS:\t");
+    return bytes == UINT64_MAX ? 0 : bytes;
 }
 
 static uint64_t room(uint64_t limit, uint64_t used)
@@ -122,17 +129,39 @@ static uint64_t room(uint64_t limit, uint64_t used)
     return limit == UINT64_MAX ? limit : used == UINT64_MAX || used > limit ? 0 : limit - used;
 }
 
+/* Of a control group.  Pages of files count as used there, although they make room for whatever is asked for. */
+static uint64_t room_in_group(const char *limit, const char *usage, const char *stat, const char *inactive, const char *active)
+{
+    const uint64_t most = system_number(limit, "");
+    if (most == UINT64_MAX) return most;
+    const uint64_t used = system_number(usage, ""), a = system_number(stat, inactive), b = system_number(stat, active);
+    const uint64_t files = (a == UINT64_MAX ? 0 : a) + (b == UINT64_MAX ? 0 : b);
+    return room(most, used == UINT64_MAX ? used : room(used, files));
+}
+
+static uint64_t room_below(int resource, const char *used)
+{
+    struct rlimit lim;
+    if (getrlimit(resource, &lim) != 0 || lim.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+    return room(lim.rlim_cur, of_process(used));
+}
+
 uint64_t mem_available(void)
 {
+#define GROUP "/sys/fs/cgroup/memory"
     const uint64_t kib = system_number("/proc/meminfo", "MemAvailable:");
-    const uint64_t v2 = system_number("/sys/fs/cgroup/memory.max", "");
-    const uint64_t v1 = system_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "");
-    uint64_t least = kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024, r;
-    if ((r = v2 == UINT64_MAX ? v2 : room(v2, system_number("/sys/fs/cgroup/memory.current", ""))) < least) least = r;
-    if ((r = v1 == UINT64_MAX ? v1 : room(v1, system_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", ""))) < least) least = r;
-    struct rlimit lim;
-    if (getrlimit(RLIMIT_DATA, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur < least) least = lim.rlim_cur;
-    if (getrlimit(RLIMIT_AS, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur < least) least = lim.rlim_cur;
+    const uint64_t rooms[] = {
+        kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024,
+        room_in_group(GROUP ".max", GROUP ".current", GROUP ".stat", "inactive_file", "\nactive_file"),          /* version 2 */
+        room_in_group(GROUP "/memory.limit_in_bytes", GROUP "/memory.usage_in_bytes", GROUP "/memory.stat",      /* version 1 */
+                      "total_inactive_file", "total_active_file"),
+        room_below(RLIMIT_DATA, "VmData:\t"),
+        room_below(RLIMIT_AS, "VmSize:\t"),
+    };
+#undef GROUP
+    uint64_t least = UINT64_MAX;
+    for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
+        if (rooms[i] < least) least = rooms[i];
     return least;
 }
 

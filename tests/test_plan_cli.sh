@@ -71,6 +71,25 @@ for profile in raspberry-pi-4 raspberry-pi-4-2gb raspberry-pi-5 raspberry-pi-5-4
     $unmask plan -c $profile --json >"$dir/plan" 2>"$dir/err"; same "profile $profile" "$? $(grep -c '"fits":true' "$dir/plan")" "0 1"
 done
 
+# In a control group of 2 GB that is full, all but some 0.5 MB of it pages of files, three quarters may be taken; without such pages nothing.
+cat >"$dir/group" <<'END'
+mount -t tmpfs none /sys/fs/cgroup || exit 1
+case $1 in v2) set -- "" memory.max memory.current "" "$2" ;; *) set -- /memory memory.limit_in_bytes memory.usage_in_bytes total_ "$2" ;; esac
+mkdir -p "/sys/fs/cgroup$1"
+echo 2147483648 >"/sys/fs/cgroup$1/$2"
+echo 2147000000 >"/sys/fs/cgroup$1/$3"
+printf 'anon 1\nfile 3\n%sinactive_anon 0\n%sactive_anon 9\n%sinactive_file %s\n%sactive_file %s\n' "$4" "$4" "$4" "$5" "$4" "$5" >"/sys/fs/cgroup$1/memory.stat"
+exec $UNMASK_PLAN
+END
+group() { UNMASK_PLAN="$unmask plan --no-config --json" unshare -rm sh "$dir/group" "$@" >"$dir/plan" 2>"$dir/err"; number budget_bytes "$dir/plan"; }
+if unshare -rm mount -t tmpfs none /sys/fs/cgroup 2>/dev/null && [ "$(awk '/^MemAvailable/ { print ($2 > 3000000) }' /proc/meminfo)" = 1 ]; then
+    for version in v2 v1; do
+        most=$(group $version 1000000000)
+        if [ "$most" -gt 1500000000 ] && [ "$most" -lt 1700000000 ]; then ok; else bad "$version, files: $most"; fi
+        if [ "$(group $version 0)" -lt 200000000 ]; then ok; else bad "$version, no files: $(number budget_bytes "$dir/plan")"; fi
+    done
+else echo "skip: control groups: no namespace of mounts may be made here, or less than 3 GB are available"; fi
+
 # states beside keys and values: what is kept of a row in int8 and a scale for every 128 numbers, for 208 positions of the canvas's tiles
 plan --context 200 --reuse fast,thin=50; without=$(number store_bytes "$dir/plan")
 plan --context 200 --reuse fast,deep=4; with=$(number store_bytes "$dir/plan")
