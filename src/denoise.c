@@ -180,10 +180,10 @@ static void choose(const struct denoise *d, struct logit_stats *s, const struct 
     c->margin = s->max - s->second;
     c->entropy = logit_entropy(s);
     if (d->o->temperature > 0 && c->token >= 0) c->token = choose_noisy(d, l, c->token, c->position);
-    if (d->o->remasking == UNMASK_RANDOM)
+    if (c->token < 0 || isnan(s->sum)) c->confidence = NAN;
+    else if (d->o->remasking == UNMASK_RANDOM)
         c->confidence = noise_f32(noise_bits(noise_prefix(d->o->seed, NOISE_REMASK, (uint64_t)d->steps, (uint64_t)d->row,
                                                           (uint64_t)c->position), 0));
-    else if (c->token < 0) c->confidence = NAN;
     else c->confidence = counts(a, c->token)
                          ? Sleef_finz_expf1_u10purecfma((c->token == s->best ? s->max : l[c->token]) - s->top) / s->sum : 0 / s->sum;
 }
@@ -278,7 +278,7 @@ static bool pass_candidates(struct denoise *d, struct reuse_block block, int *n_
         choose_rows(d, w->candidates + first, chosen, rows);
     }
     for (int i = 0; i < n; i++) {
-        if (isnan(w->candidates[i].confidence) || w->candidates[i].token < 0)
+        if (isnan(w->candidates[i].confidence))
             return fail(err, E_MODEL_OUTPUT, .field = FMT("logits of position %d", w->candidates[i].position), .need = "finite numbers",
                         .hint = "the weights are damaged; fetch the file again");
         w->reuse.confidence[w->candidates[i].position] = w->candidates[i].confidence;
@@ -408,7 +408,7 @@ bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_er
                 return false;
             }
             go_on = report(d, b, n_committed);
-            if (d->o->early_stop && denoise_end(d->m, d->canvas, d->n_prompt, d->n_canvas) >= 0) {
+            if (go_on && d->o->early_stop && denoise_end(d->m, d->canvas, d->n_prompt, d->n_canvas) >= 0) {
                 *finish = UNMASK_FINISH_STOP;
                 return true;
             }

@@ -49,7 +49,8 @@ bool denoise_work_open(struct denoise_work **out, const struct unmask_model *m, 
 size_t denoise_work_bytes(const struct unmask_model *m, int max_tokens, struct denoise_need need);
 void denoise_work_close(struct denoise_work *w);
 
-/* *finish says why it ended; false with E_CANCELLED when on_step says so. */
+/* *finish says why it ended; false with E_CANCELLED when on_step or o->stop says so, and where a pass failed or gave a number that
+ * is not finite. */
 bool denoise_run(struct denoise *d, enum unmask_finish *finish, struct unmask_err *err);
 
 /* The same loop in the caller's hands, for a run whose commits are given: begin, then evaluate a step of a block that

@@ -15,7 +15,7 @@ enum {
 struct logit_stats {
     int32_t best;               /* lowest token with the largest logit; -1: none above -inf */
     float max, second;          /* the largest logit and the next (equal where two share it); -inf: none */
-    float top, sum, moment;     /* top: the largest logit in the sums; NAN where a logit is */
+    float top, sum, moment;     /* top: the largest logit in the sums, which are NAN where a logit is */
 };
 extern const struct logit_stats logit_none;     /* of no token */
 

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "audit.h"
+#include "model.h"
 #include "row_store.h"
 #include "unmask.h"
 
@@ -540,6 +541,30 @@ static void endless_doubts_are_the_full_recomputation(void **state)
     runs_close(&runs);
 }
 
+/* One logit of every row is no number: whichever rule looks at it, the run ends. */
+static void a_logit_that_is_no_number_ends_a_run(void **state)
+{
+    (void)state;
+    enum { TOKEN = 3 };
+    struct unmask_err err;
+    struct unmask_result res;
+    struct runs runs;
+    runs_open(&runs);
+    const struct weight *head = &runs.m->head;
+    float *tile = (float *)(uintptr_t)(head->tiles + TOKEN / TILE_N * head->pack->tile_bytes(head->k));
+    tile[TOKEN % TILE_N] = NAN;                 /* of its first column */
+    for (int temperature = 0; temperature < 2; temperature++)
+        for (int remasking = UNMASK_LOW_CONFIDENCE; remasking <= UNMASK_RANDOM; remasking++) {
+            struct unmask_options o = run_options(&runs, "exact");
+            o.temperature = (float)temperature;
+            o.remasking = (enum unmask_remasking)remasking;
+            assert_false(unmask_generate(runs.s, given, ARRAY_LEN(given), &o, NULL, NULL, &res, &err));
+            expect_err(&err, "E-ARCH-010", "need finite numbers", NULL);
+            unmask_result_free(&res);
+        }
+    runs_close(&runs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -551,7 +576,7 @@ int main(void)
         cmocka_unit_test(deep_rows_start_at_depth), cmocka_unit_test(thin_rows_end_at_depth),
         cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
-        cmocka_unit_test(endless_doubts_are_the_full_recomputation),
+        cmocka_unit_test(endless_doubts_are_the_full_recomputation), cmocka_unit_test(a_logit_that_is_no_number_ends_a_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

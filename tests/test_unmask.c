@@ -209,6 +209,44 @@ static void a_callback_can_cancel(void **state)
     unmask_result_free(&r);
 }
 
+static bool cancel_at_end(void *user, const struct unmask_step *st)
+{
+    const int32_t *ends = user;
+    for (int i = st->n_prompt; i < st->n_canvas; i++)
+        if (st->canvas[i] == ends[0] || st->canvas[i] == ends[1]) return false;
+    return true;
+}
+
+/* On the step that completes an answer, too. */
+static void a_callback_can_cancel_the_last_step(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_result r;
+    struct unmask_model *demo;
+    struct unmask_session *of_demo;
+    struct unmask_model_info about;
+    struct unmask_options o;
+    int32_t *ids;
+    size_t n;
+    OK(unmask_open(&demo, "models/unmask-demo-6M-v1.0-Q8_0.gguf", NULL, &err) && unmask_session_open(&of_demo, demo, 2, &err), err);
+    unmask_model_get_info(demo, &about);
+    unmask_options_default(demo, &o);
+    o.gen_length = 32;
+    OK(unmask_chat_ids(demo, &(struct unmask_message){ "user", "turn on the kitchen light", 25 }, 1, &ids, &n, &err), err);
+    int32_t ends[] = { about.eos_id, about.eot_id };
+    OK(unmask_generate(of_demo, ids, n, &o, NULL, NULL, &r, &err), err);
+    assert_int_equal(r.finish, UNMASK_FINISH_STOP);
+    unmask_result_free(&r);
+    assert_false(unmask_generate(of_demo, ids, n, &o, cancel_at_end, ends, &r, &err));
+    assert_int_equal(err.status, UNMASK_ECANCELLED);
+    assert_int_equal(r.finish, UNMASK_FINISH_CANCELLED);
+    unmask_result_free(&r);
+    unmask_free(ids);
+    unmask_session_close(of_demo);
+    unmask_close(demo);
+}
+
 static volatile sig_atomic_t stop;
 static bool stop_after_2(void *user, const struct unmask_step *st)
 {
@@ -517,7 +555,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_info), cmocka_unit_test(every_run_fills_the_canvas), cmocka_unit_test(threads_and_sets_give_the_same_tokens),
         cmocka_unit_test(early_stop_ends_at_the_first_end_token), cmocka_unit_test(infill_changes_only_the_masks),
-        cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_flag_ends_a_pass),
+        cmocka_unit_test(a_callback_can_cancel), cmocka_unit_test(a_callback_can_cancel_the_last_step), cmocka_unit_test(a_flag_ends_a_pass),
         cmocka_unit_test(bad_parameters_are_named), cmocka_unit_test(the_context_is_never_cut_silently),
         cmocka_unit_test(flags_that_need_a_token_say_so),
         cmocka_unit_test(text_goes_round), cmocka_unit_test(gumbel_samples_the_softmax), cmocka_unit_test(missing_files_are_errors),
