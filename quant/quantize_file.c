@@ -72,7 +72,7 @@ static bool verify(struct quantize_job *j, struct unmask_err *err)
 
 static bool write_files(struct quantize_job *j, struct unmask_err *err)
 {
-    const int workers = j->o->threads ? j->o->threads : pool_cores();
+    const int workers = pool_size(j->o->threads);
     j->total = j->report->in_bytes;
     for (size_t i = 0; i < j->n_pieces; i++) j->total += j->pieces[i].bytes;
     j->total += quantize_calibrate_work(j);

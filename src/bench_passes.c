@@ -82,7 +82,7 @@ static bool measure(struct passes *p, struct bench *b, struct unmask_err *err)
         p->bytes_read += forward_bytes_read(p->f) - before;
         if (!b->m->n_stream) continue;
         const double read_start = timing_now();
-        if (!forward_drain(p->f)) return !forward_failed(p->f, err) && fail(err, E_CANCELLED, .hint = NULL);
+        if (!forward_drain(p->f)) return !forward_failed(p->f, err);
         p->read_seconds[p->n_runs] = timing_now() - read_start;
     }
     forward_measure(p->f, NULL);

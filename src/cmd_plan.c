@@ -84,7 +84,7 @@ static bool time_steps(struct planning *p, struct unmask_err *err)
     enum { MOST = 64 << 20, SHARE = 4 };        /* memory for the probe: so much, or that share of the budget */
     const uint64_t share = p->plan.budget / SHARE;
     struct probe *probe;
-    if (!probe_reading(p->m, (size_t)p->plan.ring, 0.4, &p->read_rate, err)
+    if (!probe_reading(p->m, p->plan.ring_asked, 0.4, &p->read_rate, err)
         || !probe_open(&probe, p->m, &p->need, share < MOST ? share : MOST, err)) return false;
     const double io = p->read_rate > 0 ? (double)p->plan.streamed / p->read_rate : 0;
     const int branches = p->need.guidance ? 2 : 1;

@@ -457,7 +457,12 @@ bool forward_failed(const struct forward *f, struct unmask_err *err)
     return f->failed;
 }
 
-bool forward_drain(struct forward *f) { return !f->stream || stream_drain(f->stream); }
+bool forward_drain(struct forward *f)
+{
+    if (f->stream) stream_drain(f->stream);
+    return check_files(f);
+}
+
 uint64_t forward_bytes_read(const struct forward *f) { return f->stream ? stream_bytes_read(f->stream) : 0; }
 
 /* Rows of x that go through a layer, *n of them; NULL: all. */

@@ -18,7 +18,7 @@ struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_
                                .logits = o->logits || o->guidance,
                                .layers = reuse ? reuse_layers(reuse, m->h.n_layer) : (struct store_layers){ .n = 0 },
                                .kind = kind ? kind : forward_store_kind(m),
-                               .threads = o->threads > 0 ? o->threads : pool_cores() };
+                               .threads = pool_size(o->threads) };
 }
 
 uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *n)
@@ -42,7 +42,7 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
 {
     struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = mem_resident(),
                              .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
-    const size_t ring = ring_of(m->weight_bytes);
+    const size_t ring = p.ring_asked = ring_of(m->weight_bytes);
     p.store = plan_store_bytes(m, need);
     p.work = plan_work_bytes(m, need, (struct away){ false, false });
     p.resident = model_divide(m, UINT64_MAX).resident;

@@ -22,6 +22,7 @@ struct memory_plan {
     uint64_t weights, resident, streamed;       /* all; in memory; read by every pass                                 */
     uint64_t in_file;                           /* an embedding whose rows are read one by one                        */
     uint64_t ring, store, work, total;
+    size_t ring_asked;                          /* what model_load() and stream_open() are told, to come to `ring`    */
     uint64_t least;                             /* the smallest budget that works with this file ...                  */
     uint64_t least_packed;                      /* ... and with this file packed                                      */
     bool fits, packed;

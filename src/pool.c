@@ -135,6 +135,8 @@ int pool_cores(void)
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
+int pool_size(int n_threads) { return n_threads <= 0 ? pool_cores() : n_threads < MAX_THREADS ? n_threads : MAX_THREADS; }
+
 /* The caller's thread works too: matrix products and attention keep up to 100 KiB on its stack. */
 static bool stack_suffices(struct unmask_err *err)
 {
@@ -154,8 +156,7 @@ bool pool_open(struct pool **out, int n_threads, struct unmask_err *err)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
-    if (n_threads <= 0) n_threads = pool_cores();
-    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    n_threads = pool_size(n_threads);
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK);

@@ -8,7 +8,7 @@
 
 struct pool;
 
-/* n_threads in all, the caller of pool_run() included; 0 = one per core that we may run on.
+/* pool_size(n_threads) in all, the caller of pool_run() included.
  * When the system refuses a thread the pool has fewer. */
 bool pool_open(struct pool **out, int n_threads, struct unmask_err *err);
 void pool_close(struct pool *p);                /* NULL is fine */
@@ -23,5 +23,7 @@ void pool_count_waiting(struct pool *p, double *seconds);
 
 /* Cores in this process's affinity mask. */
 int pool_cores(void);
+/* Threads of a pool for which n_threads are asked: at most 256; 0 = one per core that we may run on. */
+int pool_size(int n_threads);
 
 #endif

@@ -16,7 +16,7 @@
 
 enum {
     READERS = 4,                /* reads under way at a time */
-    STACK = 64 << 10,
+    STACK = 128 << 10,          /* the least that AArch64's glibc takes */
     SECTOR = 4096,              /* to which reads past the page cache are aligned: no device asks for more */
     UNIT_BYTES = 1 << 20,       /* at most, but for a matrix whose two tiles are larger                    */
     LEAST_SLOTS = 8,

@@ -36,6 +36,9 @@ static void every_item_runs_once(void **state)
     }
     assert_int_equal(atomic_load(&bad_worker), 0);
     pool_close(NULL);
+    assert_int_equal(pool_size(0), pool_cores());
+    assert_int_equal(pool_size(3), 3);
+    assert_int_equal(pool_size(1000000), 256);
 }
 
 static void open_and_close_at_once(void **state)

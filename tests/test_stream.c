@@ -417,6 +417,25 @@ static void a_file_that_changes_is_noticed(void **state)
     }
 }
 
+/* Reading alone, for measurements: what went wrong is told as a pass would. */
+static void reading_alone_tells_why_it_fails(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct pool *pool;
+    struct forward *f;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+    OK(pool_open(&pool, 1, &err) && forward_open(&f, m, 4, 1, pool, &err), err);
+    assert_true(forward_drain(f) && !forward_failed(f, &err));
+    assert_int_equal(truncate(scratch("packed.gguf"), 100000), 0);
+    assert_false(forward_drain(f));
+    assert_true(forward_failed(f, &err));
+    expect_err(&err, "E-FILE-004", "packed.gguf", NULL);
+    forward_close(f);
+    pool_close(pool);
+    unmask_close(m);
+}
+
 /* A generation stops with the error, and the step's result is thrown away. */
 static void a_generation_stops(void **state)
 {
@@ -477,6 +496,7 @@ static void budgets_are_kept(void **state)
         assert_true((p.streamed > 0) == (i < 4));
         assert_int_equal(p.resident + p.streamed + p.in_file, p.weights);
         assert_int_equal(p.total, p.program + p.resident + p.ring + p.store + p.work);
+        if (p.streamed) assert_int_equal(p.ring, stream_bytes(m->stream, m->n_stream, p.ring_asked));
     }
     assert_false(plan_memory(m, &need, all.least - (512 << 10)).fits);          /* half a MiB of it is for what varies, at most */
     unmask_close(m);
@@ -549,7 +569,7 @@ int main(void)
         cmocka_unit_test(a_read_that_fails_is_an_error),
         cmocka_unit_test(a_session_outlives_a_read_that_fails),
         cmocka_unit_test(odd_reads_change_nothing),
-        cmocka_unit_test(a_file_that_changes_is_noticed),
+        cmocka_unit_test(a_file_that_changes_is_noticed), cmocka_unit_test(reading_alone_tells_why_it_fails),
         cmocka_unit_test(a_generation_stops),
         cmocka_unit_test(budgets_are_kept),
     };
