@@ -74,7 +74,7 @@ const char *unmask_err_message(const struct unmask_err *err, char *buf, size_t s
 
 struct unmask_model;
 
-/* Told a few times how far loading is, bytes of the weights that stay in memory.  False cancels (UNMASK_ECANCELLED). */
+/* Told again and again how far loading is, bytes of the weights that stay in memory.  False cancels (UNMASK_ECANCELLED). */
 typedef bool unmask_load_fn(void *user, uint64_t done, uint64_t total);
 
 /* Zero means default in every member. */

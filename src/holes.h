@@ -1,5 +1,5 @@
 /* holes.h - text with holes: [[8]] is a hole of 8 tokens, [[name:8]] a named one; the same name again holds the same text.
- * Holes without a name that touch are one hole.  \[[ writes [[ itself. */
+ * Holes without a name that touch are one hole, where it is no longer than a hole may be.  \[[ writes [[ itself. */
 #ifndef HOLES_H
 #define HOLES_H
 
