@@ -18,7 +18,7 @@ WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wvla -Werror=im
 # -ffp-contract=off: a*b+c must round twice wherever fmaf() is not written, or machines disagree.
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=c11 -D_POSIX_C_SOURCE=200809L -ffp-contract=off -fno-math-errno -fPIC -pthread -fvisibility=hidden $(WARN) \
-             -Iinclude -Isrc -Isimd -Iquant $(PKG_CFLAGS) $(CFLAGS) $(SAN)
+             -Iinclude -iquote src -iquote simd -iquote quant $(PKG_CFLAGS) $(CFLAGS) $(SAN)
 LIBS     = $(LDFLAGS) $(PKG_LIBS) -lm -pthread $(SAN)
 LIB_LIBS = $(LDFLAGS) $(PKG_LIB_LIBS) -lm -pthread $(SAN)
 # Asked once, when first needed: the packages may be installed only after this file was read.
