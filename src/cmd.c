@@ -7,8 +7,8 @@
 
 #include "datafiles.h"
 #include "file.h"
+#include "limits.h"
 #include "mem.h"
-#include "pool.h"
 #include "utf8.h"
 
 #define EMBEDDED_MODEL "unmask-demo-6M-v1.0-Q8_0.gguf"
@@ -46,7 +46,7 @@ bool cmd_spare_model(const char *model, const char *flag, const char *out, struc
 /* Threads as asked for, but not more than four per core: more only get in each other's way. */
 static int thread_count(const struct settings *s)
 {
-    const int most = 4 * pool_cores();
+    const int most = 4 * limits_cores();
     if (s->threads <= most) return s->threads;
     if (!s->quiet) fprintf(stderr, "unmask: note: --threads %d: %d are used, 4 per core\n", s->threads, most);
     return most;
@@ -60,7 +60,7 @@ struct unmask_open_options cmd_open_options(const struct settings *s, bool witho
     return (struct unmask_open_options){
         .isa = s->isa, .threads = thread_count(s), .without_tokenizer = without_tokenizer,
         .context = s->context ? s->context : length > LEAST ? length : LEAST,
-        .memory_budget = s->memory > 100 ? s->memory : mem_available() / 100 * s->memory,
+        .memory_budget = s->memory > 100 ? s->memory : limits_memory() / 100 * s->memory,
         .guidance = s->cfg_scale > 0, .logits = rows, .reuse = s->reuse, .store = s->store };
 }
 

@@ -9,7 +9,7 @@
 #include "format.h"
 #include "json.h"
 #include "kernels.h"
-#include "pool.h"
+#include "limits.h"
 
 /* ---- tables: one column per key of the first row; objects are tables of their own ---- */
 
@@ -74,7 +74,7 @@ static void print_machine(void)
     char cpu[128];
     struct kernels k;
     cpu_model_name(cpu, sizeof cpu);
-    printf("%s, %d cores, %s; unmask %s\n", cpu, pool_cores(), kernels_init(&k, "auto"), UNMASK_VERSION);
+    printf("%s, %d cores, %s; unmask %s\n", cpu, limits_cores(), kernels_init(&k, "auto"), UNMASK_VERSION);
 }
 
 /* ---- earlier results ---- */

@@ -8,6 +8,7 @@
 #include "chat.h"
 #include "cmd.h"
 #include "json.h"
+#include "limits.h"
 #include "mem.h"
 #include "model.h"
 #include "model_name.h"
@@ -42,7 +43,7 @@ static void find_facts(const struct checkpoint *c, struct facts *f)
         return;
     }
     f->arch = a;
-    f->available = mem_available();
+    f->available = limits_memory();
     if (c->kind != CHECKPOINT_GGUF) open_folder_tokenizer(c, f);
     if (!arch_settle_ids(&f->h, c, f->folder_tokenizer, &err)) unmask_err_message(&err, f->why_not, sizeof f->why_not);
     else if (f->bytes > f->available)

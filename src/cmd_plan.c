@@ -6,6 +6,7 @@
 #include "cmd.h"
 #include "cpu.h"
 #include "json.h"
+#include "limits.h"
 #include "mem.h"
 #include "probe.h"
 
@@ -139,7 +140,7 @@ static void print_text(const struct planning *p)
     cpu_model_name(cpu, sizeof cpu);
     printf("Model    %s, %.2f billion parameters, %s%s, %s of weights\n", QUOTE(p->m->name, strlen(p->m->name)),
            (double)p->m->parameters / 1e9, p->m->weight_format, m->packed ? " packed" : "", SIZE(m->weights));
-    printf("Machine  %s, %d threads, %s, %s of memory available\n", cpu, p->need.threads, p->m->isa, SIZE(mem_available()));
+    printf("Machine  %s, %d threads, %s, %s of memory available\n", cpu, p->need.threads, p->m->isa, SIZE(limits_memory()));
     printf("Memory   weights %s, ring %s, store %s (%s, %d positions of %d), work %s, tokenizer %s, code %s: %s, %s in %s\n",
            SIZE(m->resident), SIZE(m->ring), SIZE(m->store), p->need.kind->name, p->need.n_tokens, h->n_ctx, SIZE(m->work),
            SIZE(m->program - p->code), SIZE(p->code), SIZE(m->total), m->fits ? "fits" : "does not fit", SIZE(m->budget));
@@ -171,7 +172,7 @@ static bool choose_steps(struct planning *p, struct unmask_err *err)
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     (void)t;
-    struct planning p = { .s = s, .code = mem_resident() };
+    struct planning p = { .s = s, .code = limits_memory_taken() };
     char path[1024];
     const struct unmask_open_options o = cmd_open_options(s, false);
     if (!cmd_model_argument(s, path, err) || !session_check_open(&o, err) || !model_prepare(&p.m, path, &o, err)) return false;

@@ -10,7 +10,7 @@
 #include "cmd.h"
 #include "cpu.h"
 #include "kernels.h"
-#include "pool.h"
+#include "limits.h"
 
 struct library { const char *name; char version[32]; };
 
@@ -41,13 +41,13 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (s->json) {
         json_t *versions = json_object();
         for (int i = 0; i < N; i++) json_object_set_new(versions, libraries[i].name, json_string(libraries[i].version));
-        json_t *o = json_pack("{s:s,s:s,s:i,s:s,s:O,s:o}", "version", UNMASK_VERSION, "cpu", cpu, "cores", pool_cores(),
+        json_t *o = json_pack("{s:s,s:s,s:i,s:s,s:O,s:o}", "version", UNMASK_VERSION, "cpu", cpu, "cores", limits_cores(),
                               "isa", best, "isas", names, "libraries", versions);
         json_dumpf(o, stdout, JSON_COMPACT);
         putchar('\n');
         json_decref(o);
     } else {
-        printf("unmask %s\nCPU      %s, %d cores\nKernels  %s (of %s)\n", UNMASK_VERSION, cpu, pool_cores(), best, sets);
+        printf("unmask %s\nCPU      %s, %d cores\nKernels  %s (of %s)\n", UNMASK_VERSION, cpu, limits_cores(), best, sets);
         for (int i = 0; i < N; i++) printf("%-8s %s\n", libraries[i].name, libraries[i].version);
     }
     json_decref(names);

@@ -24,10 +24,6 @@ void *mem_lay(uint8_t *base, size_t *used, size_t bytes);
 char *mem_strndup(const char *s, size_t n, struct unmask_err *err);
 void mem_free(void *p);                         /* for all of the above; NULL is fine */
 
-/* Bytes that this process may still take: what the system has available, its control group's and its own limits. */
-uint64_t mem_available(void);
-uint64_t mem_resident(void);                    /* bytes that this process has, now */
-
 /* A growing pool of small objects that are freed together.  Zero-initialise; arena_free() at the end. */
 struct arena { struct arena_block *blocks; };
 void *arena_alloc(struct arena *a, size_t bytes, struct unmask_err *err);       /* zeroed, 16-byte aligned */

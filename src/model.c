@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "limits.h"
 #include "mem.h"
 #include "reader.h"
 
@@ -411,7 +412,7 @@ static bool bind_files(struct loader *l, struct unmask_err *err)
 
 static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *err)
 {
-    const uint64_t available = mem_available();
+    const uint64_t available = limits_memory();
     if (bytes <= available) return true;
     return fail(err, E_MODEL_MEMORY, .file = c->path, .found = FMT("%.1f GiB available", (double)available / 0x1p30),
                 .need = FMT("%.1f GiB for its weights", (double)bytes / 0x1p30),

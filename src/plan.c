@@ -1,12 +1,12 @@
 /* plan.c - see plan.h. */
 #include "plan.h"
 
-#include "mem.h"
+#include "limits.h"
 
 enum { CONTEXT = 512, LEAST_RING = 64 << 10, MOST_RING = 48 << 20, RING_SHARE = 64 };
 enum { VARIES = 256 << 10 };                    /* what the program itself takes more or less from one run to the next */
 
-uint64_t plan_default_budget(void) { return mem_resident() + mem_available() / 4 * 3; }
+uint64_t plan_default_budget(void) { return limits_memory_taken() + limits_memory() / 4 * 3; }
 
 struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_open_options *o)
 {
@@ -40,7 +40,7 @@ static size_t ring_of(uint64_t weights)
 
 struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *need, uint64_t budget)
 {
-    struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = mem_resident(),
+    struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = limits_memory_taken(),
                              .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
     const size_t ring = p.ring_asked = ring_of(m->weight_bytes);
     p.store = plan_store_bytes(m, need);

@@ -1,14 +1,13 @@
 /* pool.c - see pool.h.
  * Workers wait for a job with a short spin, then on a condition: a pass of a small model has hundreds of jobs of a few
  * microseconds, which a sleeping thread would miss, and an idle program must not burn a core. */
-#define _GNU_SOURCE             /* sched_getaffinity */
 #include "pool.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
 
+#include "limits.h"
 #include "mem.h"
 #include "timing.h"
 
@@ -127,15 +126,11 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void 
 
 void pool_count_waiting(struct pool *p, double *seconds) { p->waiting = seconds; }
 
-int pool_cores(void)
+int pool_size(int n_threads)
 {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-    const int n = CPU_COUNT(&set);
-    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
+    const int n = n_threads > 0 ? n_threads : limits_cores();
+    return n < MAX_THREADS ? n : MAX_THREADS;
 }
-
-int pool_size(int n_threads) { return n_threads <= 0 ? pool_cores() : n_threads < MAX_THREADS ? n_threads : MAX_THREADS; }
 
 /* The caller's thread works too: matrix products and attention keep up to 100 KiB on its stack. */
 static bool stack_suffices(struct unmask_err *err)

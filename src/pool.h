@@ -21,9 +21,7 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int item, int worker), void 
 /* From now on add to *seconds what pool_run()'s caller waits for other threads; NULL (the default): do not measure. */
 void pool_count_waiting(struct pool *p, double *seconds);
 
-/* Cores in this process's affinity mask. */
-int pool_cores(void);
-/* Threads of a pool for which n_threads are asked: at most 256; 0 = one per core that we may run on. */
+/* Threads of a pool for which n_threads are asked: at most 256; 0 = one per core that we may use (limits.h). */
 int pool_size(int n_threads);
 
 #endif

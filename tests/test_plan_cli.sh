@@ -72,21 +72,33 @@ for profile in raspberry-pi-4 raspberry-pi-4-2gb raspberry-pi-5 raspberry-pi-5-4
 done
 
 # In a control group of 2 GB that is full, all but some 0.5 MB of it pages of files, three quarters may be taken; without such pages nothing.
+# The group is the root of what is mounted, or the one that /proc/self/cgroup names.
 cat >"$dir/group" <<'END'
 mount -t tmpfs none /sys/fs/cgroup || exit 1
-case $1 in v2) set -- "" memory.max memory.current "" "$2" ;; *) set -- /memory memory.limit_in_bytes memory.usage_in_bytes total_ "$2" ;; esac
-mkdir -p "/sys/fs/cgroup$1"
-echo 2147483648 >"/sys/fs/cgroup$1/$2"
-echo 2147000000 >"/sys/fs/cgroup$1/$3"
-printf 'anon 1\nfile 3\n%sinactive_anon 0\n%sactive_anon 9\n%sinactive_file %s\n%sactive_file %s\n' "$4" "$4" "$4" "$5" "$4" "$5" >"/sys/fs/cgroup$1/memory.stat"
-exec $UNMASK_PLAN
+own() { sed -n "s|^.*$1\(.*[^/]\)/*\$|\1|p" /proc/self/cgroup | head -n 1; }
+case $2 in
+v2) at=/sys/fs/cgroup; [ "$3" = root ] || at=$at$(own 0::)
+    mkdir -p $at; limit=memory.max; used=memory.current; total=
+    echo "50000 100000" >$at/cpu.max ;;
+v1) at=/sys/fs/cgroup/memory; cpu=/sys/fs/cgroup/cpu; [ "$3" = root ] || at=$at$(own :memory:) cpu=$cpu$(own :cpu:)
+    mkdir -p $at $cpu; limit=memory.limit_in_bytes; used=memory.usage_in_bytes; total=total_
+    echo 50000 >$cpu/cpu.cfs_quota_us; echo 100000 >$cpu/cpu.cfs_period_us ;;
+esac
+echo 2147483648 >"$at/$limit"
+echo 2147000000 >"$at/$used"
+printf 'anon 1\nfile 3\n%sinactive_anon 0\n%sactive_anon 9\n%sinactive_file %s\n%sactive_file %s\n' "$total" "$total" "$total" "$4" "$total" "$4" >"$at/memory.stat"
+exec $1
 END
-group() { UNMASK_PLAN="$unmask plan --no-config --json" unshare -rm sh "$dir/group" "$@" >"$dir/plan" 2>"$dir/err"; number budget_bytes "$dir/plan"; }
+group() { unshare -rm sh "$dir/group" "$@" >"$dir/plan" 2>"$dir/err"; }
 if unshare -rm mount -t tmpfs none /sys/fs/cgroup 2>/dev/null && [ "$(awk '/^MemAvailable/ { print ($2 > 3000000) }' /proc/meminfo)" = 1 ]; then
     for version in v2 v1; do
-        most=$(group $version 1000000000)
-        if [ "$most" -gt 1500000000 ] && [ "$most" -lt 1700000000 ]; then ok; else bad "$version, files: $most"; fi
-        if [ "$(group $version 0)" -lt 200000000 ]; then ok; else bad "$version, no files: $(number budget_bytes "$dir/plan")"; fi
+        for at in root own; do
+            group "$unmask plan --no-config --json" $version $at 1000000000; most=$(number budget_bytes "$dir/plan")
+            if [ "$most" -gt 1500000000 ] && [ "$most" -lt 1700000000 ]; then ok; else bad "$version, $at, files: $most"; fi
+            group "$unmask plan --no-config --json" $version $at 0; most=$(number budget_bytes "$dir/plan")
+            if [ "$most" -lt 200000000 ]; then ok; else bad "$version, $at, no files: $most"; fi
+            group "$unmask version --json" $version $at 0; same "$version, $at: half a core is one" "$(number cores "$dir/plan")" 1
+        done
     done
 else echo "skip: control groups: no namespace of mounts may be made here, or less than 3 GB are available"; fi
 

@@ -3,6 +3,7 @@
 
 #include <stdatomic.h>
 
+#include "limits.h"
 #include "pool.h"
 
 enum { MOST = 1000 };
@@ -36,7 +37,7 @@ static void every_item_runs_once(void **state)
     }
     assert_int_equal(atomic_load(&bad_worker), 0);
     pool_close(NULL);
-    assert_int_equal(pool_size(0), pool_cores());
+    assert_int_equal(pool_size(0), limits_cores());
     assert_int_equal(pool_size(3), 3);
     assert_int_equal(pool_size(1000000), 256);
 }
@@ -50,7 +51,7 @@ static void open_and_close_at_once(void **state)
         OK(pool_open(&p, 4, &err), err);
         pool_close(p);
     }
-    assert_true(pool_cores() >= 1);
+    assert_true(limits_cores() >= 1);
 }
 
 int main(void)
