@@ -415,8 +415,7 @@ static bool fits(const struct checkpoint *c, uint64_t bytes, struct unmask_err *
     const uint64_t available = limits_memory();
     if (bytes <= available) return true;
     return fail(err, E_MODEL_MEMORY, .file = c->path, .found = FMT("%.1f GiB available", (double)available / 0x1p30),
-                .need = FMT("%.1f GiB for its weights", (double)bytes / 0x1p30),
-                .hint = FMT("Make it smaller: unmask quantize %s model-q4_0.gguf q4_0", WORD(c->path)));
+                .need = FMT("%.1f GiB for its weights", (double)bytes / 0x1p30));
 }
 
 static void loader_free(struct loader *l)

@@ -38,10 +38,20 @@ static size_t ring_of(uint64_t weights)
     return ring < LEAST_RING ? LEAST_RING : ring > MOST_RING ? MOST_RING : (size_t)ring;
 }
 
+/* No budget makes more memory than there is. */
+static uint64_t limited(uint64_t budget, bool *scarce)
+{
+    const uint64_t room = limits_memory(), taken = limits_memory_taken();
+    *scarce = room < UINT64_MAX - taken && budget > taken + room;
+    return *scarce ? taken + room : budget;
+}
+
 struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *need, uint64_t budget)
 {
-    struct memory_plan p = { .budget = budget ? budget : plan_default_budget(), .program = limits_memory_taken(),
-                             .weights = m->weight_bytes, .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
+    bool scarce;
+    const uint64_t most = limited(budget ? budget : plan_default_budget(), &scarce);
+    struct memory_plan p = { .budget = most, .scarce = scarce, .program = limits_memory_taken(), .weights = m->weight_bytes,
+                             .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
     const size_t ring = p.ring_asked = ring_of(m->weight_bytes);
     p.store = plan_store_bytes(m, need);
     p.work = plan_work_bytes(m, need, (struct away){ false, false });
@@ -71,8 +81,10 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
 
 bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_err *err)
 {
-    return fail(err, E_MODEL_MEMORY, .file = path, .found = FMT("a budget of %s", MIB_DOWN(p->budget)), .need = MIB_UP(p->least),
-                .hint = p->packed ? "Give it that much (--memory), or keep room for less (--context, --store)"
+    return fail(err, E_MODEL_MEMORY, .file = path, .need = MIB_UP(p->least),
+                .found = FMT(p->scarce ? "%s available" : "a budget of %s", MIB_DOWN(p->budget)),
+                .hint = p->packed && p->scarce ? "Keep room for less (--context, --store), or make the model smaller"
+                        : p->packed ? "Give it that much (--memory), or keep room for less (--context, --store)"
                         : p->rounded ? FMT("Packed it runs in %s: unmask quantize %s packed.gguf --layout packed",
                                            MIB_UP(p->least_packed), WORD(path))
                         : FMT("Make it smaller: unmask quantize %s model-q4_0.gguf q4_0 --layout packed", WORD(path)));

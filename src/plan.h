@@ -17,7 +17,7 @@ struct plan_need {
 
 /* Bytes.  total = program + resident + ring + store + work. */
 struct memory_plan {
-    uint64_t budget;
+    uint64_t budget; bool scarce;               /* as asked for, or less: all that there is                           */
     uint64_t program;                           /* what the process has already: code, libraries, tokenizer, metadata */
     uint64_t weights, resident, streamed;       /* all; in memory; read by every pass                                 */
     uint64_t in_file;                           /* an embedding whose rows are read one by one                        */
@@ -29,7 +29,8 @@ struct memory_plan {
     bool rounded;                               /* weights are in a format of few bits already */
 };
 
-/* Of a model that is prepared and not loaded; decides what model_load() leaves in the file.  budget 0: plan_default_budget(). */
+/* Of a model that is prepared and not loaded; decides what model_load() leaves in the file.  budget 0: plan_default_budget();
+ * more than the system can give counts as what it can. */
 struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *need, uint64_t budget);
 uint64_t plan_default_budget(void);
 /* What unmask_open() plans for, by its options. */

@@ -102,6 +102,14 @@ if unshare -rm mount -t tmpfs none /sys/fs/cgroup 2>/dev/null && [ "$(awk '/^Mem
     done
 else echo "skip: control groups: no namespace of mounts may be made here, or less than 3 GB are available"; fi
 
+# What the system lacks no budget gives: plan and run say the same.
+echo "MemAvailable:    4000 kB" >"$dir/meminfo"
+scarce() { unshare -rm sh -c 'mount --bind "$1" /proc/meminfo && shift && exec "$@"' sh "$dir/meminfo" $unmask "$@" --no-config --memory 1G >"$dir/out" 2>"$dir/err"; }
+if unshare -rm mount --bind "$dir/meminfo" /proc/meminfo 2>/dev/null; then
+    scarce plan $demo --json; same "plan, memory that is not there" "$? $(grep -c '"fits":false' "$dir/out") $(grep -c 'MiB available, need.*E-MEM-002' "$dir/err")" "5 1 1"
+    scarce run -m $demo hello; same "run, memory that is not there" "$? $(grep -c 'MiB available, need.*E-MEM-002' "$dir/err")" "5 1"
+else echo "skip: memory that is not there: no namespace of mounts may be made here"; fi
+
 # states beside keys and values: what is kept of a row in int8 and a scale for every 128 numbers, for 208 positions of the canvas's tiles
 plan --context 200 --reuse fast,thin=50; without=$(number store_bytes "$dir/plan")
 plan --context 200 --reuse fast,deep=4; with=$(number store_bytes "$dir/plan")
