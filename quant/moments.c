@@ -17,7 +17,6 @@ struct moments {
     uint64_t rows;
     float *h;                   /* tiles after each other (moments_tile) */
     float *d;                   /* [n_tiles * TILE_N] */
-    bool factored;
 };
 
 /* The work of one call. */

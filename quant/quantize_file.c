@@ -1,7 +1,6 @@
 /* quantize_file.c - see quantize.h: open, plan, write, read back, and only then give the file its name. */
 #include "quantize_parts.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "mem.h"

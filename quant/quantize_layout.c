@@ -2,10 +2,6 @@
  * them, without permuted rows; an embedding that is only looked up stays as rows. */
 #include "quantize_parts.h"
 
-#include <string.h>
-
-#include "mem.h"
-
 enum { PACKED_ALIGNMENT = 16 << 10 };           /* the largest page of the systems we run on */
 
 static const enum tensor_role standard_order[] = {

@@ -1,7 +1,6 @@
 /* quantize_rules.c - which format a matrix takes by its name: rules with PCRE2 patterns, of which the first that fits counts. */
 #include "quantize_parts.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8

@@ -2,10 +2,6 @@
 #ifndef SCALE_SEARCH_H
 #define SCALE_SEARCH_H
 
-#include "format.h"
-
-enum { SEARCH_MAX = 32 };       /* values of a block, at most */
-
 /* The code of x at scale 1/inverse, less low and before what follows the point is cut off: between 0 and high - low. */
 static inline float code_place(float x, float inverse, float low, float high)
 {
@@ -22,7 +18,7 @@ static inline float nearest_code(float x, float inverse, float low, float high)
 /* 1 / scale, or 0 where that is infinite: all codes are 0 then. */
 float inverse_scale(float scale);
 
-/* What an error of each value costs, n <= SEARCH_MAX: its importance over the block's mean; all 1 for NULL and for blocks
+/* What an error of each of n values costs: its importance over the block's mean; all 1 for NULL and for blocks
  * whose importance is no positive finite number. */
 void block_weights(float *w, const float *importance, int n);
 

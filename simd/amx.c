@@ -6,8 +6,6 @@
  * port instead of two.  Activations are read where they are: a group of rows is as high as a tile.
  * A chunk of weights, two tiles of channels wide, is unpacked once for all rows; the float sums lie side by side meanwhile,
  * for rows of y are a power of 2 apart in most models and would push each other out of the caches. */
-#include <stdbool.h>
-
 #include "vectors.h"
 
 /* Sums of the halves of a Q6_K block, below 2^17, times their scale codes: floats hold both and their sum exactly. */

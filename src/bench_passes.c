@@ -2,7 +2,6 @@
  * rows, as a denoising step needs them. */
 #include "bench.h"
 
-#include <string.h>
 #include <time.h>
 
 #include "cmd.h"

@@ -3,7 +3,6 @@
 #ifndef CALIBRATION_TEXT_H
 #define CALIBRATION_TEXT_H
 
-#include "options.h"
 #include "reading.h"
 
 /* At most about `most` ids, spread over the whole file; the model is opened for its tokenizer alone. */

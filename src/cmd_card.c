@@ -1,12 +1,9 @@
 /* cmd_card.c - see cmd_card.h.  Texts out of metadata are written as JSON strings, which YAML reads as what they are. */
 #include "cmd_card.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "checkpoint.h"
-#include "cmd.h"
 #include "json.h"
 #include "mem.h"
 #include "model_name.h"

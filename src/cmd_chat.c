@@ -2,7 +2,6 @@
  * back into the chat template as text. */
 #include <errno.h>
 #include <histedit.h>
-#include <inttypes.h>
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -12,7 +11,6 @@
 
 #include "cmd_generate.h"
 #include "mem.h"
-#include "utf8.h"
 
 enum { MAX_LINE = 16 << 20, HISTORY = 100 };
 

@@ -6,7 +6,6 @@
 #include "cmd_compare.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,5 @@
 /* cmd_detokenize.c - ids to text. */
 #include <jansson.h>
-#include <string.h>
 
 #include "cmd.h"
 #include "mem.h"

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
-#include <string.h>
 
 #include "cmd.h"
 #include "cmd_compare.h"

@@ -1,7 +1,6 @@
 /* cmd_forward.c - one bidirectional pass over given token ids: logits and hidden states as numpy files, or the five best
  * ids of every position.  For comparing runtimes and for tests; no tokenizer is loaded. */
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 #include "cmd.h"

@@ -1,6 +1,5 @@
 /* cmd_plan.c - unmask plan: what a run would take, before anything is loaded: memory by part, seconds by kind of step, and what
  * to change where it does not fit (exit 5).  The plan is plan.h's, which unmask_open() follows; the seconds are probe.h's. */
-#include <inttypes.h>
 #include <string.h>
 
 #include "cmd.h"

@@ -2,7 +2,6 @@
 #ifndef COMMIT_H
 #define COMMIT_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "unmask.h"

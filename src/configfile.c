@@ -1,7 +1,6 @@
 /* configfile.c - see configfile.h. */
 #include "configfile.h"
 
-#include <stdio.h>
 #include <string.h>
 #include <yaml.h>
 

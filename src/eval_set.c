@@ -1,8 +1,6 @@
 /* eval_set.c - see eval_set.h. */
 #include "eval_set.h"
 
-#include <string.h>
-
 #include "datafiles.h"
 #include "mem.h"
 

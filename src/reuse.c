@@ -151,7 +151,7 @@ static int layer_at_depth(const struct reuse_profile *p, int n_layer)
 struct store_layers reuse_layers(const struct reuse_profile *p, int n_layer)
 {
     if (p->every == 1) return (struct store_layers){ .n = 0 };
-    return (struct store_layers){ .n = n_layer, .n_states = p->deep > 0, .state = { p->deep ? layer_at_depth(p, n_layer) : 0 } };
+    return (struct store_layers){ .n = n_layer, .state = p->deep ? layer_at_depth(p, n_layer) : 0 };
 }
 
 void reuse_lay_out(struct reuse_state *r, struct reuse_rows *rows, uint8_t *base, size_t *used, int n)

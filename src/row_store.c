@@ -12,8 +12,8 @@ struct row_store {
     struct store_shape shape;
     struct store_layers keep;
     int n_layers;               /* keep.n, or 1: every layer's rows replace those of the one before */
-    size_t layer_bytes, state_bytes;
-    uint8_t *layers, *states;   /* [n_layers], [keep.n_states]; no states in a kind that keeps rows of every layer */
+    size_t layer_bytes;
+    uint8_t *layers, *state;    /* [n_layers]; what entered layer keep.state, unless the kind keeps rows of every layer */
     float *view;                /* one layer in attention's layout; NULL where the layers lie so already */
     uint8_t *memory;
 };
@@ -38,8 +38,7 @@ static size_t lay_out(struct row_store *s, uint8_t *base)
     s->layer_bytes = (s->kind->layer_bytes(&s->shape) + 63) & ~(size_t)63;
     s->n_layers = s->keep.n ? s->keep.n : 1;
     s->layers = mem_lay(base, &used, (size_t)s->n_layers * s->layer_bytes);
-    s->state_bytes = (store_hidden.layer_bytes(&s->shape) + 63) & ~(size_t)63;
-    s->states = mem_lay(base, &used, s->kind->put_row ? 0 : (size_t)s->keep.n_states * s->state_bytes);
+    s->state = mem_lay(base, &used, s->keep.state && !s->kind->put_row ? store_hidden.layer_bytes(&s->shape) : 0);
     s->view = s->kind->get || s->kind->put_row ? mem_lay(base, &used, 2 * half_floats(&s->shape) * sizeof(float)) : NULL;
     return used;
 }
@@ -89,9 +88,7 @@ bool row_store_keeps_rows(const struct row_store *s) { return s->kind->put_row; 
 static uint8_t *state_of(const struct row_store *s, int layer)
 {
     if (s->kind->put_row) return layer_of(s, layer);
-    for (int i = 0; i < s->keep.n_states; i++)
-        if (s->keep.state[i] == layer) return s->states + (size_t)i * s->state_bytes;
-    return NULL;
+    return s->keep.state && s->keep.state == layer ? s->state : NULL;
 }
 
 static const struct store_kind *state_kind(const struct row_store *s) { return s->kind->put_row ? s->kind : &store_hidden; }

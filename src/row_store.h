@@ -30,10 +30,9 @@ extern const struct store_kind *const store_kinds[];            /* NULL ends it 
 extern const struct store_kind store_kv_f32, store_kv_f16, store_kv_i8, store_kv_i4, store_hidden;
 const struct store_kind *store_kind_by_name(const char *name); /* NULL: unknown */
 
-/* What outlives a pass: the rows of all n layers of the model, or 0 where every pass computes every row; and what entered the layers
- * state[0 .. n_states-1], in the numbers of store_hidden, so that rows of a later pass may begin there. */
-enum { STORE_STATES = 2 };
-struct store_layers { int n, n_states, state[STORE_STATES]; };
+/* What outlives a pass: the rows of all n layers of the model, or 0 where every pass computes every row; and what entered the layer
+ * `state` (0: none), in the numbers of store_hidden, so that rows of a later pass may begin there. */
+struct store_layers { int n, state; };
 
 struct row_store;
 bool row_store_open(struct row_store **out, const struct store_kind *kind, const struct hparams *h, int max_tokens,

@@ -3,7 +3,6 @@
 #include "tokenizer_parts.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include "file.h"
