@@ -55,7 +55,7 @@ void feedback_rows(const struct moments *m, const struct kernels *kernels, const
     struct room room;
     lay(&room, scratch, to, k);
     for (int first = 0; first < k; first += to->block) {
-        const size_t at = (size_t)(first / to->block) * (size_t)to->block_bytes;
+        const size_t at = quant_row_bytes(to, (uint64_t)first);
         if (first == 0) memset(room.aim, 0, FEEDBACK_ROWS * room.ld * sizeof *room.aim);
         for (int t = 0; first > 0 && t * TILE_N < to->block; t++)       /* what the errors so far ask of these columns */
             kernels->gemm_f32->run(room.aim + t * TILE_N, room.ld, room.e, (size_t)k, 0, n, moments_tile(m, first / TILE_N + t), 1, first);

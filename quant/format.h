@@ -51,6 +51,12 @@ struct quant_format {
 extern const struct quant_format *const quant_formats[];        /* ends with NULL; formats are compared by address */
 extern const struct quant_format format_f32, format_f16, format_bf16, format_q8_0, format_q6_k, format_q4_k, format_q4_0;
 
+/* Bytes of k values of a row; k: a multiple of block. */
+static inline size_t quant_row_bytes(const struct quant_format *f, uint64_t k)
+{
+    return (size_t)(k / (uint64_t)f->block) * (size_t)f->block_bytes;
+}
+
 const struct quant_format *quant_format_by_name(const char *name);      /* case is ignored; NULL: unknown */
 const struct quant_format *quant_format_by_gguf_type(uint32_t type);
 const struct quant_format *quant_format_by_safetensors(const char *dtype, size_t n);

@@ -30,7 +30,7 @@ bool layout_choose(const struct quantize_job *j, struct piece *p, enum tensor_ro
 uint64_t layout_bytes(const struct piece *p)
 {
     if (p->packed) return (p->n_rows + TILE_N - 1) / TILE_N * p->packed->tile_bytes((int)p->k);
-    return p->n_rows * (p->k / (uint64_t)p->to->block) * (uint64_t)p->to->block_bytes;
+    return p->n_rows * quant_row_bytes(p->to, p->k);
 }
 
 /* Rows move inside their head and tiles hold TILE_N of them: chunks hold whole heads and whole tiles. */
@@ -66,7 +66,7 @@ static void pack_item(void *arg, int tile, int worker)
     (void)worker;
     const struct pack_job *j = arg;
     const struct piece *p = j->p;
-    const size_t row_bytes = (size_t)(p->k / (uint64_t)p->to->block) * (size_t)p->to->block_bytes;
+    const size_t row_bytes = quant_row_bytes(p->to, p->k);
     const void *rows[TILE_N];
     for (uint64_t c = 0, r = (uint64_t)tile * TILE_N; c < TILE_N; c++, r++) rows[c] = r < j->n_rows ? j->rows + r * row_bytes : NULL;
     p->packed->pack_tile(j->tiles + (size_t)tile * p->packed->tile_bytes((int)p->k), rows, (int)p->k);

@@ -44,7 +44,6 @@ struct chunk {
     struct scratch *scratch;    /* by worker */
 };
 
-static uint64_t row_bytes(const struct quant_format *f, uint64_t k) { return k / (uint64_t)f->block * (uint64_t)f->block_bytes; }
 static uint64_t item_rows(const struct piece *p)
 {
     return p->method == BY_FEEDBACK ? FEEDBACK_ROWS : p->k < ITEM_VALUES ? ITEM_VALUES / p->k : 1;
@@ -154,7 +153,7 @@ static void convert_row(const struct chunk *c, uint64_t row, const uint8_t *raw,
 {
     const struct piece *p = c->p;
     if (!read_row(p, row, raw, s->x, it)) return;
-    if (p->from->format == p->to) memcpy(dst, raw, (size_t)row_bytes(p->to, p->k));
+    if (p->from->format == p->to) memcpy(dst, raw, quant_row_bytes(p->to, p->k));
     else if (p->method == BY_PLAIN) p->to->quantize_row(dst, s->x, (size_t)p->k);
     else p->to->search_row(dst, s->x, p->method == BY_IMPORTANCE ? c->importance : NULL, (size_t)p->k);
     look_at_row(p, row, dst, s->x, s->y, it);
@@ -178,7 +177,7 @@ static void measure_plain(const struct chunk *c, int n, uint8_t *block_row, cons
 static void convert_rows(const struct chunk *c, uint64_t row, int n, uint8_t *const *dst, const struct scratch *s, struct item *it)
 {
     const struct piece *p = c->p;
-    const uint64_t bytes = row_bytes(p->from->format, p->k);
+    const uint64_t bytes = quant_row_bytes(p->from->format, p->k);
     bool ok = true;
     for (int r = 0; r < n; r++) ok &= read_row(p, row + (uint64_t)r, s->raw + (uint64_t)r * bytes, s->x + (uint64_t)r * p->k, it);
     if (!ok) return;
@@ -194,7 +193,7 @@ static void convert_item(void *arg, int item, int worker)
     const struct scratch *s = &c->scratch[worker];
     struct item *it = &c->items[item];
     const uint64_t first = (uint64_t)item * c->item_rows, left = c->n_rows - first, n = left < c->item_rows ? left : c->item_rows;
-    const uint64_t in_bytes = row_bytes(p->from->format, p->k), out_bytes = row_bytes(p->to, p->k);
+    const uint64_t in_bytes = quant_row_bytes(p->from->format, p->k), out_bytes = quant_row_bytes(p->to, p->k);
     *it = (struct item){ 0 };
     it->ok = p->matrix ? checkpoint_read_rows(p->from, c->row0 + first, n, s->raw, &it->err)
                        : checkpoint_read(p->from, (c->row0 + first) * in_bytes, s->raw, (size_t)(n * in_bytes), &it->err);
@@ -253,12 +252,12 @@ static bool convert_piece(struct quantize_job *j, struct piece *p, struct chunk 
             merge_loss(&sum.loss, &it->loss);
         }
         if (!sum.nonfinite.n && !sum.overflow.n) {
-            const size_t bytes = p->packed ? layout_pack(j, p, c->out, c->n_rows, c->tiles) : (size_t)(c->n_rows * row_bytes(p->to, p->k));
+            const size_t bytes = p->packed ? layout_pack(j, p, c->out, c->n_rows, c->tiles) : c->n_rows * quant_row_bytes(p->to, p->k);
             const uint8_t *from = p->packed ? c->tiles : c->out;
             sha256_update(&sha, bytes, from);
             if (!outfile_write(out, from, bytes, err)) return false;
         }
-        j->done += c->n_rows * row_bytes(p->from->format, p->k);
+        j->done += c->n_rows * quant_row_bytes(p->from->format, p->k);
         if (!quantize_tell(j, QUANTIZE_CONVERTING, p->name, err)) return false;
     }
     checksum_end(&sha, &p->sha256);
@@ -275,7 +274,7 @@ static struct needs measure(const struct quantize_job *j)
     struct needs most = { 0 };
     for (size_t i = 0; i < j->n_pieces; i++) {
         const struct piece *p = &j->pieces[i];
-        const uint64_t each = item_rows(p), rows = chunk_rows(p, j->h.head_dim), bytes = rows * row_bytes(p->to, p->k);
+        const uint64_t each = item_rows(p), rows = chunk_rows(p, j->h.head_dim), bytes = rows * quant_row_bytes(p->to, p->k);
         const uint64_t n = (rows + each - 1) / each;
         const uint64_t tiles = p->packed ? (rows + TILE_N - 1) / TILE_N * p->packed->tile_bytes((int)p->k) : 0;
         if (tiles > most.tiles) most.tiles = tiles;

@@ -49,7 +49,7 @@ uint64_t reading_bytes(const struct hparams *h, uint64_t n_rows, uint64_t layer_
 bool reading_embed(struct reading *r, const int32_t *ids, struct unmask_err *err)
 {
     const struct tensor *t = arch_tensor(r->arch, r->c, r->h, T_EMBED, 0, err);
-    const size_t k = (size_t)r->h->n_embd, bytes = t ? k / (size_t)t->format->block * (size_t)t->format->block_bytes : 0;
+    const size_t k = (size_t)r->h->n_embd, bytes = t ? quant_row_bytes(t->format, k) : 0;
     uint8_t *raw = mem_zalloc(bytes, 1, err);
     bool ok = t && raw;
     for (size_t i = 0; ok && i < r->set->n_ids; i++) {

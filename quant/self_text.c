@@ -120,7 +120,7 @@ static bool bar_ids(struct writing *w, const struct tokenizer *t, int32_t mask_i
 
 static bool load_head(struct writing *w, const struct tensor *t, uint8_t *raw, float *row, struct unmask_err *err)
 {
-    const size_t k = (size_t)w->r.h->n_embd, bytes = k / (size_t)t->format->block * (size_t)t->format->block_bytes;
+    const size_t k = (size_t)w->r.h->n_embd, bytes = quant_row_bytes(t->format, k);
     if (!checkpoint_read_rows(t, (uint64_t)w->head0, (uint64_t)w->head_rows, raw, err)) return false;
     memset(w->head, 0, HEAD_ROWS * k * sizeof *w->head);
     for (int r = 0; r < w->head_rows; r++) {

@@ -47,8 +47,7 @@ static const char *stored_sum(const struct checkpoint *c, const char *tensor)
 /* Bytes to read at a time, and the values in them. */
 static uint64_t bytes_at_once(const struct tensor *t)
 {
-    return t->packed ? t->packed->tile_bytes((int)t->shape[0])
-                     : CHUNK_VALUES / (uint64_t)t->format->block * (uint64_t)t->format->block_bytes;
+    return t->packed ? t->packed->tile_bytes((int)t->shape[0]) : quant_row_bytes(t->format, CHUNK_VALUES);
 }
 
 /* Look for values that are not finite in n bytes of the tensor; the number of the first value is `first`.  Returns how many there are. */

@@ -44,7 +44,7 @@ static bool draw_weights(struct bench *b)
     enum { DISTINCT = 16 };
     const struct quant_format *f = b->pack->format;
     const size_t tile = b->pack->tile_bytes(b->k), matrix = (size_t)(b->n / TILE_N);
-    const size_t blocks = (size_t)(b->k / f->block), row = blocks * (size_t)f->block_bytes;
+    const size_t blocks = (size_t)(b->k / f->block), row = quant_row_bytes(f, (uint64_t)b->k);
     b->n_tiles = (rotated_bytes / tile / matrix + 1) * matrix;
     mem_free(b->w);
     b->w = mem_aligned(b->n_tiles * tile, b->err);

@@ -57,7 +57,7 @@ bool checkpoint_read(const struct tensor *t, uint64_t offset, void *dst, size_t 
 
 bool checkpoint_read_rows(const struct tensor *t, uint64_t row0, uint64_t n_rows, void *dst, struct unmask_err *err)
 {
-    const uint64_t row_bytes = t->shape[0] / (uint64_t)t->format->block * (uint64_t)t->format->block_bytes;
+    const uint64_t row_bytes = quant_row_bytes(t->format, t->shape[0]);
     if (!t->packed) return checkpoint_read(t, row0 * row_bytes, dst, (size_t)(n_rows * row_bytes), err);
     const int k = (int)t->shape[0];             /* fits: the reader has checked it */
     const size_t tile_bytes = t->packed->tile_bytes(k);

@@ -45,10 +45,7 @@ static struct part *part_of(const struct loader *l, enum tensor_role role, int l
     return &l->parts[row * TENSOR_ROLES + (int)role];
 }
 
-static size_t row_bytes(const struct tensor *t)
-{
-    return (size_t)(t->shape[0] / (uint64_t)t->format->block) * (size_t)t->format->block_bytes;
-}
+static size_t row_bytes(const struct tensor *t) { return quant_row_bytes(t->format, t->shape[0]); }
 
 static bool refuse_format(const struct checkpoint *c, const struct tensor *t, struct unmask_err *err)
 {
@@ -554,8 +551,7 @@ void model_close(struct unmask_model *m)
 
 size_t model_embed_scratch(const struct unmask_model *m)
 {
-    if (!m->embed_format) return 0;
-    return (size_t)(m->h.n_embd / m->embed_format->block) * (size_t)m->embed_format->block_bytes;
+    return m->embed_format ? quant_row_bytes(m->embed_format, (uint64_t)m->h.n_embd) : 0;
 }
 
 void model_embed(const struct unmask_model *m, int32_t id, float *out, void *scratch)

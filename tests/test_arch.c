@@ -100,7 +100,7 @@ static const char *build(const struct change *c)
             t[i].f->quantize_row(bytes, row, t[i].shape[0]);
             /* The first scale becomes infinite. */
             if (c->tensor_how == BAD_SCALE && !strcmp(c->tensor, t[i].name) && r == 5) bytes[1] = 0x7C;
-            OK(outfile_write(&o, bytes, (size_t)t[i].shape[0] / (size_t)t[i].f->block * (size_t)t[i].f->block_bytes, &err), err);
+            OK(outfile_write(&o, bytes, quant_row_bytes(t[i].f, t[i].shape[0]), &err), err);
         }
         OK(gguf_write_padding(w, &o, &err), err);
     }

@@ -246,7 +246,7 @@ static void errors_stay_in_their_bounds(void **state)
     for (size_t i = 0; i < K; i++) x[i] = gaussian(&seed);
     for (size_t n = 0; n < ARRAY_LEN(bound); n++) {
         const struct quant_format *f = bound[n].f;
-        const size_t bytes = K / (size_t)f->block * (size_t)f->block_bytes;
+        const size_t bytes = quant_row_bytes(f, K);
         double sum = 0;
         f->quantize_row(packed + 1, x, K);      /* at an odd address */
         f->dequantize_row(y, packed + 1, K);

@@ -162,7 +162,7 @@ static void holds_the_source(const char *in, const char *out, const struct quant
             assert_memory_equal(s->shape, t->shape, sizeof s->shape);
             const bool vector = !arch->tensors[role].matrix, rotated = arch->tensors[role].rotated;
             const size_t k = vector ? 1 : (size_t)s->shape[0], rows = (size_t)(s->shape[0] * tensor_rows(s)) / k;
-            const size_t bytes = k / (size_t)want->block * (size_t)want->block_bytes;
+            const size_t bytes = quant_row_bytes(want, k);
             float *x = values_of(s);
             uint8_t *row = test_malloc(bytes), *got = test_malloc(bytes);
             for (size_t r = 0; r < rows; r++) {
