@@ -30,8 +30,6 @@ static struct store_shape shape_of(const struct hparams *h, int max_tokens)
     return (struct store_shape){ h->n_head_kv, h->head_dim, (max_tokens + LANES - 1) / LANES, h->n_embd };
 }
 
-static size_t half_floats(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES * (size_t)s->head_dim; }
-
 static size_t lay_out(struct row_store *s, uint8_t *base)
 {
     size_t used = 0;
@@ -39,7 +37,7 @@ static size_t lay_out(struct row_store *s, uint8_t *base)
     s->n_layers = s->keep.n ? s->keep.n : 1;
     s->layers = mem_lay(base, &used, (size_t)s->n_layers * s->layer_bytes);
     s->state = mem_lay(base, &used, s->keep.state && !s->kind->put_row ? store_hidden.layer_bytes(&s->shape) : 0);
-    s->view = s->kind->get || s->kind->put_row ? mem_lay(base, &used, 2 * half_floats(&s->shape) * sizeof(float)) : NULL;
+    s->view = s->kind->get || s->kind->put_row ? mem_lay(base, &used, 2 * store_numbers(&s->shape) * sizeof(float)) : NULL;
     return used;
 }
 
@@ -119,7 +117,7 @@ static void unpack_head(void *arg, int item, int worker)
     const struct store_shape *shape = &u->s->shape;
     const int head = item % shape->n_head_kv, tile = item / shape->n_head_kv;
     const size_t at = ((size_t)head * (size_t)shape->n_tiles + (size_t)tile) * LANES * (size_t)shape->head_dim;
-    u->s->kind->get(shape, u->layer, head, tile, u->s->view + at, u->s->view + half_floats(shape) + at);
+    u->s->kind->get(shape, u->layer, head, tile, u->s->view + at, u->s->view + store_numbers(shape) + at);
 }
 
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool)
@@ -128,5 +126,5 @@ struct store_view row_store_view(struct row_store *s, int layer, int n_keys, str
     if (s->view && s->kind->get)
         pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
     if (!s->view) at = (const float *)(const void *)layer_of(s, layer);
-    return (struct store_view){ at, at + half_floats(&s->shape) };
+    return (struct store_view){ at, at + store_numbers(&s->shape) };
 }

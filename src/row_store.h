@@ -10,6 +10,10 @@
 #include "pool.h"
 
 struct store_shape { int n_head_kv, head_dim, n_tiles, n_embd; };      /* n_tiles: of LANES positions */
+static inline size_t store_positions(const struct store_shape *s) { return (size_t)s->n_tiles * LANES; }
+/* A layer's keys, or its values: how many rows of head_dim numbers, and how many numbers. */
+static inline size_t store_rows(const struct store_shape *s) { return (size_t)s->n_head_kv * store_positions(s); }
+static inline size_t store_numbers(const struct store_shape *s) { return store_rows(s) * (size_t)s->head_dim; }
 
 /* Attention reads a layer as  k [n_head_kv][n_tiles][head_dim][LANES]  and  v [n_head_kv][n_tiles * LANES][head_dim]. */
 struct store_view { const float *k, *v; };

@@ -6,10 +6,9 @@
 
 enum { GROUP = 128 };
 
-static size_t positions(const struct store_shape *s) { return (size_t)s->n_tiles * LANES; }
 static size_t groups_of(const struct store_shape *s) { return ((size_t)s->n_embd + GROUP - 1) / GROUP; }
-static size_t scales_at(const struct store_shape *s) { return (positions(s) * (size_t)s->n_embd + 63) & ~(size_t)63; }
-static size_t layer_bytes(const struct store_shape *s) { return scales_at(s) + positions(s) * groups_of(s) * sizeof(float); }
+static size_t scales_at(const struct store_shape *s) { return (store_positions(s) * (size_t)s->n_embd + 63) & ~(size_t)63; }
+static size_t layer_bytes(const struct store_shape *s) { return scales_at(s) + store_positions(s) * groups_of(s) * sizeof(float); }
 
 static void put_row(const struct store_shape *s, void *layer, int position, const float *x)
 {

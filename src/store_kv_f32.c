@@ -4,15 +4,12 @@
 
 #include <string.h>
 
-static size_t layer_bytes(const struct store_shape *s)
-{
-    return 2 * (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES * (size_t)s->head_dim * sizeof(float);
-}
+static size_t layer_bytes(const struct store_shape *s) { return 2 * store_numbers(s) * sizeof(float); }
 
 static void put(const struct store_shape *s, void *layer, int position, const float *k, const float *v)
 {
     const size_t d = (size_t)s->head_dim, tile = (size_t)position / LANES, lane = (size_t)position % LANES, tiles = (size_t)s->n_tiles;
-    float *keys = layer, *values = keys + layer_bytes(s) / 2 / sizeof(float);
+    float *keys = layer, *values = keys + store_numbers(s);
     for (size_t h = 0; h < (size_t)s->n_head_kv; h++) {
         float *to = keys + (h * tiles + tile) * d * LANES + lane;
         for (size_t i = 0; i < d; i++) to[i * LANES] = k[h * d + i];

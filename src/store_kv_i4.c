@@ -10,12 +10,12 @@ enum { GROUP = 32, MOST = 7, ZERO = 8 };
 
 static size_t groups_of(const struct store_shape *s) { return ((size_t)s->head_dim + GROUP - 1) / GROUP; }
 static size_t row_bytes(const struct store_shape *s) { return groups_of(s) * (GROUP / 2 + sizeof(uint16_t)); }
-static size_t half_bytes(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES * row_bytes(s); }
+static size_t half_bytes(const struct store_shape *s) { return store_rows(s) * row_bytes(s); }
 static size_t layer_bytes(const struct store_shape *s) { return 2 * half_bytes(s); }
 
 static size_t row_at(const struct store_shape *s, size_t head, size_t position)
 {
-    return (head * (size_t)s->n_tiles * LANES + position) * row_bytes(s);
+    return (head * store_positions(s) + position) * row_bytes(s);
 }
 
 /* A group: scale, then bytes; n values of it exist. */

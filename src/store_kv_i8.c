@@ -4,16 +4,15 @@
 #include "int8_run.h"
 #include "row_store.h"
 
-static size_t rows_of(const struct store_shape *s) { return (size_t)s->n_head_kv * (size_t)s->n_tiles * LANES; }
-static size_t layer_bytes(const struct store_shape *s) { return 2 * rows_of(s) * ((size_t)s->head_dim + sizeof(float)); }
+static size_t layer_bytes(const struct store_shape *s) { return 2 * store_rows(s) * ((size_t)s->head_dim + sizeof(float)); }
 
 struct layer { int8_t *k, *v; float *k_scale, *v_scale; };
 
 static struct layer divide(const struct store_shape *s, const void *bytes)
 {
-    int8_t *k = (int8_t *)(uintptr_t)bytes, *v = k + rows_of(s) * (size_t)s->head_dim;
-    float *scale = (float *)(void *)(v + rows_of(s) * (size_t)s->head_dim);
-    return (struct layer){ k, v, scale, scale + rows_of(s) };
+    int8_t *k = (int8_t *)(uintptr_t)bytes, *v = k + store_numbers(s);
+    float *scale = (float *)(void *)(v + store_numbers(s));
+    return (struct layer){ k, v, scale, scale + store_rows(s) };
 }
 
 static void put(const struct store_shape *s, void *bytes, int position, const float *k, const float *v)
