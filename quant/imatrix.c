@@ -16,8 +16,6 @@ enum { MOST_BYTES = 256 << 20, MOST_COLUMNS = 1 << 24, LEAST_ENTRY = 16 };     /
 
 static const char sums[] = ".in_sum2", counts[] = ".counts";
 
-static struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
-
 void imatrix_free(struct imatrix *m)
 {
     for (size_t i = 0; i < m->n; i++) mem_free(m->entries[i].squares);

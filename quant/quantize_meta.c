@@ -9,8 +9,6 @@
 #include "tokenizer.h"
 #include "utf8.h"
 
-static struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
-
 /* ---- general.*: what the caller sets, and what follows from the format ---------------------------- */
 
 static const char file_type_key[] = "general.file_type", version_key[] = "general.quantization_version";

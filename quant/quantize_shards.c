@@ -57,7 +57,7 @@ bool quantize_shards_plan(struct quantize_job *j, const char *out, struct unmask
 
 static bool put_small(struct gguf_writer *w, const char *key, enum meta_type type, size_t v, struct unmask_err *err)
 {
-    const struct meta m = { .key = { key, strlen(key) }, .type = type, .v.u = v };
+    const struct meta m = { .key = str_of(key), .type = type, .v.u = v };
     return gguf_put_meta(w, &m, err);
 }
 

@@ -41,7 +41,7 @@ static bool check_features(const struct checkpoint *c, struct unmask_err *err)
                         .need = flags[i].need ? "true" : "false");
     }
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        struct str v = { words[i].need, strlen(words[i].need) };
+        struct str v = str_of(words[i].need);
         if (!meta_str(c, words[i].key, false, &v, err)) return false;
         if (v.n != strlen(words[i].need) || memcmp(v.s, words[i].need, v.n))
             return fail(err, E_ARCH_FEATURE, .file = c->path, .field = FMT("$.%s", words[i].key),

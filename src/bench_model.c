@@ -40,7 +40,7 @@ static bool put_tokenizer(struct make *k, struct unmask_err *err)
     char *names = mem_zalloc((size_t)n, NAME, err);
     struct str *tokens = mem_zalloc((size_t)n, sizeof *tokens, err);
     int32_t *types = mem_zalloc((size_t)n, sizeof *types, err);
-    const struct str merge = { "t h", 3 };
+    const struct str merge = str_of("t h");
     bool ok = names && tokens && types;
     for (int i = 0; ok && i < n; i++) {
         char *name = names + (size_t)i * NAME;
@@ -49,8 +49,8 @@ static bool put_tokenizer(struct make *k, struct unmask_err *err)
         types[i] = i < n - 3 ? NORMAL : CONTROL;
     }
     struct gguf_writer *w = k->writer;
-    ok = ok && gguf_put_str(w, "tokenizer.ggml.model", (struct str){ "gpt2", 4 }, err)
-        && gguf_put_str(w, "tokenizer.ggml.pre", (struct str){ "gpt-2", 5 }, err)
+    ok = ok && gguf_put_str(w, "tokenizer.ggml.model", str_of("gpt2"), err)
+        && gguf_put_str(w, "tokenizer.ggml.pre", str_of("gpt-2"), err)
         && gguf_put_strs(w, "tokenizer.ggml.tokens", tokens, (size_t)n, err)
         && gguf_put_i32s(w, "tokenizer.ggml.token_type", types, (size_t)n, err)
         && gguf_put_strs(w, "tokenizer.ggml.merges", &merge, 1, err)
@@ -70,8 +70,8 @@ static bool put_hparams(struct make *k, struct unmask_err *err)
     const uint32_t heads = (uint32_t)h->n_head, width = (uint32_t)h->n_embd;
     const char *name = FMT("random %s", k->shape->name);
     struct gguf_writer *w = k->writer;
-    return gguf_put_str(w, "general.architecture", (struct str){ "llada", 5 }, err)
-        && gguf_put_str(w, "general.name", (struct str){ name, strlen(name) }, err)
+    return gguf_put_str(w, "general.architecture", str_of("llada"), err)
+        && gguf_put_str(w, "general.name", str_of(name), err)
         && gguf_put_u32(w, "general.file_type", k->f->gguf_file_type, err)
         && gguf_put_u32(w, "llada.block_count", (uint32_t)h->n_layer, err)
         && gguf_put_u32(w, "llada.context_length", (uint32_t)h->n_ctx, err) && gguf_put_u32(w, "llada.embedding_length", width, err)

@@ -86,7 +86,7 @@ static void put_front_matter(struct card *card, const char *format)
 static void put_body(struct card *card, const struct card_facts *f, const char *format)
 {
     const char *file = file_name(card->c->path);
-    const struct str shown = { file, strlen(file) }, name = text_of(card, "general.name");
+    const struct str shown = str_of(file), name = text_of(card, "general.name");
     put(card, FMT("# %s\n\n", PLAIN(name.n ? name : shown)));
     put(card, "A masked-diffusion language model in GGUF, quantized by `unmask quantize`.\n\n"
         "| file | format | size | weights' relative error |\n|---|---|---|---|\n");

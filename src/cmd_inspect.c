@@ -63,7 +63,7 @@ static struct share share_of(const struct checkpoint *c, const struct quant_form
 /* ---- JSON, written as it is read: vocabularies are long ---- */
 
 static void put_string(struct str s) { json_print_text(s.s, s.n); }
-static void put_text(const char *s) { put_string((struct str){ s, strlen(s) }); }
+static void put_text(const char *s) { put_string(str_of(s)); }
 
 static void put_real(double v)
 {
@@ -294,7 +294,7 @@ static void print_id(const char *what, int32_t id)
 /* A GGUF file tells about its tokenizer in metadata; to build it would take longer than all the rest. */
 static void print_gguf_tokenizer(const struct checkpoint *c)
 {
-    struct str model = { "none", 4 }, pre = { "", 0 }, chat = { "", 0 };
+    struct str model = str_of("none"), pre = { "", 0 }, chat = { "", 0 };
     char model_name[96], pre_name[96];
     const struct meta *tokens = checkpoint_meta(c, "tokenizer.ggml.tokens"), *merges = checkpoint_meta(c, "tokenizer.ggml.merges");
     meta_str(c, "tokenizer.ggml.model", false, &model, NULL);

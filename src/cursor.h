@@ -9,6 +9,7 @@
 #include <string.h>
 
 struct str { const char *s; size_t n; };        /* borrowed, not terminated */
+static inline struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
 
 struct cursor { const uint8_t *base, *p, *end; };
 

@@ -72,7 +72,6 @@ static struct entry meta_begin(struct gguf_writer *w, struct str key, enum meta_
     put_u32(&e, type);
     return e;
 }
-static struct str str_of(const char *s) { return (struct str){ s, strlen(s) }; }
 
 /* ---- metadata and tensor list ---------------------------------------------------------------------- */
 

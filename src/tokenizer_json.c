@@ -18,7 +18,7 @@ bool tokenizer_wrong_field(const char *file, const char *path, const json_t *fou
 
 static bool is_null(const json_t *v) { return !v || json_is_null(v); }
 static bool is(const json_t *v, const char *text) { return json_is_string(v) && !strcmp(json_string_value(v), text); }
-static struct str str_of(const json_t *v) { return (struct str){ json_string_value(v), json_string_length(v) }; }
+static struct str string_of(const json_t *v) { return (struct str){ json_string_value(v), json_string_length(v) }; }
 
 /* An optional flag that must have the value `want`, because another would change ids. */
 static bool need_flag(const char *file, const json_t *o, const char *key, const char *path, bool absent, bool want,
@@ -48,8 +48,7 @@ static bool load_vocab(struct tokenizer *t, const char *file, json_t *vocab, siz
     json_object_foreach(vocab, text, id) {
         if (!json_is_integer(id))
             return tokenizer_wrong_field(file, FMT("$.model.vocab[\"%s\"]", QUOTE(text, strlen(text))), id, "an integer", err);
-        if (!vocab_add(&t->vocab, json_integer_value(id), (struct str){ text, strlen(text) }, TOKEN_NORMAL, file,
-                       "$.model.vocab", err)) return false;
+        if (!vocab_add(&t->vocab, json_integer_value(id), str_of(text), TOKEN_NORMAL, file, "$.model.vocab", err)) return false;
     }
     return true;
 }
@@ -69,9 +68,9 @@ static bool load_merges(struct tokenizer *t, const char *file, const json_t *mer
         struct err_text where;
         err_fmt(&where, "$.model.merges[%zu]", i);
         if (pair) {
-            left = str_of(json_array_get(m, 0));
-            right = str_of(json_array_get(m, 1));
-        } else if (!json_is_string(m) || !merge_parts(str_of(m), &left, &right)) {
+            left = string_of(json_array_get(m, 0));
+            right = string_of(json_array_get(m, 1));
+        } else if (!json_is_string(m) || !merge_parts(string_of(m), &left, &right)) {
             return fail(err, E_TOK_MERGE, .file = file, .field = where.s, .need = "\"a b\" or [\"a\", \"b\"]",
                         .found = json_is_string(m) ? FMT("\"%s\"", QUOTE(json_string_value(m), json_string_length(m))) : "something else");
         }
@@ -138,7 +137,7 @@ static bool load_added(struct tokenizer *t, const char *file, const json_t *adde
         if (known >= 0 && known == json_integer_value(id) && t->vocab.tokens[known].type != TOKEN_NORMAL)
             return fail(err, E_TOK_TWICE, .file = file, .field = where.s,
                         .found = FMT("%s again", QUOTE(json_string_value(content), json_string_length(content))));
-        if (!tokenizer_add_token(t, json_integer_value(id), str_of(content), type, file, where.s, err)) return false;
+        if (!tokenizer_add_token(t, json_integer_value(id), string_of(content), type, file, where.s, err)) return false;
     }
     return true;
 }
@@ -162,7 +161,7 @@ static bool load_split(struct tokenizer *t, const char *file, const char *path, 
     if (!is(behavior, "Isolated") && !is(behavior, "Removed"))
         return tokenizer_wrong_field(file, FMT("%s.behavior", path), behavior, "\"Isolated\"", err);
     if (!need_flag(file, split, "invert", path, false, is(behavior, "Removed"), err)) return false;
-    t->pre = pretokenizer_by_text(str_of(regex));
+    t->pre = pretokenizer_by_text(string_of(regex));
     return t->pre || fail(err, E_TOK_PATTERN, .file = file, .field = FMT("%s.pattern.Regex", path),
                           .found = QUOTE(json_string_value(regex), json_string_length(regex)),
                           .need = FMT("the pattern of one of %s", PRETOKENIZERS));

@@ -24,7 +24,7 @@ static bool number(struct gguf_writer *w, const struct change *c, const char *ke
 {
     if (!c->key || strcmp(c->key, key)) return real ? gguf_put_f32(w, key, f, err) : gguf_put_u32(w, key, u, err);
     switch (c->how) {
-    case AS_STR: return gguf_put_str(w, key, (struct str){ "7", 1 }, err);
+    case AS_STR: return gguf_put_str(w, key, str_of("7"), err);
     case AS_F32: return gguf_put_f32(w, key, c->f, err);
     case AS_U32: return gguf_put_u32(w, key, c->u, err);
     case AS_BOOL: return gguf_put_bool(w, key, true, err);
@@ -44,7 +44,7 @@ static const char *build(const struct change *c)
     if (arch_changed && c->how == AS_U32) OK(gguf_put_u32(w, "general.architecture", 1, &err), err);
     else if (!arch_changed || c->how != LEAVE_OUT) {
         const char *name = arch_changed ? c->s : "llada";
-        OK(gguf_put_str(w, "general.architecture", (struct str){ name, strlen(name) }, &err), err);
+        OK(gguf_put_str(w, "general.architecture", str_of(name), &err), err);
     }
     const struct { const char *key; bool real; uint32_t u; float f; } numbers[] = {
         { "llada.block_count", false, LAYERS, 0 }, { "llada.embedding_length", false, D, 0 },

@@ -13,7 +13,7 @@ static struct unmask_err err;
 
 static struct meta meta(const char *key, enum meta_type type)
 {
-    return (struct meta){ .key = { key, strlen(key) }, .type = type };
+    return (struct meta){ .key = str_of(key), .type = type };
 }
 
 /* A GGUF file with these keys. */
@@ -108,7 +108,7 @@ static void every_getter_refuses_every_other_type(void **state)
     (void)state;
     struct meta m[META_F64 + 1];
     for (int i = 0; i <= META_F64; i++) m[i] = meta(meta_type_name((enum meta_type)i), (enum meta_type)i);
-    m[META_STRING].v.s = (struct str){ "text", 4 };
+    m[META_STRING].v.s = str_of("text");
     m[META_ARRAY].item_type = META_STRING;
     struct checkpoint *c = open_with(m, ARRAY_LEN(m));
     for (int i = 0; i <= META_F64; i++) {
@@ -145,7 +145,7 @@ static void absent_keys(void **state)
     int64_t n = 1;
     double f = 2;
     bool b = true;
-    struct str s = { "x", 1 };
+    struct str s = str_of("x");
     OK(meta_int(c, "k", 0, 9, false, &n, &err), err);
     OK(meta_float(c, "k", 0, 9, false, &f, &err), err);
     OK(meta_bool(c, "k", false, &b, &err), err);

@@ -672,7 +672,7 @@ static const char *write_sample(const char *name, const struct checkpoint *copy)
     if (copy)
         for (size_t i = 0; i < copy->n_metas; i++) OK(gguf_put_meta(w, &copy->metas[i], &err), err);
     else {
-        OK(gguf_put_str(w, "general.architecture", (struct str){ "llada", 5 }, &err), err);
+        OK(gguf_put_str(w, "general.architecture", str_of("llada"), &err), err);
         OK(gguf_put_u32(w, "u", 4000000000u, &err), err);
         OK(gguf_put_f32(w, "f", 1e-5f, &err), err);
         OK(gguf_put_bool(w, "b", true, &err), err);

@@ -12,7 +12,7 @@ struct part { int no, count, total; const char *tensor, *arch; float value; };
 
 static void put_small(struct gguf_writer *w, const char *key, enum meta_type type, int v)
 {
-    const struct meta m = { .key = { key, strlen(key) }, .type = type, .v.i = v };
+    const struct meta m = { .key = str_of(key), .type = type, .v.i = v };
     OK(gguf_put_meta(w, &m, &err), err);
 }
 
@@ -24,7 +24,7 @@ static void write_part(const char *path, const struct part *p)
     for (int i = 0; i < 4; i++) x[i] = p->value;
     unlink(path);
     OK(gguf_writer_new(&w, &err), err);
-    if (p->arch) OK(gguf_put_str(w, "general.architecture", (struct str){ p->arch, strlen(p->arch) }, &err), err);
+    if (p->arch) OK(gguf_put_str(w, "general.architecture", str_of(p->arch), &err), err);
     put_small(w, "split.no", META_U16, p->no);
     put_small(w, "split.count", META_U16, p->count);
     if (p->total) put_small(w, "split.tensors.count", META_I32, p->total);

@@ -3,7 +3,7 @@
 
 #include "model_name.h"
 
-static void parse(struct model_name *m, const char *name) { model_name_parse(m, (struct str){ name, strlen(name) }); }
+static void parse(struct model_name *m, const char *name) { model_name_parse(m, str_of(name)); }
 
 static void names_are_taken_apart(void **state)
 {

@@ -398,7 +398,7 @@ static const char *gguf_of(const struct tokenizer *t, const char *leave_out, con
         { "tokenizer.ggml.eos_token_id", ids.eos },
         { "tokenizer.ggml.eot_token_id", ids.eot }, { "tokenizer.ggml.padding_token_id", ids.pad },
             { "tokenizer.ggml.mask_token_id", ids.mask } };
-    const struct str model = { "gpt2", 4 }, name = { pre, strlen(pre) };
+    const struct str model = str_of("gpt2"), name = str_of(pre);
     OK(gguf_writer_new(&w, &err), err);
 #define PUT(call, key, ...) do { if (!leave_out || strcmp(leave_out, key)) OK(call(w, key, __VA_ARGS__, &err), err); } while (0)
     PUT(gguf_put_str, "tokenizer.ggml.model", model);
@@ -521,11 +521,11 @@ static void gguf_arrays_must_hold_together(void **state)
         struct gguf_writer *w;
         struct outfile o;
         struct tokenizer *t;
-        struct str tokens[3], merge = { rows[i].merge, strlen(rows[i].merge) }, model = { rows[i].model, strlen(rows[i].model) };
-        for (int k = 0; k < 3; k++) tokens[k] = (struct str){ rows[i].tokens[k], strlen(rows[i].tokens[k]) };
+        struct str tokens[3], merge = str_of(rows[i].merge);
+        for (int k = 0; k < 3; k++) tokens[k] = str_of(rows[i].tokens[k]);
         OK(gguf_writer_new(&w, &err), err);
-        OK(gguf_put_str(w, "tokenizer.ggml.model", model, &err) && gguf_put_str(w, "tokenizer.ggml.pre",
-            (struct str){ "qwen2", 5 }, &err)
+        OK(gguf_put_str(w, "tokenizer.ggml.model", str_of(rows[i].model), &err)
+           && gguf_put_str(w, "tokenizer.ggml.pre", str_of("qwen2"), &err)
            && gguf_put_strs(w, "tokenizer.ggml.tokens", tokens, 3, &err)
            && gguf_put_i32s(w, "tokenizer.ggml.token_type", rows[i].types, rows[i].n_types, &err)
            && gguf_put_strs(w, "tokenizer.ggml.merges", &merge, 1, &err), err);

@@ -134,8 +134,8 @@ static const char *write_made(const struct made *m)
     struct outfile o;
     unlink(path);
     OK(gguf_writer_new(&w, &err), err);
-    OK(gguf_put_str(w, "general.architecture", (struct str){ "llada", 5 }, &err), err);
-    for (int i = 0; i < 4 && m->keys[i]; i++) OK(gguf_put_str(w, m->keys[i], (struct str){ m->sums[i], strlen(m->sums[i]) }, &err), err);
+    OK(gguf_put_str(w, "general.architecture", str_of("llada"), &err), err);
+    for (int i = 0; i < 4 && m->keys[i]; i++) OK(gguf_put_str(w, m->keys[i], str_of(m->sums[i]), &err), err);
     for (int i = 0; i < 2; i++) OK(gguf_put_tensor(w, names[i], m->format, 2, (uint64_t[4]){ 32, 2, 1, 1 }, &err), err);
     OK(outfile_open(&o, path, true, 0, &err) && gguf_write_header(w, &o, &err), err);
     for (int i = 0; i < 2; i++) OK(outfile_write(&o, m->bytes, m->n, &err) && gguf_write_padding(w, &o, &err), err);
