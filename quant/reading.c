@@ -30,8 +30,7 @@ bool reading_open(struct reading *r, const struct arch *arch, const struct check
                   const struct reading_set *set, struct unmask_err *err)
 {
     *r = (struct reading){ .arch = arch, .c = c, .h = h, .pool = pool, .set = set };
-    if (!kernels_init(&r->kernels, "auto"))
-        return fail(err, E_RUN_CPU, .need = "AVX2 and FMA, as Intel Core has since 2013 and AMD Ryzen since 2017");
+    if (!model_kernels(&r->kernels, err)) return false;
     size_t bytes;
     if (!size_mul(set->n_ids, (size_t)h->n_embd * sizeof *r->x, &bytes)) return fail(err, E_MEMORY, .need = "less text");
     return (r->x = mem_aligned(bytes, err));

@@ -473,11 +473,16 @@ static bool read_name(struct unmask_model *m, const struct checkpoint *c, struct
     return (m->name = mem_strndup(name.s, name.n, err)) != NULL;
 }
 
+bool model_kernels(struct kernels *k, struct unmask_err *err)
+{
+    return kernels_init(k, "auto")
+        || fail(err, E_RUN_CPU, .need = "AVX2 and FMA, as Intel Core has since 2013 and AMD Ryzen since 2017");
+}
+
 static bool choose_kernels(struct unmask_model *m, const char *isa, struct unmask_err *err)
 {
     if ((m->isa = kernels_init(&m->kernels, isa))) return true;
-    if (!kernels_init(&m->kernels, "auto"))
-        return fail(err, E_RUN_CPU, .need = "AVX2 and FMA, as Intel Core has since 2013 and AMD Ryzen since 2017");
+    if (!model_kernels(&m->kernels, err)) return false;
     return fail(err, E_GEN_VALUE, .field = "isa", .found = isa, .need = "a set that this CPU has", .hint = "`unmask version` lists them");
 }
 

@@ -51,6 +51,9 @@ struct unmask_model {
     struct loader *loader;                      /* between model_prepare() and model_load() */
 };
 
+/* Of the best set that this CPU has, or E_RUN_CPU. */
+bool model_kernels(struct kernels *k, struct unmask_err *err);
+
 /* Everything but the weights, which are found and measured. */
 bool model_prepare(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err);
 /* Which weights stay in memory: all, or where they are more than `limit` bytes and the file is a packed one, evenly spaced
