@@ -4,6 +4,7 @@ BUILD   ?= build
 PREFIX  ?= /usr/local
 DESTDIR ?=
 CC      ?= cc
+OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy)
 # The version is defined once, in include/unmask.h.
 VERSION := $(shell sed -n 's/.*UNMASK_VERSION "\(.*\)".*/\1/p' include/unmask.h)
 ARCH    := $(shell $(CC) -dumpmachine | sed 's/-.*//')
@@ -153,6 +154,12 @@ $(BUILD)/libunmask.a: $(LIB_OBJ) Makefile
 	@echo "  AR $@"
 	$(Q)rm -f $@ && $(AR) rcs $@ $(LIB_OBJ)
 
+# What is installed is one object in which hidden names are local: a program's own may be the same.  Tests link with the other one.
+$(BUILD)/libunmask-installed.a: $(LIB_OBJ) Makefile
+	@echo "  AR $@"
+	$(Q)$(CC) -r -nostdlib -o $(BUILD)/unmask.o $(LIB_OBJ) && $(OBJCOPY) --localize-hidden $(BUILD)/unmask.o
+	$(Q)rm -f $@ && $(AR) rcs $@ $(BUILD)/unmask.o
+
 $(BUILD)/libunmask.so: $(LIB_OBJ) Makefile
 	@echo "  LD $@"
 	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $(LIB_OBJ) $(LIB_LIBS)
@@ -183,11 +190,11 @@ $(BUILD)/tests/%: tests/%.c $(TEST_OBJ) $(BUILD)/libunmask.a
 # ---- installation
 
 LIBDIR = $(DESTDIR)$(PREFIX)/lib
-install: all    ## install below PREFIX (/usr/local), DESTDIR in front
+install: all $(BUILD)/libunmask-installed.a     ## install below PREFIX (/usr/local), DESTDIR in front
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/share/unmask/models/eval $(DESTDIR)$(PREFIX)/share/unmask/configs/quant
 	install -m 755 $(BUILD)/unmask $(DESTDIR)$(PREFIX)/bin/unmask
 	install -m 644 include/unmask.h $(DESTDIR)$(PREFIX)/include/unmask.h
-	install -m 644 $(BUILD)/libunmask.a $(LIBDIR)/libunmask.a
+	install -m 644 $(BUILD)/libunmask-installed.a $(LIBDIR)/libunmask.a
 	install -m 755 $(BUILD)/libunmask.so $(LIBDIR)/libunmask.so.$(VERSION)
 	ln -sf libunmask.so.$(VERSION) $(LIBDIR)/libunmask.so.0
 	ln -sf libunmask.so.0 $(LIBDIR)/libunmask.so

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the Makefile makes: the library alone, and where an installed program looks for its files.
+# What the Makefile makes: the library alone, what is installed, and where an installed program looks for its files.
 cd "$(dirname "$0")/.." || exit 1
 unmask=${UNMASK:-build/unmask} passed=0; failed=0
 dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
@@ -16,6 +16,32 @@ check "what it offers" "$(comm -3 "$dir/offered" "$dir/declared")" ""
 awk '$1 == "U" { print $2 }' "$dir/symbols" | sort >"$dir/needed"
 nm "$unmask" | awk '$2 ~ /[TtDdBbRr]/ { print $3 }' | sort -u >"$dir/program"
 check "what it needs of the program" "$(comm -12 "$dir/needed" "$dir/program")" ""
+
+# What is installed: the archive offers as much, so that a program may give its functions names that the library has inside.
+build=$(dirname "$unmask") prefix=$(cat "$(dirname "$unmask")/prefix")
+MAKEFLAGS= make -s BUILD="$build" PREFIX="$prefix" DESTDIR="$dir/root" install >"$dir/out" 2>&1 || cat "$dir/out"
+archive=$dir/root$prefix/lib/libunmask.a include=$dir/root$prefix/include
+nm "$archive" | awk '$2 ~ /[A-TV-Z]/ && NF == 3 { print $3 }' | sort >"$dir/offered"
+check "what the archive offers" "$(comm -3 "$dir/offered" "$dir/declared")" ""
+check "a name of its own" "$(nm "$archive" | grep -c ' t multiply$')" 1
+cat >"$dir/program.c" <<'END'
+#include <stdio.h>
+#include <unmask.h>
+int multiply(int a, int b);
+int multiply(int a, int b) { return a * b; }
+int main(int argc, char **argv)
+{
+    struct unmask_model *m;
+    struct unmask_err err;
+    if (argc != 2 || !unmask_open(&m, argv[1], NULL, &err)) return 1;
+    unmask_close(m);
+    return printf("%d\n", multiply(6, 7)) != 3;
+}
+END
+sanitizers=$(nm "$archive" | grep -q __asan_init && echo -fsanitize=address,undefined)
+libs=$(PKG_CONFIG_PATH=$dir/root$prefix/lib/pkgconfig pkg-config --static --libs unmask | sed 's/-lunmask//')
+${CC:-cc} -o "$dir/program" -I"$include" "$dir/program.c" "$archive" $libs $sanitizers >"$dir/out" 2>&1 || cat "$dir/out"
+check "a program with that name" "$("$dir/program" models/unmask-demo-6M-v1.0-Q8_0.gguf)" 42
 
 # One object of a build of its own, made for one PREFIX and then for another.
 datafiles=$dir/build/src/datafiles.o
