@@ -31,7 +31,11 @@ struct session_need {
 bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err);
 /* Give d, whose options, canvas and n_canvas are set, everything else that it takes from a session; the options are good. */
 bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_err *err);
-/* Names in the options of unmask_open(). */
+/* Give back everything that grows with the canvas; the next call makes room anew. */
+void session_release(struct unmask_session *s);
+/* Names of a reuse profile and of a store; NULL is fine for both. */
+bool session_check_names(const char *reuse, const char *store, struct unmask_err *err);
+/* ... in the options of unmask_open(). */
 bool session_check_open(const struct unmask_open_options *o, struct unmask_err *err);
 bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_t n, struct unmask_err *err);
 
