@@ -2,7 +2,6 @@
 #include "reuse.h"
 
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,16 +63,9 @@ const struct reuse_knob reuse_knobs[] = {
 
 /* ---- profiles as text ---- */
 
-static const char *profile_name(int i) { return reuse_profiles[i].name; }
-static const char *knob_name(int i) { return reuse_knobs[i].name; }
-
-static bool unknown(const char *found, size_t n, const char *(*names)(int i), struct unmask_err *err)
+static bool unknown(const char *found, size_t n, const struct err_text *known, struct unmask_err *err)
 {
-    char known[200] = "";
-    size_t at = 0;
-    for (int i = 0; names(i) && at < sizeof known; i++)
-        at += (size_t)snprintf(known + at, sizeof known - at, "%s%s", i ? ", " : "", names(i));
-    return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(found, n), .need = FMT("one of %s", known));
+    return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(found, n), .need = FMT("one of %s", known->s));
 }
 
 /* dLLM-Cache in any spelling: its letters alone. */
@@ -101,7 +93,9 @@ static bool read_name(const char *text, size_t n, struct reuse_profile *p, struc
                     .hint = "dLLM-Cache stores four tensors a layer (keys, values, attention and feed-forward outputs), "
                             "twice the memory of this engine's rows; "
                             "\"balanced\" is for the same purpose, \"dual\" and \"dkv\" are published methods");
-    return unknown(text, n, profile_name, err);
+    struct err_text names = { "" };
+    for (const struct reuse_profile *r = reuse_profiles; r->name; r++) err_list(&names, r->name);
+    return unknown(text, n, &names, err);
 }
 
 /* "candidates=16" */
@@ -124,7 +118,9 @@ static bool read_knob(const char *text, size_t n, struct reuse_profile *p, struc
         memcpy((char *)p + k->offset, &v, sizeof v);
         return true;
     }
-    return unknown(text, n_name, knob_name, err);
+    struct err_text names = { "" };
+    for (const struct reuse_knob *k = reuse_knobs; k->name; k++) err_list(&names, k->name);
+    return unknown(text, n_name, &names, err);
 }
 
 bool reuse_profile_read(const char *text, struct reuse_profile *p, struct unmask_err *err)

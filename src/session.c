@@ -1,27 +1,24 @@
 /* session.c - see session.h. */
 #include "session.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "mem.h"
 
 /* ---- what a caller asks for ---- */
 
-static const char *store_names(int i) { return store_kinds[i] ? store_kinds[i]->name : NULL; }
-
-static bool unknown_name(const char *field, const char *found, const char *(*names)(int i), struct unmask_err *err)
+static bool unknown_store(const char *found, struct unmask_err *err)
 {
-    char known[200] = "";
-    for (int i = 0; names(i); i++) snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", names(i));
-    return fail(err, E_GEN_VALUE, .field = field, .found = QUOTE(found, strlen(found)), .need = FMT("one of %s", known));
+    struct err_text known = { "" };
+    for (int i = 0; store_kinds[i]; i++) err_list(&known, store_kinds[i]->name);
+    return fail(err, E_GEN_VALUE, .field = "store", .found = QUOTE(found, strlen(found)), .need = FMT("one of %s", known.s));
 }
 
 bool session_check_names(const char *reuse, const char *store, struct unmask_err *err)
 {
     struct reuse_profile profile;
     if (reuse && !reuse_profile_read(reuse, &profile, err)) return false;
-    return !store || store_kind_by_name(store) || unknown_name("store", store, store_names, err);
+    return !store || store_kind_by_name(store) || unknown_store(store, err);
 }
 
 bool session_check_open(const struct unmask_open_options *o, struct unmask_err *err)

@@ -452,11 +452,12 @@ static void profiles_are_read_with_knobs(void **state)
     OK(reuse_profile_read("balanced,candidates=16,left=24,right=0", &p, &err), err);
     assert_true(p.candidates == 16 && p.left == 24 && p.right == 0 && p.start == START_PART && !strcmp(p.name, "balanced"));
     const struct { const char *text, *found, *need; } bad[] = {
-        { "", "", "balanced" }, { "fastest", "fastest", "balanced" }, { "fast,candidates", "candidates", "candidates=0 to" },
+        { "", "", "balanced" }, { "fast,candidates", "candidates", "candidates=0 to" },
+        { "fastest", "fastest", "one of none, exact, faithful, balanced, fast, prefix, dual, dkv, vicinity, window" },
         { "fast,candidates=", "candidates=", "candidates=0 to" }, { "fast,candidates=x", "candidates=x", "candidates=0 to" },
         { "fast,candidates=-1", "candidates=-1", "candidates=0 to" }, { "fast,start=3", "start=3", "start=0 to 2" },
         { "fast,extra=99999999999999", "extra=99999999999999", "extra=0 to 100" },
-        { "fast,speed=1", "speed", "candidates" }, { "fast,", "", "candidates" },
+        { "fast,speed=1", "speed", "one of every, start, " }, { "fast,", "", ", audit, longest" },
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_false(reuse_profile_read(bad[i].text, &p, &err));

@@ -298,6 +298,7 @@ static void bad_parameters_are_named(void **state)
     BAD(steps, -1, "E-GEN-001", "steps");
     BAD(gen_length, -3, "E-GEN-001", "gen_length");
     BAD(block_length, -3, "E-GEN-001", "block_length");
+    BAD(store, "kv_i9", "E-GEN-001", "found kv_i9, need one of kv_f32, kv_f16, kv_i8, kv_i4, hidden");
     BAD(remasking, (enum unmask_remasking)77, "E-GEN-001", "remasking");
     double nats;
     const float guidance[] = { -1, NAN, INFINITY };
