@@ -39,7 +39,7 @@ struct eval_reuse {
 static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_line *l, const int32_t *ids, size_t n,
                      bool counts, struct unmask_err *err)
 {
-    const uint64_t before = side->session->f ? forward_bytes_read(side->session->f) : 0;
+    const uint64_t before = session_bytes_read(side->session);
     eval_run_free(&side->run);
     if (!eval_run(&side->run, side->session, ids, n, &side->o, &e->clock, err)) return jsonl_at(l->path, l->number, err);
     if (!counts) return true;
@@ -49,7 +49,7 @@ static bool run_side(struct eval_reuse *e, struct side *side, const struct eval_
     side->positions += r->n_canvas - r->n_prompt;
     side->passes += r->passes;
     side->steps += r->steps;
-    side->bytes_read += (double)(forward_bytes_read(side->session->f) - before);
+    side->bytes_read += (double)(session_bytes_read(side->session) - before);
     side->audits += r->audit.audits;
     side->disagreements += r->audit.disagreements;
     side->refreshes += r->audit.refreshes;

@@ -37,6 +37,16 @@ bool session_check_ids(const struct unmask_session *s, const int32_t *ids, size_
 
 /* ---- the budget ---- */
 
+/* The next one counts what it reads from nought. */
+static void close_forward(struct unmask_session *s)
+{
+    if (s->f) s->bytes_read += forward_bytes_read(s->f);
+    forward_close(s->f);
+    s->f = NULL;
+}
+
+uint64_t session_bytes_read(const struct unmask_session *s) { return s->bytes_read + (s->f ? forward_bytes_read(s->f) : 0); }
+
 static void work_close(struct unmask_session *s)
 {
     denoise_work_close(s->work);
@@ -50,8 +60,7 @@ void session_release(struct unmask_session *s)
         row_store_close(s->store[b]);
         s->store[b] = NULL;
     }
-    forward_close(s->f);
-    s->f = NULL;
+    close_forward(s);
     atomic_fetch_sub(s->m->in_sessions, s->bytes);
     s->bytes = 0;
 }
@@ -135,16 +144,12 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
     if (n > s->m->h.n_ctx)
         return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
     if (!need->run) work_close(s);
-    if (s->f && forward_failed(s->f, NULL)) {       /* what could not be read may be there again */
-        forward_close(s->f);
-        s->f = NULL;
-    }
+    if (s->f && forward_failed(s->f, NULL)) close_forward(s);       /* what could not be read may be there again */
     if (!within_budget(s, need, err)) return false;
     for (int b = 0; b < need->n_branches; b++)
         if (!store_room(s, b, need, err)) return false;
     if (s->f && forward_max_tokens(s->f) >= n && forward_max_branches(s->f) >= need->n_branches) return true;
-    forward_close(s->f);
-    s->f = NULL;
+    close_forward(s);
     return forward_open(&s->f, s->m, n, need->n_branches, s->pool, err);
 }
 

@@ -13,6 +13,7 @@ struct unmask_session {
     struct reuse_profile reuse;                 /* of the run in work */
     struct pool *pool;
     struct forward *f;                          /* NULL until the first pass */
+    uint64_t bytes_read;                        /* of streamed weights, by those before it */
     struct row_store *store[MAX_BRANCHES];
     const struct store_kind *store_kind; struct store_layers store_layers;      /* of the stores that are open */
     struct denoise_work *work; int work_tokens; struct denoise_need work_need;
@@ -33,6 +34,8 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
 bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_err *err);
 /* Give back everything that grows with the canvas; the next call makes room anew. */
 void session_release(struct unmask_session *s);
+/* Bytes of streamed weights that were read for the session so far, ahead of its passes too; never less than before. */
+uint64_t session_bytes_read(const struct unmask_session *s);
 /* Names of a reuse profile and of a store; NULL is fine for both. */
 bool session_check_names(const char *reuse, const char *store, struct unmask_err *err);
 /* ... in the options of unmask_open(). */

@@ -461,6 +461,31 @@ static void a_generation_stops(void **state)
     unmask_close(m);
 }
 
+/* A longer canvas, or room that was given back, begins another stream: what a run read is still the difference. */
+static void a_session_counts_what_all_its_streams_read(void **state)
+{
+    (void)state;
+    static const int lengths[] = { 8, 40, 20, 40, 30 };
+    static const int32_t ids[40];
+    struct unmask_err err;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 40000);
+    struct unmask_session *s;
+    uint64_t streamed = 0, before = 0;
+    for (int i = 0; i < m->n_stream; i++) streamed += (uint64_t)m->stream[i].n_tiles * m->stream[i].tile_bytes;
+    const uint64_t ahead = 2 * stream_bytes(m->stream, m->n_stream, m->ring_bytes);         /* of the pass, and of the one before */
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    assert_int_equal(session_bytes_read(s), 0);
+    for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
+        if (i == 3) session_release(s);
+        OK(unmask_forward(s, ids, (size_t)lengths[i], NULL, &(struct unmask_taps){ .user = NULL }, &err), err);
+        const uint64_t now = session_bytes_read(s);
+        assert_true(now + ahead >= before + streamed && now <= before + streamed + ahead);
+        before = now;
+    }
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
 /* ---- budgets ---- */
 
 static void budgets_are_kept(void **state)
@@ -571,6 +596,7 @@ int main(void)
         cmocka_unit_test(odd_reads_change_nothing),
         cmocka_unit_test(a_file_that_changes_is_noticed), cmocka_unit_test(reading_alone_tells_why_it_fails),
         cmocka_unit_test(a_generation_stops),
+        cmocka_unit_test(a_session_counts_what_all_its_streams_read),
         cmocka_unit_test(budgets_are_kept),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
