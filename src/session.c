@@ -81,8 +81,11 @@ static struct session_need with_held(const struct unmask_session *s, const struc
     struct session_need all = *need;
     if (s->f && forward_max_tokens(s->f) > all.n_tokens) all.n_tokens = forward_max_tokens(s->f);
     if (s->f && forward_max_branches(s->f) > all.n_branches) all.n_branches = forward_max_branches(s->f);
-    for (int b = 0; b < MAX_BRANCHES; b++)
-        if (s->store[b] && row_store_max_tokens(s->store[b]) > all.n_tokens) all.n_tokens = row_store_max_tokens(s->store[b]);
+    for (int b = 0; b < MAX_BRANCHES; b++) {
+        if (!s->store[b]) continue;             /* one of an earlier guided run stays open */
+        if (b >= all.n_branches) all.n_branches = b + 1;
+        if (s->store_tokens[b] > all.n_tokens) all.n_tokens = s->store_tokens[b];
+    }
     if (s->work && s->work_tokens > all.n_tokens) all.n_tokens = s->work_tokens;
     all.work.cfg |= s->work && s->work_need.cfg;
     all.work.logits |= s->work && s->work_need.logits;
@@ -135,6 +138,7 @@ static bool store_room(struct unmask_session *s, int branch, const struct sessio
     if (s->store[branch] && row_store_max_tokens(s->store[branch]) >= need->n_tokens) return true;
     row_store_close(s->store[branch]);
     s->store[branch] = NULL;
+    s->store_tokens[branch] = need->n_tokens;
     return row_store_open(&s->store[branch], kind, &s->m->h, need->n_tokens, need->layers, err);
 }
 

@@ -14,7 +14,7 @@ struct unmask_session {
     struct pool *pool;
     struct forward *f;                          /* NULL until the first pass */
     uint64_t bytes_read;                        /* of streamed weights, by those before it */
-    struct row_store *store[MAX_BRANCHES];
+    struct row_store *store[MAX_BRANCHES]; int store_tokens[MAX_BRANCHES];      /* what each was opened for */
     const struct store_kind *store_kind; struct store_layers store_layers;      /* of the stores that are open */
     struct denoise_work *work; int work_tokens; struct denoise_need work_need;
 };

@@ -582,6 +582,56 @@ static void budgets_are_kept(void **state)
     unmask_close(m);
 }
 
+/* Bytes that a session has open now. */
+static uint64_t held(const struct unmask_session *s)
+{
+    const struct unmask_model *m = s->m;
+    uint64_t bytes = forward_bytes(m, forward_max_tokens(s->f), forward_max_branches(s->f), forward_away(m), pool_threads(s->pool))
+                   + (s->work ? denoise_work_bytes(m, s->work_tokens, s->work_need) : 0);
+    for (int b = 0; b < MAX_BRANCHES; b++)
+        if (s->store[b]) bytes += row_store_bytes(s->store_kind, &m->h, row_store_max_tokens(s->store[b]), s->store_layers);
+    return bytes;
+}
+
+static void run_of(struct unmask_session *s, int length, float cfg)
+{
+    static const int32_t prompt[1];
+    struct unmask_err err;
+    struct unmask_result r;
+    struct unmask_options o;
+    unmask_options_default(s->m, &o);
+    o.gen_length = length - 1;
+    o.block_length = 50;
+    o.threshold = 1e-6f;
+    o.cfg_scale = cfg;
+    o.reuse = "fast";
+    o.store = "kv_f32";
+    OK(unmask_generate(s, prompt, 1, &o, NULL, NULL, &r, &err), err);
+    unmask_result_free(&r);
+}
+
+/* What a guided run leaves is counted, also when a longer one without guidance came; the same run again asks for the same. */
+static void a_session_holds_no_more_than_it_asked_for(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_f32), UINT64_MAX);
+    struct unmask_session *s;
+    OK(unmask_session_open(&s, m, 2, &err), err);
+    run_of(s, 150, 1);
+    for (int i = 0; i < 3; i++) {
+        run_of(s, 200, 0);
+        assert_true(s->store[1] && held(s) <= s->bytes);
+    }
+    session_release(s);
+    run_of(s, 200, 0);
+    const uint64_t first = s->bytes;
+    run_of(s, 200, 0);
+    assert_int_equal(s->bytes, first);
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -598,6 +648,7 @@ int main(void)
         cmocka_unit_test(a_generation_stops),
         cmocka_unit_test(a_session_counts_what_all_its_streams_read),
         cmocka_unit_test(budgets_are_kept),
+        cmocka_unit_test(a_session_holds_no_more_than_it_asked_for),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     scratch_remove();
