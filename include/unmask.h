@@ -19,11 +19,12 @@
  *     unmask_detokenize(m, r.ids, r.n_ids, 0, &text, &len, &err);
  *
  * Every function that can fail returns false and fills err (which may be NULL); see struct
- * unmask_err; a NULL where something is needed is such a failure.  What it was to give is NULL then,
- * and the session or model that it was called with can be used again.  The library prints nothing,
- * installs no signal handler and never exits.  A model is immutable and may be shared between
- * threads; a session belongs to one thread at a time.  The same file, prompt, options and seed give
- * the same tokens on every CPU and for every thread count. */
+ * unmask_err; a NULL where something is needed is such a failure.  What it was to give is NULL then
+ * (a number of ids or bytes 0, a likelihood NAN), and the session or model that it was called with
+ * can be used again.  The library prints nothing, installs no signal handler and never exits.  A
+ * model is immutable and may be shared between threads; a session belongs to one thread at a time.
+ * The same file, prompt, options and seed give the same tokens on every CPU and for every thread
+ * count. */
 #ifndef UNMASK_H
 #define UNMASK_H
 

@@ -60,18 +60,24 @@ static bool need_tokenizer(const struct unmask_model *m, struct unmask_err *err)
     return m->tokenizer || fail(err, E_GEN_NO_TOKENIZER, .file = m->name);
 }
 
+/* What is given for ids when there are none. */
+static void no_ids(int32_t **ids, size_t *n)
+{
+    if (ids) *ids = NULL;
+    if (n) *n = 0;
+}
+
 bool unmask_tokenize(const struct unmask_model *m, const char *text, size_t len, unsigned flags,
                      int32_t **ids, size_t *n, struct unmask_err *err)
 {
-    NEED(m);
-    NEED(text || !len);
+    no_ids(ids, n);
     NEED(ids);
     NEED(n);
-    *ids = NULL;
-    *n = 0;
+    NEED(m);
+    NEED(text || !len);
     if (need_tokenizer(m, err) && tokenizer_encode(m->tokenizer, text, len, flags & UNMASK_SPECIAL, ids, n, err)) return true;
     mem_free(*ids);
-    *ids = NULL;
+    no_ids(ids, n);
     return false;
 }
 
@@ -80,12 +86,12 @@ bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t 
 {
     struct token_decoder d = { .n_held = 0 };
     struct text_out out = { NULL, 0, 0 };
-    NEED(m);
-    NEED(ids || !n);
+    if (text) *text = NULL;
+    if (len) *len = 0;
     NEED(text);
     NEED(len);
-    *text = NULL;
-    *len = 0;
+    NEED(m);
+    NEED(ids || !n);
     if (!need_tokenizer(m, err) || !tokenizer_decode(m->tokenizer, &d, ids, n, flags & UNMASK_SPECIAL, &out, err)
         || !tokenizer_decode_end(&d, &out, err) || (!out.s && !(out.s = mem_zalloc(1, 1, err)))) {
         mem_free(out.s);
@@ -99,16 +105,15 @@ bool unmask_detokenize(const struct unmask_model *m, const int32_t *ids, size_t 
 bool unmask_chat_ids(const struct unmask_model *m, const struct unmask_message *messages, size_t n_messages, int32_t **ids, size_t *n,
                      struct unmask_err *err)
 {
-    NEED(m);
-    NEED(messages || !n_messages);
+    no_ids(ids, n);
     NEED(ids);
     NEED(n);
+    NEED(m);
+    NEED(messages || !n_messages);
     for (size_t i = 0; i < n_messages; i++) {
         NEED(messages[i].role);
         NEED(messages[i].content);
     }
-    *ids = NULL;
-    *n = 0;
     if (!need_tokenizer(m, err)) return false;
     if (!m->chat) {
         if (err) *err = m->chat_err;
@@ -123,7 +128,7 @@ bool unmask_chat_ids(const struct unmask_model *m, const struct unmask_message *
     mem_free(list);
     if (!ok) {
         mem_free(*ids);
-        *ids = NULL;
+        no_ids(ids, n);
     }
     return ok;
 }
@@ -387,10 +392,11 @@ bool unmask_forward(struct unmask_session *session, const int32_t *ids, size_t n
 bool unmask_likelihood(struct unmask_session *session, const int32_t *prompt, size_t n_prompt, const int32_t *answer, size_t n_answer,
                        int mc, float cfg_scale, uint64_t seed, double *nats, struct unmask_err *err)
 {
+    NEED(nats);
+    *nats = NAN;
     NEED(session);
     NEED(prompt || !n_prompt);
     NEED(answer || !n_answer);
-    NEED(nats);
     return in_range("cfg_scale", (double)cfg_scale, 0, 100, err) && enter(session, err)
         && leave(session, likelihood(session, prompt, n_prompt, answer, n_answer, mc, cfg_scale, seed, NULL, NULL, nats, err));
 }

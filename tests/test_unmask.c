@@ -472,6 +472,9 @@ static void a_session_does_one_thing_at_a_time(void **state)
 
 #define NO_POINTER(call, name) do { assert_false(call); expect_err(&err, "E-RUN-004", name, NULL); } while (0)
 
+/* ... and what the caller's variables hold is not what they were given. */
+#define NO_IDS(call, name) do { n = 1; ids = words; text = line; NO_POINTER(call, name); assert_true((!ids || !text) && !n); } while (0)
+
 static void pointers_are_checked(void **state)
 {
     (void)state;
@@ -482,19 +485,31 @@ static void pointers_are_checked(void **state)
     const struct unmask_options o = plain(16, 16, 8);
     int32_t *ids;
     size_t n;
-    double nats;
+    double nats = 0;
     char *text, line[200];
+    int32_t words[1];
+    const struct unmask_message hello = { "user", "hello", 0 };
     NO_POINTER(unmask_open(&model, NULL, NULL, &err), "path");
     NO_POINTER(unmask_open(NULL, "x", NULL, &err), "out");
     NO_POINTER(unmask_session_open(&session, NULL, 1, &err), "m");
     assert_true(!model && !session);
     assert_false(unmask_session_open(&session, m, -1, &err));
     expect_err(&err, "E-GEN-001", "threads", "-1", NULL);
-    NO_POINTER(unmask_tokenize(m, NULL, 1, 0, &ids, &n, &err), "text");
-    NO_POINTER(unmask_tokenize(NULL, "x", 1, 0, &ids, &n, &err), "m");
-    NO_POINTER(unmask_detokenize(m, NULL, 1, 0, &text, &n, &err), "ids");
-    NO_POINTER(unmask_chat_ids(m, &(struct unmask_message){ .content = "x" }, 1, &ids, &n, &err), "role");
-    NO_POINTER(unmask_chat_ids(m, &(struct unmask_message){ .role = "user" }, 1, &ids, &n, &err), "content");
+    NO_IDS(unmask_tokenize(m, NULL, 1, 0, &ids, &n, &err), "text");
+    NO_IDS(unmask_tokenize(NULL, "x", 1, 0, &ids, &n, &err), "m");
+    NO_IDS(unmask_detokenize(m, NULL, 1, 0, &text, &n, &err), "ids");
+    NO_IDS(unmask_detokenize(NULL, prompt, 1, 0, &text, &n, &err), "m");
+    NO_IDS(unmask_chat_ids(NULL, &hello, 1, &ids, &n, &err), "m");
+    NO_IDS(unmask_chat_ids(m, NULL, 1, &ids, &n, &err), "messages");
+    NO_IDS(unmask_chat_ids(m, &(struct unmask_message){ .content = "x" }, 1, &ids, &n, &err), "role");
+    NO_IDS(unmask_chat_ids(m, &(struct unmask_message){ .role = "user" }, 1, &ids, &n, &err), "content");
+    n = 1;
+    ids = words;
+    text = line;
+    NO_POINTER(unmask_tokenize(m, "x", 1, 0, NULL, &n, &err), "ids");
+    NO_POINTER(unmask_chat_ids(m, &hello, 1, &ids, NULL, &err), "n");
+    NO_POINTER(unmask_detokenize(m, prompt, 1, 0, &text, NULL, &err), "len");
+    assert_true(!ids && !text && !n);
     NO_POINTER(unmask_generate(NULL, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), "session");
     NO_POINTER(unmask_generate(s, NULL, N_PROMPT, &o, NULL, NULL, &r, &err), "prompt");
     NO_POINTER(unmask_generate(s, prompt, N_PROMPT, NULL, NULL, NULL, &r, &err), "options");
@@ -502,6 +517,7 @@ static void pointers_are_checked(void **state)
     NO_POINTER(unmask_infill(s, prompt, N_PROMPT, NULL, NULL, NULL, &r, &err), "options");
     NO_POINTER(unmask_forward(s, prompt, N_PROMPT, NULL, NULL, &err), "taps");
     NO_POINTER(unmask_likelihood(s, prompt, 4, NULL, 4, 1, 0, 0, &nats, &err), "answer");
+    assert_true(isnan(nats));
     struct unmask_model_info none;
     struct unmask_options zero;
     unmask_model_get_info(NULL, &none);
