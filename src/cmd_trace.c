@@ -7,16 +7,17 @@
 
 #include "file.h"
 
-static const char beginning[] = "{\"step\":";
+/* How every trace begins.  "step" alone would not do: logs of other programs have steps, too. */
+static const char first_line[] = "{\"step\":0,\"canvas\":[";
 
 /* Is there a file that a new trace may replace without being asked to?  (file_open() waits for no pipe.) */
 static bool replaceable(const char *path)
 {
     struct file f;
-    char head[sizeof beginning] = "";
+    char head[sizeof first_line] = "";
     if (!file_open(&f, path, NULL)) return false;
     const size_t n = f.size < sizeof head ? (size_t)f.size : sizeof head - 1;
-    const bool ok = file_read(&f, 0, head, n, NULL) && (n == 0 || !strcmp(head, beginning));
+    const bool ok = file_read(&f, 0, head, n, NULL) && (n == 0 || !strcmp(head, first_line));
     file_close(&f);
     return ok;
 }
@@ -48,7 +49,7 @@ __attribute__((format(printf, 2, 3))) static void put(struct line *l, const char
 bool trace_step(struct outfile *o, const struct unmask_step *step, struct unmask_err *err)
 {
     struct line l = { .out = o, .ok = true, .err = err };
-    put(&l, "%s%d,\"canvas\":[", beginning, step->step);
+    put(&l, "{\"step\":%d,\"canvas\":[", step->step);
     for (int i = 0; i < step->n_canvas; i++) put(&l, "%s%d", i ? "," : "", step->canvas[i]);
     put(&l, "],\"committed\":[");
     for (int i = 0; i < step->n_committed; i++) put(&l, "%s%d", i ? "," : "", step->committed[i]);

@@ -85,6 +85,8 @@ check "two committed by each step" "$(grep -c '"committed":\[[3-6],[3-6]\],"conf
 run $trace;                                 check "a trace replaces a trace" "$status" 0
 echo precious >"$dir/trace"; run $trace;    expect "but no other file" 2 "$dir/trace: exists already.*--force.*E-FILE-008"
 check "which stays" "$(cat "$dir/trace")" precious
+echo '{"step":1,"loss":2.5}' >"$dir/trace"; run $trace;    expect "nor a log of other steps" 2 "$dir/trace: exists already.*E-FILE-008"
+check "which stays, too" "$(cat "$dir/trace")" '{"step":1,"loss":2.5}'
 run run -m "$dir/none" --trace "$dir/trace" x; expect "before a model is looked for" 2 "E-FILE-008"
 run $trace --force;                         check "unless forced" "$status|$(wc -l <"$dir/trace")" "0|3"
 run $trace/none;                            expect "a trace where no folder is" 4 "E-FILE-006"
