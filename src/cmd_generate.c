@@ -132,7 +132,8 @@ bool generate(struct generator *g, const int32_t *ids, size_t n, bool infill, st
         if (err) *err = traced;
         answer_free(a);
     }
-    if (ok && w.trace) ok = outfile_commit(w.trace, err);
+    const bool traceable = ok || a->r.finish == UNMASK_FINISH_CANCELLED;        /* what an interrupted run has, its trace tells of */
+    if (w.trace && traceable && !w.failed && !outfile_commit(w.trace, err)) ok = false;
     const int length = a->r.n_canvas - a->r.n_prompt;
     const bool felt = g->s->origin[OPT_GEN_LENGTH] == FROM_FLAG || a->r.finish != UNMASK_FINISH_STOP;
     if (!infill && a->r.canvas && length < g->o.gen_length && felt)

@@ -1,6 +1,6 @@
 /* cmd_trace.h - --trace FILE: every denoising step as a JSON line
  * {"step":k,"canvas":[all ids],"committed":[positions in the canvas],"confidence":[what the commit rule compared]};
- * step 0 is the start canvas.  The file appears when the run is complete. */
+ * step 0 is the start canvas.  The file appears when the run ends, be it by Ctrl-C. */
 #ifndef CMD_TRACE_H
 #define CMD_TRACE_H
 

@@ -201,7 +201,7 @@ chat "$(printf '%0400d' 7)\n";              expect "a question that leaves no ro
 run chat hello;                             expect "a question as argument" 2 "E-CLI-006"
 run chat -m $tiny;                          expect "a chat without a tokenizer" 3 "E-TOK-001"
 
-# ---- interruption: the partial text stays, the trace goes
+# ---- interruption: the partial text stays, and so do the lines of the trace
 slow="--block-length 192 --steps 192 --isa scalar -t 1"      # a step takes hundredths of a second everywhere
 # interrupt SIGNAL COMMAND: send the signal when the trace has begun; the name of its temporary file tells whom
 interrupt() {
@@ -215,12 +215,17 @@ interrupt() {
     $unmask "$@" --trace "$dir/slow" >"$dir/out" 2>"$dir/err"; status=$?
     wait
 }
+# traced: the trace is there, nothing half-written beside it, and all of it is whole lines, the steps up to the signal
+traced() {
+    lines=$(grep -c '^{"step":[0-9]*,"canvas":\[[0-9,]*\],"committed":\[[0-9,]*\],"confidence":\[[-0-9.e,+]*\]}$' "$dir/slow") || lines=0
+    echo "$(ls -A "$dir" | grep slow) $([ "$lines" -ge 3 ] && [ "$lines" -lt 193 ] && [ "$lines" -eq "$(wc -l <"$dir/slow")" ] && echo whole)"
+}
 interrupt INT run --raw Once --gen-length 192 $slow
-check "Ctrl-C" "$status|$(wc -l <"$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "130|1||0"
+check "Ctrl-C" "$status|$(wc -l <"$dir/out")|$(cat "$dir/err")|$(traced)" "130|1||slow whole"
 interrupt TERM run --raw Once --gen-length 192 $slow --json
-check "SIGTERM" "$status|$(grep -c '"finish_reason":"cancelled"' "$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "143|1||0"
+check "SIGTERM" "$status|$(grep -c '"finish_reason":"cancelled"' "$dir/out")|$(cat "$dir/err")|$(traced)" "143|1||slow whole"
 interrupt INT infill "Once upon a time [[192]]" $slow --json
-check "Ctrl-C while holes are filled" "$status|$(grep -c '"finish_reason":"cancelled","usage"' "$dir/out")|$(cat "$dir/err")|$(ls -A "$dir" | grep -c slow)" "130|1||0"
+check "Ctrl-C while holes are filled" "$status|$(grep -c '"finish_reason":"cancelled","usage"' "$dir/out")|$(cat "$dir/err")|$(traced)" "130|1||slow whole"
 
 # ---- on a terminal
 esc=$(printf '\033'); shade=$(printf '\342\226\221')
