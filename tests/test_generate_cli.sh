@@ -159,6 +159,11 @@ check "json" "$status|$(sed 's/,"finish.*//; s/"ids":\[[0-9,]*\]/"ids":[]/' "$di
 check "figures" "$(grep -c '"finish_reason":"length","usage":{"prompt_tokens":13,"completion_tokens":8,"total_tokens":21},"x_diffusion":{"steps":[0-9]*,"passes":[0-9]*,"blocks":1,"seed":0,' "$dir/out")" 1
 run infill "$one" --json --block-length 3 --steps 8
 check "blocks and steps" "$(field steps) $(field passes) $(field blocks)" "8 8 3"
+printf 'diffusion:\n  block_length: 3\n' >"$dir/blocks.yaml"
+run infill "$one" --json -c "$dir/blocks.yaml";                 check "blocks of a file are run's and chat's" "$(field blocks)" 1
+UNMASK_DIFFUSION_BLOCK_LENGTH=3 run infill "$one" --json;       check "those of the environment are infill's, too" "$(field blocks)" 3
+run infill -h
+check "which the help says, and so do the settings" "$(cat "$dir/out" configs/default.yaml | grep -c 'only the flag or the environment asks for blocks\|unless the flag or the environment asks for blocks')" 2
 run infill "[[who:1]] had a cat. The cat of [[who:1]] was [[2]]." --json
 check "a name has one text" "$(grep -o '{"name":"who"[^}]*}' "$dir/out" | sort -u | wc -l) $(grep -o '"name":null' "$dir/out" | wc -l)" "1 1"
 run infill '\[[1]] is [[1]]';               check "brackets" "$status|$(cut -c1-8 "$dir/out")" "0|[[1]] is"
