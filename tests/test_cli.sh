@@ -122,6 +122,11 @@ run run --isa sse9 x;                                       refused "an unknown 
 case $(uname -m) in x86_64) other=neon ;; *) other=avx2 ;; esac
 run run --isa $other x;                                     refused "a set of another CPU" 2 "$other"
 
+sets=$($unmask run -h | sed -n 's/^ *--isa SET *\([a-z0-9, ]*\) .*/\1/p' | tr -d ' ')
+same "sets of the help and of the settings" "$(sed -n '/^  isa:/s/.*# //p' configs/default.yaml | sed 's/ | /,/g')" "$sets"
+same "which are all that there are" "auto,$(sed -n 's/^    { "\([a-z0-9]*\)", .*/\1/p' simd/dispatch.c | paste -sd , -)" "$sets"
+run eval -h;                                                expect "all lines" 0 '--limit N .*; 0 = all' -
+
 # ---- text
 
 run run "";                                                 refused "an empty prompt" 2 'empty'
