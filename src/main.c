@@ -109,6 +109,19 @@ static bool asks_for_json(int argc, char **argv)
     return json;
 }
 
+static bool is_help(const char *word) { return !strcmp(word, "-h") || !strcmp(word, "--help"); }
+
+/* `unmask help COMMAND`; a word that is none is an error unless a flag asked for help. */
+static int help_on(const char *word, bool by_flag, bool json)
+{
+    struct unmask_err err;
+    const struct command *c = find(word);
+    if (!c && !by_flag && !is_help(word) && strcmp(word, "help")) return report(unknown_command(word, &err), json);
+    if (c) command_help(stdout, c);
+    else help(stdout);
+    return 0;
+}
+
 static int run(int argc, char **argv, bool json)
 {
     struct unmask_err err;
@@ -117,23 +130,11 @@ static int run(int argc, char **argv, bool json)
         return UNMASK_EUSAGE;
     }
     const char *name = argv[1];
-    const bool version = !strcmp(name, "--version");
-    for (int i = 1; i < argc && argv[1][0] == '-' && !version; i++)
-        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) name = "help";
-    if (!strcmp(name, "help") || !strcmp(name, "-h") || !strcmp(name, "--help")) {
-        const struct command *c = argc > 2 ? find(argv[2]) : NULL;
-        if (argc > 2 && !c && argv[1][0] != '-' && strcmp(argv[2], "-h") && strcmp(argv[2], "--help"))
-            return report(unknown_command(argv[2], &err), json);
-        if (c) command_help(stdout, c);
-        else help(stdout);
-        return 0;
-    }
+    const bool version = !strcmp(name, "--version") || (argc > 2 && !strcmp(name, "help") && !strcmp(argv[2], "--version"));
     const struct command *c = version ? &cmd_version : find(name);
-    for (int i = 2; !c && i < argc; i++)
-        if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) {
-            help(stdout);
-            return 0;
-        }
+    bool by_flag = false;
+    for (int i = 1; !c && i < argc; i++) by_flag |= is_help(argv[i]);
+    if (!c && (by_flag || !strcmp(name, "help"))) return help_on(argc > 2 ? argv[2] : "help", by_flag, json);
     if (!c) return report(unknown_command(name, &err), json);
     struct settings s;
     struct term t;

@@ -535,7 +535,8 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
     for (int i = 0; i < argc && strcmp(argv[i], "--"); i++)         /* help is given whatever else is wrong */
         if (!strcmp(argv[i], "-h") || !strcmp(argv[i], "--help")) return (s->help = true);
     if (!read_flags(s, command_bit, argc, argv, err)) return false;
-    return s->help || s->version || (read_files(s, err) && read_environment(s, err) && check_conflicts(s, err) && fill_reuse(s, err));
+    if (s->help || s->version || command_bit == CMD_VERSION) return true;      /* of use where a file or the environment is broken, too */
+    return read_files(s, err) && read_environment(s, err) && check_conflicts(s, err) && fill_reuse(s, err);
 }
 
 void options_notes(const struct settings *s, FILE *out)

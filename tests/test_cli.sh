@@ -63,6 +63,7 @@ fi
 run;                            expect "no arguments" 2 - 'unmask run'
 run --help;                     expect "help" 0 'Commands:' -
 run -h;                         expect "help by -h" 0 'Commands:' -
+run help help;                  expect "help of help" 0 'Commands:' -
 run help run;                   expect "help of a command" 0 '\[diffusion\.gen_length\]' -
 run run --garbage --help;       expect "help after garbage" 0 'Usage: unmask run' -
 run quantise --help;            expect "help after an unknown command" 0 'Commands:' -
@@ -70,6 +71,11 @@ run --version;                  expect "version" 0 '^unmask [0-9]+\.[0-9]+\.[0-9
 run version
 libraries=$(sed -n '/^SLEEF/,$s/^\([^ ]*\)  *\(.*\)/"\1":"\2"/p' "$dir/out" | paste -sd , -)
 run version --json;             expect "its libraries as JSON" 0 "\"libraries\":\{$libraries\}\}\$" -
+mkdir -p "$dir/broken/unmask"; echo 'nonsense: [' >"$dir/broken/unmask/config.yaml"
+for words in version --version "version --json" "run --version" "help --version"; do
+    XDG_CONFIG_HOME=$dir/broken UNMASK_COMPUTE_THREADS=many $unmask $words >"$dir/out" 2>"$dir/err"; status=$?
+    expect "$words, whatever the settings are" 0 'unmask [0-9]|"version":"[0-9]' -
+done
 run version foo;                refused "version takes no argument" 2 'found foo'
 run quantise;                   refused "a command misspelled" 2 'quantise.*Did you mean `unmask quantize`\?'
 run help quantise;              refused "help of none" 2 'Did you mean `unmask quantize`\?'
