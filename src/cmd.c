@@ -1,6 +1,7 @@
 /* cmd.c - what several subcommands share; see cmd.h. */
 #include "cmd.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -105,6 +106,7 @@ static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struc
 {
     char *buf = NULL;
     size_t used = 0, cap = 0;
+    errno = 0;
     for (size_t got = 1; got > 0; used += got) {
         if (cap - used < 4096) {
             char *grown = mem_resize(buf, cap ? 2 * cap : 16384, 1, err);
@@ -122,8 +124,9 @@ static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struc
         }
     }
     if (ferror(f)) {
+        const int why = errno;
         mem_free(buf);
-        return fail(err, E_FILE_READ, .file = "standard input");
+        return fail(err, E_FILE_READ, .file = "standard input", .found = ERRNO(why));
     }
     buf[used] = 0;
     *text = buf;

@@ -110,7 +110,7 @@ static bool read_plain(struct chat *c, bool *end, struct unmask_err *err)
         return true;
     }
     *end = b == EOF && c->n_line == 0;
-    return !ferror(stdin) || fail(err, E_FILE_READ, .file = "standard input");
+    return !ferror(stdin) || fail(err, E_FILE_READ, .file = "standard input", .found = ERRNO(errno));
 }
 
 /* A line without its end in c->line; *end: there is none any more.  On a terminal Ctrl-C gives an empty one, and where nothing had

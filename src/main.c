@@ -153,8 +153,9 @@ static int run(int argc, char **argv, bool json)
 
 int main(int argc, char **argv)
 {
-    for (int fd = 0; fd < 3; fd++)              /* a closed standard stream must not become somebody else's file */
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd) return UNMASK_EIO;
+    /* A closed standard stream must not become somebody else's file.  Opened the wrong way round, it fails as a closed one does. */
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_RDONLY : O_WRONLY) != fd) return UNMASK_EIO;
     term_catch_signals();
     const bool json = asks_for_json(argc, argv);
     return finish(run(argc, argv, json), json);

@@ -207,9 +207,16 @@ LC_ALL=de_DE.UTF-8 $unmask run --json --temperature 0.5 -n 8 x >"$dir/out" 2>"$d
 
 # ---- descriptors, pipes, full disks
 
-(exec <&-; $unmask run) >"$dir/out" 2>"$dir/err";           status=$?; refused "standard input closed" 2 'empty'
+for c in run "run -" infill chat tokenize "tokenize --jsonl -" detokenize; do
+    $unmask $c <&- >"$dir/out" 2>"$dir/err"; status=$?;     refused "$c with standard input closed" 4 'standard input: cannot read: found Bad file descriptor'
+done
+$unmask run -n 8 x <&- >"$dir/out" 2>"$dir/err";            status=$?; expect "which is not needed" 0 '.' -
 : >"$dir/out"
-$unmask run -n 8 x >&- 2>"$dir/err";                             status=$?; expect "standard output closed" 0 - -
+for c in help version "run -n 8 x" "run --json -n 8 x" "tokenize x" "infill a[[1]]"; do
+    $unmask $c >&- 2>"$dir/err";                            status=$?; expect "$c with standard output closed" 4 - 'E-CLI-011'
+done
+echo x | $unmask chat -n 8 >&- 2>"$dir/err";                status=$?; refused "a chat with standard output closed" 4 'cannot write to standard output: found Bad file'
+$unmask run -n 8 x >&- 2>&-;                                status=$?; : >"$dir/err"; expect "and standard error" 4 - -
 $unmask run -n 8 x 2>&- >"$dir/out";                             status=$?; expect "standard error closed" 0 '.' '*'
 if [ -c /dev/full ]; then
     : >"$dir/out"; $unmask run -n 8 x >/dev/full 2>"$dir/err";   status=$?; refused "a full disk" 4 'No space left'

@@ -134,7 +134,7 @@ run run --json "";                          expect "an error as JSON" 2 '^{"erro
 expect "a NUL does not end a prompt" 6 "E-GEN-002"
 
 # ---- standard output that is closed, full, or left early
-$unmask run "turn on the kitchen light" $short >&- 2>"$dir/err"; check "closed" "$?|$(cat "$dir/err")" "0|"
+$unmask run "turn on the kitchen light" $short >&- 2>"$dir/err"; check "closed" "$?|$(grep -c E-CLI-011 "$dir/err")" "4|1"
 if [ -e /dev/full ]; then
     : >"$dir/out"
     $unmask run "turn on the kitchen light" $short >/dev/full 2>"$dir/err"; status=$?
