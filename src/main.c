@@ -102,10 +102,12 @@ static int finish(int status, bool json)
     return report(&err, json);
 }
 
+/* Known before the flags are read, for what is wrong with them. */
 static bool asks_for_json(int argc, char **argv)
 {
     bool json = false;
-    for (int i = 2; i < argc && strcmp(argv[i], "--"); i++) json |= !strcmp(argv[i], "--json");
+    for (int i = 2; i < argc && strcmp(argv[i], "--"); i++)
+        if (!strcmp(argv[i], "--json") || !strncmp(argv[i], "--json=", 7)) json = strcmp(argv[i], "--json=false") != 0;
     return json;
 }
 

@@ -174,6 +174,9 @@ fi
 
 run run --json --steps 0 x
 expect "an error as JSON" 2 - '^\{"error":\{"id":"E-CLI-004","message":".*","file":"","what":".*","field":"--steps","found":"0","need":".*","hint":"","exit":2\}\}$'
+run run --json=true --steps 0 x;                            expect "by --json=true" 2 - '^\{"error":\{"id":"E-CLI-004"'
+run run --json=false --steps 0 x;                           refused "but not by --json=false" 2 '--steps'
+run run --json --json=false --steps 0 x;                    refused "of which the last counts" 2 '--steps'
 run run --json -m tests/test_cli.sh x;                      expect "with its offset" 3 - '"file":"tests/test_cli.sh".*"exit":3,"offset":0'
 
 # ---- configuration files
