@@ -2,6 +2,7 @@
 #include "cmd.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -100,6 +101,23 @@ bool cmd_expect_args(const struct settings *s, int most, struct unmask_err *err)
     if (s->n_args <= most) return true;
     const char *extra = s->args[most];
     return fail(err, E_CLI_EXTRA, .found = QUOTE(extra, strlen(extra)), .hint = FMT("`unmask %s -h` tells more", s->command));
+}
+
+void cmd_print_error(const struct unmask_err *err, bool json)
+{
+    char line[2048];
+    unmask_err_message(err, line, sizeof line);
+    if (!json) {
+        fprintf(stderr, "unmask: error: %s\n", line);
+        return;
+    }
+    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error",
+                          "id", err->id, "message", line, "file", err->file, "what", err->what, "field", err->field,
+                          "found", err->found, "need", err->need, "hint", err->hint, "exit", (int)err->status);
+    if (e && err->has_offset) json_object_set_new(json_object_get(e, "error"), "offset", json_integer((json_int_t)err->offset));
+    if (e) json_dumpf(e, stderr, JSON_COMPACT);
+    fputc('\n', stderr);
+    json_decref(e);
 }
 
 static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struct unmask_err *err)

@@ -30,6 +30,9 @@ bool cmd_load(const struct settings *s, const struct term *t, const char *path, 
 bool cmd_open_model(const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_model **m,
                     struct unmask_session **session, struct unmask_err *err);
 
+/* One line on standard error. */
+void cmd_print_error(const struct unmask_err *err, bool json);
+
 /* At most this many positional arguments. */
 bool cmd_expect_args(const struct settings *s, int most, struct unmask_err *err);
 

@@ -291,9 +291,8 @@ static bool command(struct chat *c, bool *end, struct unmask_err *err)
 /* Nothing that one question does wrong ends a conversation on a terminal. */
 static bool goes_on(const struct chat *c, const struct unmask_err *err)
 {
-    char line[2048];
     if (!c->interactive || (err->status != UNMASK_EUSAGE && err->status != UNMASK_ELIMIT)) return false;
-    fprintf(stderr, "unmask: error: %s\n", unmask_err_message(err, line, sizeof line));
+    cmd_print_error(err, c->g.s->json);
     return true;
 }
 

@@ -1,7 +1,6 @@
 /* main.c - the table of commands; start, and how a command's end becomes an exit code. */
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -71,20 +70,8 @@ static const struct unmask_err *unknown_command(const char *name, struct unmask_
 
 static int report(const struct unmask_err *err, bool json)
 {
-    char line[2048];
     if (err->status == UNMASK_ECANCELLED) return term_signal() ? 128 + term_signal() : UNMASK_ECANCELLED;
-    if (!json) {
-        fprintf(stderr, "unmask: error: %s\n", unmask_err_message(err, line, sizeof line));
-        return (int)err->status;
-    }
-    json_t *e = json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}}", "error",
-                          "id", err->id, "message", unmask_err_message(err, line, sizeof line), "file", err->file,
-                          "what", err->what, "field", err->field, "found", err->found, "need", err->need, "hint", err->hint,
-                          "exit", (int)err->status);
-    if (e && err->has_offset) json_object_set_new(json_object_get(e, "error"), "offset", json_integer((json_int_t)err->offset));
-    if (e) json_dumpf(e, stderr, JSON_COMPACT);
-    fputc('\n', stderr);
-    json_decref(e);
+    cmd_print_error(err, json);
     return (int)err->status;
 }
 

@@ -278,6 +278,10 @@ if [ -z "$RUNNER" ] && command -v script >/dev/null; then
         TERM=$term talk "seen 1 '^> '; printf 'who are you?\n'; seen 1 'this device'; seen 2 '^> '; printf 'nonsense'; printf '\003'; seen 1 'once more'; seen 3 '^> '; printf '/stats\n'; seen 1 '1 turns'; seen 4 '^> '; printf '\003'; seen 2 'once more'; seen 5 '^> '; printf '\003'; sleep 1" "$short"
         check "Ctrl-C at the prompt clears the line, twice it ends the chat ($term)" "$status|$(grep -c '1 turns, ' "$dir/out")|$(grep -c 'Ctrl-C once more ends' "$dir/out")" "0|1|2"
     done
+    for json in "" --json; do
+        talk "seen 1 '^> '; printf '%0400d\n' 7; seen 1 'E-GEN-002'; seen 2 '^> '; printf '\004'; sleep 1" "$short $json"
+        check "what one question does wrong does not end the chat ($json)" "$status|$(grep -c '^unmask: error: .*E-GEN-002' "$dir/out")|$(grep -c '^{"error":{"id":"E-GEN-002",.*}}' "$dir/out")" "0|$([ $json ] && echo "0|1" || echo "1|0")"
+    done
     talk "seen 1 '^> '; kill \$(cat $dir/pid); sleep 1" "$short"; check "SIGTERM at the prompt ends the chat" "$status" 143
     $unmask quantize "$UNMASK_MODEL" "$dir/named.gguf" q8_0 -q --set "general.name=$(printf 'a\033[2Jb')"
     talk "seen 1 '^> '; printf '\004'; sleep 1" "-m $dir/named.gguf"
