@@ -152,14 +152,24 @@ static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struc
     return true;
 }
 
+/* What @FILE names. */
+static bool read_named(const char *path, char **text, size_t *n, struct unmask_err *err)
+{
+    if (file_slurp(path, MAX_PROMPT, text, n, err)) return true;
+    if (err->status == UNMASK_EIO)
+        snprintf(err->hint, sizeof err->hint, "An argument that begins with @ names a file; write @@ for the character itself");
+    return false;
+}
+
 bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, struct unmask_err *err)
 {
     if (!arg && isatty(STDIN_FILENO)) return fail(err, E_CLI_MISSING, .field = what, .need = "text as an argument, @FILE, - or a pipe");
     if (!arg || !strcmp(arg, "-")) {
         if (!read_stream(stdin, what, text, n, err)) return false;
-    } else if (arg[0] == '@') {
-        if (!file_slurp(arg + 1, MAX_PROMPT, text, n, err)) return false;
+    } else if (arg[0] == '@' && arg[1] != '@') {
+        if (!read_named(arg + 1, text, n, err)) return false;
     } else {
+        arg += arg[0] == '@';
         *n = strlen(arg);
         if (!(*text = mem_strndup(arg, *n, err))) return false;
     }

@@ -231,6 +231,7 @@ const struct command cmd_infill = {
     "  unmask infill --chat -p \"Tell me a story\" \"Once upon a time [[12]] The end.\"\n\n"
     "[[8]] is a hole of 8 tokens, [[name:8]] a named one.  All holes are filled together; then those that repeat a name get the\n"
     "text of its first.  A space before a hole is left to the hole's first word.  \\[[ writes [[ itself.\n"
+    "A text that begins with @ names a file; @@ is an @ itself.\n"
     "diffusion.block_length of a YAML file does not count here: only the flag or the environment asks for blocks.\n"
     "The text stands alone; with --chat it is the answer to --prompt in the model's chat template or, where there is no --prompt,\n"
     "the user's message.\n"

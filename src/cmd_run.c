@@ -79,4 +79,5 @@ const struct command cmd_run = {
     "  unmask run -p @question.txt --json\n"
     "  echo \"wake me up at 6:30 am\" | unmask run\n"
     "  unmask run --raw \"Once upon a time\" --gen-length 64 --temperature 0.4\n"
+    "  unmask run \"@@alice says hi\"                          @ names a file, @@ is an @ itself\n"
 };

@@ -79,4 +79,5 @@ const struct command cmd_tokenize = {
     "  unmask tokenize \"turn on the kitchen light\"\n"
     "  unmask tokenize -m FOLDER --special \"Hi<|eot_id|>\"     special tokens are recognised\n"
     "  unmask tokenize -m FOLDER --jsonl texts.jsonl          one {\"text\"} in, one {\"ids\"} out per line\n"
+    "  unmask tokenize @notes.txt                             the text of a file; @@ is an @ itself\n"
 };

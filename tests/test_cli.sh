@@ -142,6 +142,8 @@ run run "$(printf 'a\377b')";                               refused "invalid UTF
 printf 'ab\355\240\200' >"$dir/bad"
 run run -p "@$dir/bad";                                     refused "invalid UTF-8 in a file" 2 'byte 2'
 printf 'a\000b' | $unmask run >"$dir/out" 2>"$dir/err";     status=$?; expect "a NUL in the prompt" 0 '.' -
+run run -m "$tiny" --raw -n 8 "@@alice";                    expect "text that begins with @" 0 '.' -
+for c in run infill tokenize; do run $c -h;                 expect "which the help of $c tells" 0 '@@' -; done
 run run -p @/nonexistent;                                   refused "no such prompt file" 4 '/nonexistent'
 run run -p "@$dir";                                         refused "a folder as prompt" 4 'regular file'
 yes word | head -n 400 >"$dir/long"

@@ -20,6 +20,11 @@ detokenize() { $unmask detokenize --no-config "$@" 2>&1; }
 
 check "an argument" "$(tokenize -m $folder 'Hello world')" "72 101 291 111 467 325"
 check "a pipe" "$(printf 'Hello world' | tokenize -m $folder)" "72 101 291 111 467 325"
+printf 'Hello world' >"$dir/hello"
+check "a file" "$(tokenize -m $folder "@$dir/hello")" "72 101 291 111 467 325"
+for text in '@' '@foo' '@@foo' '@alice turn on the light'; do
+    check "text that begins with @ ($text)" "$(detokenize -m $folder $(tokenize -m $folder "@$text"))" "$text"
+done
 check "no text" "$(tokenize -m $folder '')" ""
 check "json" "$(tokenize -m $folder --json 'Hello world')" '{"ids":[72,101,291,111,467,325]}'
 check "special tokens" "$(tokenize -m $folder --special 'Hi<|eot_id|>')" "72 105 508"
@@ -43,6 +48,8 @@ check "json text" "$(detokenize -m $folder --json 72 230)" '{"text":"H'"$(printf
 
 fails "two texts" 2 "quotes.*E-CLI-006" tokenize -m $folder a b
 fails "text beside lines" 2 "E-CLI-006" tokenize -m $folder --jsonl "$dir/lines" a
+fails "text that names no file" 4 'alice turn on the light: cannot open.*An argument that begins with @ names a file; write @@ for the character itself' \
+      tokenize -m $folder '@alice turn on the light'
 fails "text that is not UTF-8" 2 "byte 1.*E-CLI-008" tokenize -m $folder "$(printf 'a\377')"
 fails "no such model" 4 "E-FILE-001" tokenize -m "$dir/none" a
 fails "a folder without tokenizer" 3 "tokenizer.json.*E-TOK-001" tokenize -m tests/data a
