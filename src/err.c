@@ -132,6 +132,8 @@ bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info
     return false;
 }
 
+bool err_is(const struct unmask_err *err, enum err_id id) { return !strcmp(err->id, rows[id].id); }
+
 bool err_within(struct unmask_err *err, const char *place)
 {
     char whole[2 * sizeof err->file + sizeof ": "];

@@ -34,6 +34,9 @@ void err_list(struct err_text *list, const char *name);
 bool err_set(struct unmask_err *err, enum err_id id, const struct err_info *info);
 #define fail(err, id, ...) err_set((err), (id), &(struct err_info){ __VA_ARGS__ })
 
+/* Is it this row's error? */
+bool err_is(const struct unmask_err *err, enum err_id id);
+
 /* Name a place before the file that an error names, if it names one: whoever found it knew nothing of that place.
  * Made printable as all texts are.  Always returns false. */
 bool err_within(struct unmask_err *err, const char *place);

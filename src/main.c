@@ -134,7 +134,10 @@ static int run(int argc, char **argv, bool json)
     else {
         term_init(&t, &s);
         if (s.verbose) options_notes(&s, stderr);
-        if (!(s.version ? &cmd_version : c)->run(&s, &t, &err)) status = report(&err, json);
+        if (!(s.version ? &cmd_version : c)->run(&s, &t, &err)) {
+            settings_blame(&s, &err);
+            status = report(&err, json);
+        }
     }
     arena_free(&arena);
     return status;

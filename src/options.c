@@ -287,6 +287,11 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
     return false;
 }
 
+static const char *const not_a_value[] = {
+    [FROM_YAML] = "not a value of this key", [FROM_ENVIRONMENT] = "not a value of this environment variable",
+    [FROM_FLAG] = "not a value of this flag"
+};
+
 static bool set(struct settings *s, int id, const char *text, enum origin from, const char *file, const char *name, struct unmask_err *err)
 {
     const struct option *o = &options[id];
@@ -295,15 +300,14 @@ static bool set(struct settings *s, int id, const char *text, enum origin from, 
     if (!store(counts ? s : &unused, o, text, from, err)) {
         struct err_text need;
         return fail(err, from == FROM_YAML ? E_YAML_VALUE : E_CLI_VALUE, .file = file,
-                    .what = from == FROM_ENVIRONMENT ? "not a value of this environment variable" : NULL,
-                    .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
+                    .what = not_a_value[from], .field = name, .found = *text ? QUOTE(text, strlen(text)) : "nothing",
                     .need = o->type == LIST ? FMT("at most %d texts of %.0f to %.0f bytes", list_of(s, o).most, o->min, o->max)
                                             : need_of(o, from, &need));
     }
     if (!counts) return true;
     s->origin[id] = from;
     s->file[id] = file;
-    return true;
+    return (s->place[id] = arena_strndup(s->arena, name, strlen(name), err)) != NULL;
 }
 
 /* ---- sources ---- */
@@ -537,6 +541,47 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
     if (!read_flags(s, command_bit, argc, argv, err)) return false;
     if (s->help || s->version || command_bit == CMD_VERSION) return true;      /* of use where a file or the environment is broken, too */
     return read_files(s, err) && read_environment(s, err) && check_conflicts(s, err) && fill_reuse(s, err);
+}
+
+/* ---- errors that only the work with a value shows ---- */
+
+/* The option that the engine calls so: its key's last word. */
+static int option_of_parameter(const char *name, size_t n)
+{
+    for (int i = 0; i < OPT_COUNT; i++) {
+        const char *last = options[i].key ? strrchr(options[i].key, '.') + 1 : "";
+        if (strlen(last) == n && !memcmp(last, name, n)) return i;
+    }
+    return -1;
+}
+
+/* The setting whose value an error refuses; -1: none. */
+static int refused_setting(const struct settings *s, const struct unmask_err *err)
+{
+    const int id = err->file[0] ? -1 : err_is(err, E_GEN_VALUE) ? option_of_parameter(err->field, strcspn(err->field, ","))
+                 : err_is(err, E_CLI_VALUE) && !strcmp(err->field, options[OPT_MODEL].flag) ? OPT_MODEL : -1;
+    return id >= 0 && s->origin[id] != FROM_DEFAULT ? id : -1;
+}
+
+/* The error names a file of the model and no place in it, and no flag named the model. */
+static bool about_model(const struct settings *s, const struct unmask_err *err)
+{
+    return s->origin[OPT_MODEL] != FROM_DEFAULT && s->origin[OPT_MODEL] != FROM_FLAG && *s->model && !err->field[0] && !err->has_offset
+        && !strncmp(err->file, s->model, strlen(s->model));
+}
+
+void settings_blame(const struct settings *s, struct unmask_err *err)
+{
+    const struct unmask_err was = *err;
+    const int id = refused_setting(s, err);
+    if (id >= 0)
+        fail(err, err_is(&was, E_GEN_VALUE) ? E_GEN_VALUE : E_CLI_VALUE, .file = s->file[id], .what = not_a_value[s->origin[id]],
+             .field = FMT("%s%s", s->place[id], was.field + strcspn(was.field, ",")), .found = was.found, .need = was.need,
+             .hint = was.hint);
+    else if (about_model(s, err)) {
+        const char *file = s->file[OPT_MODEL];
+        snprintf(err->field, sizeof err->field, "%s%s%s", s->place[OPT_MODEL], file ? " of " : "", file ? QUOTE(file, strlen(file)) : "");
+    }
 }
 
 void options_notes(const struct settings *s, FILE *out)

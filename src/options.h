@@ -35,6 +35,7 @@ struct settings {
     const char **args; int n_args;              /* positional arguments */
     enum origin origin[OPT_COUNT];
     const char *file[OPT_COUNT];                /* NULL: not from one */
+    const char *place[OPT_COUNT];               /* key, line and column in it, else the environment variable or the flag */
     int times[OPT_COUNT];                       /* how often it was given as a flag */
 
     const char *model, *config;
@@ -80,6 +81,9 @@ bool settings_open(struct settings *s, struct arena *arena, unsigned command_bit
 /* The generation parameters: what the user set over what the model says. */
 struct unmask_model;
 void settings_generation(const struct settings *s, const struct unmask_model *m, struct unmask_options *o);
+
+/* An error of a command that is about a setting's value, or about the model that one names, tells where the setting came from. */
+void settings_blame(const struct settings *s, struct unmask_err *err);
 
 /* What -v says about flags that were given more than once. */
 void options_notes(const struct settings *s, FILE *out);

@@ -203,6 +203,21 @@ if unshare -rm mount -t tmpfs none /etc 2>/dev/null; then
 else echo "skip: the configuration file of all users: no namespace of mounts may be made here"; fi
 printf 'compute:\n  thread: 4\n' >"$dir/c.yaml"
 run run -c "$dir/c.yaml" x;                                 refused "an unknown key" 2 'c.yaml: unknown key \(compute.thread, line 2, column 3\).*Did you mean `compute.threads`'
+# A value that only the model's work shows to be none is told with its place, too.
+refused_in_yaml() {
+    printf "$1" >"$dir/c.yaml"; (unset UNMASK_MODEL; $unmask run -c "$dir/c.yaml" x) >"$dir/out" 2>"$dir/err"; status=$?
+    refused "$1 in a file" "$2" "$3"
+}
+refused_in_yaml "compute:\n  isa: $other\n" 2             "c.yaml: not a value of this key \(compute.isa, line 2, column 3\): found $other"
+refused_in_yaml 'diffusion:\n  reuse: nothing\n' 2        'c.yaml: not a value of this key \(diffusion.reuse, line 2, column 3\): found nothing'
+refused_in_yaml 'diffusion:\n  reuse: balanced,left=x\n' 2 'c.yaml: not a value of this key \(diffusion.reuse, line 2, column 3, left\)'
+refused_in_yaml 'memory:\n  # none\n  store: kv\n' 2      'c.yaml: not a value of this key \(memory.store, line 3, column 3\): found kv'
+refused_in_yaml 'model:\n  path: /nonexistent\n' 4        '/nonexistent: cannot open \(model.path, line 2, column 3 of .*c.yaml\)'
+refused_in_yaml 'model:\n  path: ""\n' 2                  'c.yaml: not a value of this key \(model.path, line 2, column 3\): found an empty path'
+UNMASK_MODEL=/nonexistent run run x;                        refused "the environment's model" 4 'cannot open \(UNMASK_MODEL\)'
+UNMASK_DIFFUSION_REUSE=nothing run run x;                   refused "the environment's value" 2 'not a value of this environment variable \(UNMASK_DIFFUSION_REUSE\)'
+run run --store kv x;                                       refused "a flag's value" 2 'not a value of this flag \(--store\): found kv'
+UNMASK_MEMORY_STORE=hidden run run --store kv x;            refused "a flag's value above others" 2 '\(--store\): found kv'
 run run -c "$dir" x;                                        refused "a folder as configuration" 4 'regular file'
 run run -m '' x;                                            refused "a model without a name" 2 '--model.: found an empty path'
 run run -c nosuch x;                                        refused "a configuration that is none" 4 'nosuch'
