@@ -156,7 +156,7 @@ static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struc
 static bool read_named(const char *path, char **text, size_t *n, struct unmask_err *err)
 {
     if (file_slurp(path, MAX_PROMPT, text, n, err)) return true;
-    if (err->status == UNMASK_EIO)
+    if (err->status == UNMASK_EIO && *path != '~')
         snprintf(err->hint, sizeof err->hint, "An argument that begins with @ names a file; write @@ for the character itself");
     return false;
 }

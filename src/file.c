@@ -47,7 +47,8 @@ static bool open_at(struct file *f, int folder_fd, const char *name, const char 
     const int why = errno;
     if (f->fd < 0)
         return fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(why),
-                    .hint = why == ENOENT ? "Check the spelling of the path" : NULL);
+                    .hint = *path == '~' ? "~ is not replaced by the home folder here: write that out"
+                          : why == ENOENT ? "Check the spelling of the path" : NULL);
     bool ok = fstat(f->fd, &st) == 0 || fail(err, E_FILE_OPEN, .file = path, .found = ERRNO(errno));
     ok = ok && (S_ISREG(st.st_mode) || fail(err, E_FILE_KIND, .file = path, .found = kind_of(st.st_mode)));
     ok = ok && (f->path = mem_strndup(path, strlen(path), err)) != NULL;

@@ -214,6 +214,8 @@ refused_in_yaml 'diffusion:\n  reuse: balanced,left=x\n' 2 'c.yaml: not a value 
 refused_in_yaml 'memory:\n  # none\n  store: kv\n' 2      'c.yaml: not a value of this key \(memory.store, line 3, column 3\): found kv'
 refused_in_yaml 'model:\n  path: /nonexistent\n' 4        '/nonexistent: cannot open \(model.path, line 2, column 3 of .*c.yaml\)'
 refused_in_yaml 'model:\n  path: ""\n' 2                  'c.yaml: not a value of this key \(model.path, line 2, column 3\): found an empty path'
+refused_in_yaml 'model:\n  path: ~/m.gguf\n' 4            '~/m.gguf: cannot open .*~ is not replaced by the home folder here'
+run run '@~/prompt';                                        refused "nor in an argument" 4 '~/prompt: cannot open.*~ is not replaced by the home folder here'
 UNMASK_MODEL=/nonexistent run run x;                        refused "the environment's model" 4 'cannot open \(UNMASK_MODEL\)'
 UNMASK_DIFFUSION_REUSE=nothing run run x;                   refused "the environment's value" 2 'not a value of this environment variable \(UNMASK_DIFFUSION_REUSE\)'
 run run --store kv x;                                       refused "a flag's value" 2 'not a value of this flag \(--store\): found kv'
