@@ -378,16 +378,48 @@ static bool exists(const char *path)
     return stat(path, &st) == 0;
 }
 
+/* Names of the configurations that come with the program, each once. */
+enum { MOST_INSTALLED = 64 };
+struct installed { struct arena *arena; const char *names[MOST_INSTALLED + 1]; int n; };
+
+static void add_installed(void *user, const char *name)
+{
+    struct installed *all = user;
+    const char *shown = QUOTE(name, strlen(name));
+    for (int i = 0; i < all->n; i++) if (!strcmp(all->names[i], shown)) return;
+    const char *kept = all->n < MOST_INSTALLED ? arena_strndup(all->arena, shown, strlen(shown), NULL) : NULL;
+    if (kept) all->names[all->n++] = kept;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* There is no configuration of this name: tell which there are. */
+static bool suggest_installed(const struct settings *s, const char *name, struct unmask_err *err)
+{
+    struct installed all = { .arena = s->arena };
+    struct err_text list = { "" };
+    datafile_list("configs", ".yaml", add_installed, &all);
+    const char *near = nearest_word(name, all.names);
+    qsort(all.names, (size_t)all.n, sizeof *all.names, by_name);
+    for (int i = 0; i < all.n; i++) err_list(&list, all.names[i]);
+    if (near) snprintf(err->hint, sizeof err->hint, "Did you mean `-c %s`?", near);
+    else if (all.n) snprintf(err->hint, sizeof err->hint, "Installed are %s", list.s);
+    return false;
+}
+
 /* -c NAME: ./NAME, ./NAME.yaml, or a configuration that comes with the program. */
 static bool read_named(struct settings *s, const char *name, struct unmask_err *err)
 {
+    if (!*name)
+        return fail(err, E_CLI_VALUE, .field = "--config", .found = "an empty name", .need = "a YAML file or the name of an installed one");
     for (int i = 0; i < 4; i++) {
         char path[1024], file[300];
         if (snprintf(file, sizeof file, "%s%s", name, i % 2 ? ".yaml" : "") >= (int)sizeof file) break;
         if (i < 2 ? exists(file) : !strchr(name, '/') && datafile_find("configs", file, path))
             return read_yaml(s, i < 2 ? file : path, err);
     }
-    return read_yaml(s, name, err);             /* opening it gives the sentence */
+    const bool bare = !exists(name) && !strchr(name, '/');
+    return read_yaml(s, name, err) || (bare && suggest_installed(s, name, err));        /* opening it gives the sentence */
 }
 
 /* Later ones go first: the system's file, the user's, the one that a flag names. */

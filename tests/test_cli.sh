@@ -222,7 +222,10 @@ run run --store kv x;                                       refused "a flag's va
 UNMASK_MEMORY_STORE=hidden run run --store kv x;            refused "a flag's value above others" 2 '\(--store\): found kv'
 run run -c "$dir" x;                                        refused "a folder as configuration" 4 'regular file'
 run run -m '' x;                                            refused "a model without a name" 2 '--model.: found an empty path'
-run run -c nosuch x;                                        refused "a configuration that is none" 4 'nosuch'
+run run -c nosuch x;                                        refused "a configuration that is none" 4 'nosuch.*Installed are default, laptop, raspberry-pi-4'
+run run -c lapto x;                                         refused "one that is misspelled" 4 'lapto: cannot open.*Did you mean `-c laptop`'
+run run -c ./lapto x;                                       refused "the path of one" 4 'lapto: cannot open.*spelling of the path'
+run run -c '' x;                                            refused "one without a name" 2 '--config\): found an empty name'
 run run -c x --no-config y;                                 refused "-c with --no-config" 2 '--config, --no-config'
 (unset HOME XDG_CONFIG_HOME; $unmask run -n 8 x) >"$dir/out" 2>"$dir/err"; status=$?; expect "without HOME" 0 '.' -
 LC_ALL=de_DE.UTF-8 $unmask run --json --temperature 0.5 -n 8 x >"$dir/out" 2>"$dir/err"; status=$?; expect "another locale" 0 '"confidence_min":0\.' -
