@@ -248,6 +248,13 @@ static struct list list_of(struct settings *s, const struct option *o)
          : (struct list){ s->stop, &s->n_stop, MAX_STOPS };
 }
 
+/* A plain number is bytes, and so few of them were meant to be another unit's. */
+static bool parse_memory(const char *text, uint64_t *v)
+{
+    const bool plain = text[strspn(text, "0123456789.")] == 0;
+    return parse_size(text, 1024, v) && (!plain || *v >= 1 << 20);
+}
+
 /* Store text as the option's value; false: it is not one. */
 static bool store(struct settings *s, const struct option *o, const char *text, enum origin from, struct unmask_err *err)
 {
@@ -269,7 +276,7 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
         *(int *)(void *)member = (int)i;
         return true;
     case REAL: return parse_real(text, o->min, o->max, (double *)(void *)member);
-    case SIZE: return parse_size(text, 1024, (uint64_t *)(void *)member);
+    case SIZE: return parse_memory(text, (uint64_t *)(void *)member);
     case SEED:
         s->seed_drawn = !strcmp(text, "-1");
         return parse_seed(text, (uint64_t *)(void *)member);

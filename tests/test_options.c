@@ -126,6 +126,7 @@ static void wrong_numbers_are_refused(void **state)
         { "--remasking", "low|RANDOM|1", "one of low_confidence|random" },
         { "--early-stop", "yes|1|ON", "on or off" },
         { "--watch", "always", "one of auto|on|off" },
+        { "--memory", "2048|60|1048575|0.5|101%|12X", "a size such as 900M or 1.5G" },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         for (const char *at = rows[i].values; *at; ) {
