@@ -217,9 +217,10 @@ static const char *nearest_option(const char *word, bool keys, unsigned command)
 static const char *need_of(const struct option *o, enum origin from, struct err_text *t)
 {
     switch (o->type) {
-    case FLAG: return "true or false";
+    case FLAG: return from == FROM_ENVIRONMENT ? "true or false, or 1 or 0" : "true or false";
     case ONOFF: return from == FROM_YAML ? "true or false" : "on or off";
-    case INT: return err_fmt(t, "a whole number from %.0f to %.0f", o->min, o->max);
+    case INT:
+        return err_fmt(t, "a whole number from %.0f to %.0f%s%s", o->min, o->max, o->choices ? ", or " : "", o->choices ? o->choices : "");
     case REAL: return err_fmt(t, "a number from %g to %g", o->min, o->max);
     case SIZE: return "a size such as 900M or 1.5G, or 1% to 100%";
     case SEED: return "a whole number from 0 to 18446744073709551615, or -1 for a random one";
@@ -248,6 +249,14 @@ static struct list list_of(struct settings *s, const struct option *o)
          : (struct list){ s->stop, &s->n_stop, MAX_STOPS };
 }
 
+/* true or false, as YAML 1.2 says; elsewhere on or off where an option wants them, and 1 or 0 as variables of the environment do. */
+static bool parse_bool(const char *text, bool on_off, enum origin from, bool *v)
+{
+    const bool word = on_off && from != FROM_YAML, digit = from == FROM_ENVIRONMENT;
+    *v = !strcmp(text, "true") || (word && !strcmp(text, "on")) || (digit && !strcmp(text, "1"));
+    return *v || !strcmp(text, "false") || (word && !strcmp(text, "off")) || (digit && !strcmp(text, "0"));
+}
+
 /* A plain number is bytes, and so few of them were meant to be another unit's. */
 static bool parse_memory(const char *text, uint64_t *v)
 {
@@ -263,16 +272,10 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
     int choice;
     switch (o->type) {
     case FLAG:
-    case ONOFF: {
-        const bool word = o->type == ONOFF && from != FROM_YAML;        /* a file says true or false, as YAML 1.2 does */
-        const char *yes = word ? "on" : "true", *no = word ? "off" : "false";
-        const bool on = !strcmp(text, yes) || !strcmp(text, "true");
-        if (!on && strcmp(text, no) && strcmp(text, "false")) return false;
-        *(bool *)member = on;
-        return true;
-    }
+    case ONOFF: return parse_bool(text, o->type == ONOFF, from, (bool *)member);
     case INT:
-        if (!parse_int(text, (int64_t)o->min, (int64_t)o->max, &i)) return false;
+        if (o->choices && !strcmp(text, o->choices)) i = 0;
+        else if (!parse_int(text, (int64_t)o->min, (int64_t)o->max, &i)) return false;
         *(int *)(void *)member = (int)i;
         return true;
     case REAL: return parse_real(text, o->min, o->max, (double *)(void *)member);
@@ -282,7 +285,7 @@ static bool store(struct settings *s, const struct option *o, const char *text, 
         return parse_seed(text, (uint64_t *)(void *)member);
     case CHOICE:
         if ((choice = choice_of(o->choices, text)) < 0) return false;
-        *(int *)(void *)member = choice;
+        *(int *)(void *)member = o == &options[OPT_COLOR] && choice > OFF ? choice - 2 : choice;      /* always is on, never off */
         return true;
     case LIST: {
         const struct list list = list_of(s, o);

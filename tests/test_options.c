@@ -115,7 +115,7 @@ static void wrong_numbers_are_refused(void **state)
 {
     (void)state;
     static const struct { const char *flag, *values, *need; } rows[] = {
-        { "--threads", "-1|257|1024|99999999999|4x|0x4|+4|4.0|1e1", "a whole number from 0 to 256" },
+        { "--threads", "-1|257|1024|99999999999|4x|0x4|+4|4.0|1e1|AUTO", "a whole number from 0 to 256, or auto" },
         { "--steps", "0|-1|2147483648|99999999999999999999|x", "a whole number from 1 to" },
         { "--gen-length", "0|-1|2147483648", "a whole number from 1 to" },
         { "--block-length", "0|-8", "a whole number from 1 to" },
@@ -126,6 +126,7 @@ static void wrong_numbers_are_refused(void **state)
         { "--remasking", "low|RANDOM|1", "one of low_confidence|random" },
         { "--early-stop", "yes|1|ON", "on or off" },
         { "--watch", "always", "one of auto|on|off" },
+        { "--color", "yes|true", "one of auto|on|off|always|never" },
         { "--memory", "2048|60|1048575|0.5|101%|12X", "a size such as 900M or 1.5G" },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
@@ -139,6 +140,68 @@ static void wrong_numbers_are_refused(void **state)
     char with_space[] = " 4", name[] = "--threads", *argv[] = { name, with_space };
     assert_false(settings_open(&s, &arena, CMD_RUN, "run", 2, argv, &err));
     expect_err(&err, "E-CLI-004", "--threads", NULL);
+}
+
+static bool environment(const char *name, const char *value)
+{
+    setenv(name, value, 1);
+    const bool ok = settings(CMD_RUN, "");
+    unsetenv(name);
+    return ok;
+}
+
+/* The same words in a flag, a file and the environment. */
+static bool everywhere(const char *flag, const char *key, const char *name, const char *value, bool (*is)(void))
+{
+    char text[128], flags[600];
+    const char *dot = strchr(key, '.');
+    snprintf(text, sizeof text, "%.*s:\n  %s: %s\n", (int)(dot - key), key, dot + 1, value);
+    snprintf(flags, sizeof flags, "-c %s", scratch_write("word.yaml", text, strlen(text)));
+    if (!settings(CMD_RUN, flags) || !is() || !environment(name, value) || !is()) return false;
+    snprintf(flags, sizeof flags, "%s %s", flag, value);
+    return settings(CMD_RUN, flags) && is();
+}
+
+static bool color_on(void) { return s.color == ON; }
+static bool color_off(void) { return s.color == OFF; }
+static bool threads_0(void) { return s.origin[OPT_THREADS] != FROM_DEFAULT && s.threads == 0; }
+static bool a_million_bytes(void) { return s.memory == 1 << 20; }
+static bool one_per_cent(void) { return s.memory == 1; }
+static bool few_units(void) { return s.memory == 512 << 10; }
+
+static void words_that_other_programs_use(void **state)
+{
+    (void)state;
+    static const struct { const char *flag, *key, *name, *value; bool (*is)(void); } rows[] = {
+        { "--color", "terminal.color", "UNMASK_TERMINAL_COLOR", "on", color_on },
+        { "--color", "terminal.color", "UNMASK_TERMINAL_COLOR", "always", color_on },
+        { "--color", "terminal.color", "UNMASK_TERMINAL_COLOR", "never", color_off },
+        { "--threads", "compute.threads", "UNMASK_COMPUTE_THREADS", "auto", threads_0 },
+        { "--threads", "compute.threads", "UNMASK_COMPUTE_THREADS", "0", threads_0 },
+        { "--memory", "memory.budget", "UNMASK_MEMORY_BUDGET", "1048576", a_million_bytes },
+        { "--memory", "memory.budget", "UNMASK_MEMORY_BUDGET", "1M", a_million_bytes },
+        { "--memory", "memory.budget", "UNMASK_MEMORY_BUDGET", "512K", few_units },
+        { "--memory", "memory.budget", "UNMASK_MEMORY_BUDGET", "1%", one_per_cent },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (!everywhere(rows[i].flag, rows[i].key, rows[i].name, rows[i].value, rows[i].is))
+            fail_msg("%s %s: %s", rows[i].flag, rows[i].value, err.found);
+}
+
+/* A variable of the environment is 1 or 0 with many programs. */
+static void switches_of_the_environment(void **state)
+{
+    (void)state;
+    static const struct { const char *value; bool on; } rows[] = { { "1", true }, { "0", false }, { "true", true }, { "false", false } };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_true(environment("UNMASK_DIFFUSION_LOGITS_EOS_INF", rows[i].value) && s.logits_eos_inf == rows[i].on);
+        assert_true(environment("UNMASK_DIFFUSION_EARLY_STOP", rows[i].value) && s.early_stop == rows[i].on);
+    }
+    assert_false(environment("UNMASK_DIFFUSION_LOGITS_EOS_INF", "on"));
+    expect_err(&err, "E-CLI-004", "UNMASK_DIFFUSION_LOGITS_EOS_INF", "true or false", NULL);
+    assert_false(environment("UNMASK_DIFFUSION_LOGITS_EOS_INF", "2"));
+    assert_false(environment("UNMASK_MEMORY_BUDGET", "2048"));
+    expect_err(&err, "E-CLI-004", "UNMASK_MEMORY_BUDGET", "found 2048", "a size such as 900M or 1.5G", NULL);
 }
 
 static void reals_are_exact(void **state)
@@ -187,6 +250,7 @@ static void flags_without_their_value(void **state)
     refused("--steps", "E-CLI-003", "--steps", "need N");
     refused("--steps=", "E-CLI-003", "--steps", NULL);
     refused("--json=maybe", "E-CLI-004", "--json", "true or false");
+    refused("--json=1", "E-CLI-004", "--json", "true or false");
     refused("--stop=", "E-CLI-003", "--stop", NULL);
 }
 
@@ -379,7 +443,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_of_every_type), cmocka_unit_test(defaults_stand_when_nothing_is_given),
         cmocka_unit_test(familiar_spellings_are_accepted), cmocka_unit_test(the_last_of_two_counts_and_is_noted),
-        cmocka_unit_test(wrong_numbers_are_refused), cmocka_unit_test(reals_are_exact),
+        cmocka_unit_test(wrong_numbers_are_refused), cmocka_unit_test(words_that_other_programs_use),
+        cmocka_unit_test(switches_of_the_environment), cmocka_unit_test(reals_are_exact),
         cmocka_unit_test(flags_that_do_not_exist_get_a_suggestion), cmocka_unit_test(flags_without_their_value),
         cmocka_unit_test(stop_texts_are_limited),
         cmocka_unit_test(settings_that_exclude_each_other), cmocka_unit_test(arguments_and_flags_mix),
