@@ -152,6 +152,13 @@ static bool read_stream(FILE *f, const char *what, char **text, size_t *n, struc
     return true;
 }
 
+bool cmd_check_text(const char *text, size_t n, const char *what, struct unmask_err *err)
+{
+    const size_t bad = utf8_valid(text, n);
+    return bad == n || fail(err, E_CLI_TEXT, .field = what, .byte = AT(bad), .found = FMT("byte 0x%02x", (unsigned char)text[bad]),
+                            .need = "UTF-8 text");
+}
+
 /* What @FILE names. */
 static bool read_named(const char *path, char **text, size_t *n, struct unmask_err *err)
 {
@@ -173,10 +180,8 @@ bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, st
         *n = strlen(arg);
         if (!(*text = mem_strndup(arg, *n, err))) return false;
     }
-    const size_t bad = utf8_valid(*text, *n);
-    if (bad == *n) return true;
-    const unsigned byte = (unsigned char)(*text)[bad];
+    if (cmd_check_text(*text, *n, what, err)) return true;
     mem_free(*text);
     *text = NULL;
-    return fail(err, E_CLI_TEXT, .field = what, .byte = AT(bad), .found = FMT("byte 0x%02x", byte), .need = "UTF-8 text");
+    return false;
 }

@@ -43,5 +43,7 @@ bool cmd_open_tokenizer(const struct settings *s, struct tokenizer **t, struct u
 /* Text of an argument: itself, @FILE, @@ for an @ that begins a text, or - for standard input, which is also read when there is
  * no argument and standard input is not a terminal.  mem_free.  At most 16 MiB of UTF-8. */
 bool cmd_read_text(const char *arg, const char *what, char **text, size_t *n, struct unmask_err *err);
+/* It is UTF-8. */
+bool cmd_check_text(const char *text, size_t n, const char *what, struct unmask_err *err);
 
 #endif

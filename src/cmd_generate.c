@@ -16,6 +16,8 @@ bool generator_open(struct generator *g, const struct settings *s, const struct 
 {
     char model[1024];
     *g = (struct generator){ .s = s, .t = t };
+    for (int i = 0; i < s->n_stop; i++)
+        if (!cmd_check_text(s->stop[i], strlen(s->stop[i]), "--stop", err)) return false;
     if (!cmd_model_path(s, model, err) || !cmd_spare_model(model, "--trace", s->trace, err)) return false;
     if (s->trace && !trace_open(&g->trace, s->trace, s->force, err)) return false;
     if (!cmd_open_model(s, t, without_tokenizer, &g->m, &g->session, err)) return false;

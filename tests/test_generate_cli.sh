@@ -124,6 +124,8 @@ run run -p "@$dir/none";                    expect "a file that is missing" 4 "$
 run run -p "@$dir";                         expect "a folder" 4 "E-FILE-002"
 printf 'ab\377' >"$dir/binary"
 run run -p "@$dir/binary";                  expect "a binary" 2 "byte 2.*0xff.*E-CLI-008"
+run run --stop "$(printf 'a\377')" x;       expect "a stop text that is none" 2 "(--stop, byte 1): found byte 0xff.*E-CLI-008"
+run chat --stop . --stop "$(printf '\377')"; expect "nor is the second one" 2 "(--stop, byte 0): found byte 0xff.*E-CLI-008"
 run run --stop "" x;                        expect "an empty stop text" 2 "E-CLI-004"
 run run --steps 0 x;                        expect "no steps" 2 "steps.*E-CLI-004"
 run run --block-length 0 x;                 expect "no block" 2 "block-length.*E-CLI-004"
