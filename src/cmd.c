@@ -11,6 +11,7 @@
 #include "file.h"
 #include "limits.h"
 #include "mem.h"
+#include "session.h"
 #include "utf8.h"
 
 #define EMBEDDED_MODEL "unmask-demo-6M-v1.0-Q8_0.gguf"
@@ -84,13 +85,23 @@ bool cmd_load(const struct settings *s, const struct term *t, const char *path, 
     return ok;
 }
 
+/* A limit of processes makes a run slow, not wrong. */
+static void tell_threads(const struct settings *s, int threads, int wanted)
+{
+    if (threads < wanted && !s->quiet)
+        fprintf(stderr, "unmask: note: %d of %d threads; the system refused more\n", threads, wanted);
+}
+
 bool cmd_open_model(const struct settings *s, const struct term *t, bool without_tokenizer, struct unmask_model **m,
                     struct unmask_session **session, struct unmask_err *err)
 {
     char path[1024];
     struct unmask_open_options o = cmd_open_options(s, without_tokenizer);
     if (!cmd_model_path(s, path, err) || !cmd_load(s, t, path, &o, m, err)) return false;
-    if (unmask_session_open(session, *m, o.threads, err)) return true;
+    if (unmask_session_open(session, *m, o.threads, err)) {
+        tell_threads(s, pool_threads((*session)->pool), pool_size(o.threads));
+        return true;
+    }
     unmask_close(*m);
     *m = NULL;
     return false;

@@ -266,6 +266,15 @@ case $build in *san*) ;; *)
     if [ $status -eq 0 ] || { [ $status -eq 5 ] && grep -q 'E-MEM-00' "$dir/err"; }; then ok; else bad "60 MB of address space"; fi ;;
 esac
 
+case $build in *san*) ;; *)                     # the sanitizer needs a thread of its own
+    limited="prlimit --nproc=1"; [ "$(id -u)" -ne 0 ] || limited="setpriv --reuid 65534 --clear-groups $limited"
+    if $limited $unmask version >"$dir/out" 2>"$dir/err"; then
+        $limited $unmask run -t 4 -n 8 x >"$dir/out" 2>"$dir/err"; status=$?
+        expect "threads that the system refuses" 0 '.' '^unmask: note: 1 of 4 threads; the system refused more$'
+        $limited $unmask run -q -t 4 -n 8 x >"$dir/out" 2>"$dir/err"; status=$?; expect "the same with -q" 0 '.' -
+    fi ;;
+esac
+
 # ---- signals: long work is stopped, what there is stays, the status tells
 
 slow="--raw --gen-length 32 --block-length 32 --steps 32 --isa scalar -t 1 --early-stop off"      # a step takes tenths of a second everywhere
