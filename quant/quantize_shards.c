@@ -3,7 +3,6 @@
 
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "mem.h"
@@ -33,14 +32,8 @@ static bool cut(struct quantize_job *j, struct unmask_err *err)
 /* Writing over what is being read would lose it, whatever the paths look like. */
 static bool refuse_same_file(const struct quantize_job *j, const char *out, struct unmask_err *err)
 {
-    struct stat st;
-    if (stat(out, &st) != 0) return true;
-    for (size_t i = 0; i < j->in->reader->n_files; i++) {
-        const struct file *f = &j->in->reader->files[i];
-        if (f->device == (uint64_t)st.st_dev && f->inode == (uint64_t)st.st_ino)
-            return fail(err, E_QNT_SAME, .file = out, .found = FMT("the input %s", f->path), .need = "another path");
-    }
-    return true;
+    return !checkpoint_has_file(j->in, out)
+        || fail(err, E_QNT_SAME, .file = out, .found = FMT("a file of the input %s", j->in->path), .need = "another path");
 }
 
 bool quantize_shards_plan(struct quantize_job *j, const char *out, struct unmask_err *err)

@@ -41,6 +41,8 @@ struct checkpoint {
 bool checkpoint_open(struct checkpoint **out, const char *path, struct unmask_err *err);
 /* GGUF files that are the parts of one model, whatever their names; one file is a whole model. */
 bool checkpoint_open_parts(struct checkpoint **out, const char *const *paths, size_t n, struct unmask_err *err);
+/* Does a path lead to one of its files, of a folder also to one that is not read here, such as the tokenizer's? */
+bool checkpoint_has_file(const struct checkpoint *c, const char *path);
 void checkpoint_close(struct checkpoint *c);    /* NULL is fine; every tensor and str borrowed from it ends here */
 
 const struct tensor *checkpoint_tensor(const struct checkpoint *c, const char *name);  /* NULL: none; by hash */

@@ -1,4 +1,5 @@
 /* checkpoint_open.c - find the reader of a path by what it is, and let it fill a checkpoint. */
+#define _FILE_OFFSET_BITS 64
 #include <string.h>
 #include <sys/stat.h>
 
@@ -54,4 +55,13 @@ bool checkpoint_open_parts(struct checkpoint **out, const char *const *paths, si
     if (ok) *out = c;
     else checkpoint_close(c);
     return ok;
+}
+
+bool checkpoint_has_file(const struct checkpoint *c, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return false;
+    for (size_t i = 0; i < c->reader->n_files; i++)
+        if (c->reader->files[i].device == (uint64_t)st.st_dev && c->reader->files[i].inode == (uint64_t)st.st_ino) return true;
+    return c->kind == CHECKPOINT_FOLDER && safetensors_folder_has(c->path, path);
 }

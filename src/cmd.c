@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <jansson.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoint.h"
 #include "datafiles.h"
 #include "file.h"
 #include "limits.h"
@@ -41,9 +41,12 @@ bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask
 
 bool cmd_spare_model(const char *model, const char *flag, const char *out, struct unmask_err *err)
 {
-    struct stat a, b;
-    if (!out || stat(model, &a) != 0 || stat(out, &b) != 0 || a.st_dev != b.st_dev || a.st_ino != b.st_ino) return true;
-    return fail(err, E_QNT_SAME, .file = out, .field = flag, .found = "the model", .need = "another path");
+    struct checkpoint *c = NULL;
+    if (!out || access(out, F_OK) != 0) return true;
+    /* a model that cannot be opened ends the run before anything is written */
+    const bool same = file_same(model, out) || (checkpoint_open(&c, model, NULL) && checkpoint_has_file(c, out));
+    checkpoint_close(c);
+    return !same || fail(err, E_QNT_SAME, .file = out, .field = flag, .found = "a file of the model", .need = "another path");
 }
 
 /* Threads as asked for, but not more than four per core: more only get in each other's way. */

@@ -20,7 +20,7 @@ extern const struct command cmd_run, cmd_chat, cmd_infill, cmd_quantize, cmd_ins
 bool cmd_model_path(const struct settings *s, char path[1024], struct unmask_err *err);
 /* The same for a command whose one argument may name it instead. */
 bool cmd_model_argument(const struct settings *s, char path[1024], struct unmask_err *err);
-/* --force is no leave to write `out`, the file that a flag names (NULL: none), over the model. */
+/* --force is no leave to write `out`, the file that a flag names (NULL: none), over a file of the model. */
 bool cmd_spare_model(const char *model, const char *flag, const char *out, struct unmask_err *err);
 /* How the settings want a model opened. */
 struct unmask_open_options cmd_open_options(const struct settings *s, bool without_tokenizer);

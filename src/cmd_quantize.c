@@ -171,12 +171,35 @@ static void print_end(const struct run *r, const struct quantize_report *q, doub
 
 /* ---- the files beside the model ---- */
 
+/* --force is no leave to write over what this run reads.  (That no two outputs are one file is outfile_open()'s business.) */
+static bool spare_inputs(const struct run *r, const char *flag, const char *out, struct unmask_err *err)
+{
+    const struct settings *s = r->s;
+    const struct { const char *what, *path; } inputs[] = {
+        { "the text of --calibrate", own_text(s) ? NULL : s->calibrate }, { "the file of --imatrix", s->imatrix },
+        { "the recipe", s->n_args == 3 ? s->args[2] : NULL } };
+    if (!out) return true;
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        if (inputs[i].path && file_same(inputs[i].path, out))
+            return fail(err, E_QNT_SAME, .file = out, .field = flag, .found = inputs[i].what, .need = "another path");
+    return cmd_spare_model(r->in, flag, out, err);
+}
+
+/* Before anything is read, which may take long. */
+static bool check_outputs(const struct run *r, struct unmask_err *err)
+{
+    const struct settings *s = r->s;
+    char *card = s->card ? card_path(r->out, err) : NULL;
+    const bool ok = (!s->card || card) && spare_inputs(r, "OUT", r->out, err) && spare_inputs(r, "--report", s->report, err)
+        && spare_inputs(r, "--save-imatrix", s->save_imatrix, err) && spare_inputs(r, "--card", card, err);
+    mem_free(card);
+    return ok;
+}
+
 static bool open_extras(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
     if (s->dry_run) return true;
-    if (!cmd_spare_model(r->in, "--report", s->report, err)
-        || !cmd_spare_model(r->in, "--save-imatrix", s->save_imatrix, err)) return false;
     if (s->report && (!outfile_open(&r->report, s->report, s->force, 0, err) || !(r->tensors = json_array()))) return false;
     if (s->save_imatrix && !outfile_open(&r->imatrix_out, s->save_imatrix, s->force, 0, err)) return false;
     if (!s->card) return true;
@@ -273,7 +296,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
 {
     struct run r = { .s = s };
     struct quantize_report report;
-    bool ok = read_arguments(s, &r, err) && read_calibration(&r, err) && open_extras(&r, err);
+    bool ok = read_arguments(s, &r, err) && check_outputs(&r, err) && read_calibration(&r, err) && open_extras(&r, err);
     if (ok) {
         progress_start(&r.progress, s, t);
         r.start = timing_now();

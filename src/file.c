@@ -17,6 +17,12 @@ const char *file_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+bool file_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 char *file_path(const char *folder, const char *name, struct unmask_err *err)
 {
     const size_t n = strlen(folder), m = strlen(name);

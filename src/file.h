@@ -11,6 +11,9 @@ struct file { int fd; char *path; uint64_t size; uint64_t device, inode; int64_t
 /* The last part of a path. */
 const char *file_name(const char *path);
 
+/* Do both paths lead to one file, whatever they look like? */
+bool file_same(const char *a, const char *b);
+
 /* "folder/name" (mem_free). */
 char *file_path(const char *folder, const char *name, struct unmask_err *err);
 

@@ -4,8 +4,10 @@
 #define _FILE_OFFSET_BITS 64
 #include "safetensors.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -235,4 +237,26 @@ bool safetensors_open_folder(struct checkpoint *c, const char *path, struct unma
     ok = ok && (sharded ? read_shards(&d, err) : open_shards(&d, single, 1, err) && index_names(&d, err));
     close(d.fd);
     return ok;
+}
+
+static bool is_model_file(const char *name)
+{
+    static const char *const of_models[] = { "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
+        "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.*" };
+    for (size_t i = 0; i < sizeof of_models / sizeof *of_models; i++)
+        if (fnmatch(of_models[i], name, 0) == 0) return true;
+    return false;
+}
+
+bool safetensors_folder_has(const char *folder, const char *path)
+{
+    bool found = false;
+    DIR *dir = opendir(folder);
+    for (const struct dirent *d; dir && !found && (d = readdir(dir)); ) {
+        char *file = is_model_file(d->d_name) ? file_path(folder, d->d_name, NULL) : NULL;
+        found = file && file_same(file, path);
+        mem_free(file);
+    }
+    if (dir) closedir(dir);
+    return found;
 }

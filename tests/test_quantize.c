@@ -784,6 +784,8 @@ static void the_input_is_never_the_output(void **state)
     make_folder("in", &plain, 0, 0, NULL);
     assert_false(run(scratch("in"), scratch("in/model.safetensors"), &format_q8_0, 2, true, &err));
     expect_err(&err, "E-QNT-001", "model.safetensors", NULL);
+    assert_false(run(scratch("in"), scratch("in/config.json"), &format_q8_0, 2, true, &err));
+    expect_err(&err, "E-QNT-001", "config.json", NULL);
 }
 
 /* ---- interruptions: at every step ------------------------------------------------------------- */

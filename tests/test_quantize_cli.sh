@@ -109,6 +109,29 @@ expect "the logits are the model" 2 "--logits.*E-QNT-001"
 $unmask run -m "$dir/c.gguf" --prompt-ids 1,2 --trace "$dir/c.gguf" --force 2>"$dir/err"; status=$?
 expect "the trace is the model" 2 "--trace.*E-QNT-001"
 quantize "$dir/c.gguf" "$dir/c.gguf" q8_0 --force;          expect "the output is the input" 2 "E-QNT-001"
+# Any file of the model is spared: of a folder also those that are not opened here, of a split model every part.
+mkdir "$dir/spared"; cp "$from"/* "$dir/spared"; ln -s config.json "$dir/spared/link"; seq 1 300 >"$dir/spared/text.md"
+quantize "$from" "$dir/spared/k.gguf" f32 --split-size 300k -q
+before=$(cd "$dir/spared" && cksum ./*)
+for file in model.safetensors config.json tokenizer.json tokenizer_config.json link; do
+    $unmask run -m "$dir/spared" --prompt-ids 3 -n 2 --trace "$dir/spared/$file" --force 2>"$dir/err"; status=$?
+    expect "the trace is $file of the model" 2 "$file: .*--trace.*a file of the model.*E-QNT-001"
+    quantize "$dir/spared" "$dir/spared/$file" q8_0 --force;    expect "the output is $file of the input" 2 "$file: .*E-QNT-001"
+done
+$unmask forward -m "$dir/spared/k-00001-of-00002.gguf" --ids 1,2 --hidden "$dir/spared/k-00002-of-00002.gguf" --force 2>"$dir/err"; status=$?
+expect "the hidden states are another part of the model" 2 "--hidden.*E-QNT-001"
+for flag in --report --save-imatrix; do
+    quantize "$dir/spared" "$dir/x.gguf" --calibrate "$dir/spared/text.md" $flag "$dir/spared/text.md" --force
+    expect "$flag is the text" 2 "text.md: .*$flag.*the text of --calibrate.*E-QNT-001"
+done
+quantize "$dir/spared" "$dir/spared/text.gguf" --calibrate "$dir/spared/text.md" --card --force; expect "the card is the text" 2 "--card.*E-QNT-001"
+quantize "$from" "$dir/i.gguf" --imatrix "$dir/i.gguf" --force; expect "the output is the importance" 2 "(OUT).*the file of --imatrix.*E-QNT-001"
+quantize "$from" "$dir/mine.yaml" "$dir/mine.yaml" --force; expect "the output is the recipe" 2 "the recipe.*E-QNT-001"
+quantize "$from" "$dir/x.gguf" --report "$dir/x.gguf" --force;  expect "the report is the output" 2 "another output of this run.*E-FILE-007"
+check "all of them are what they were" "$(cd "$dir/spared" && cksum ./*)" "$before"
+echo '[]' >"$dir/spared/report.json"
+quantize "$dir/spared" "$dir/x.gguf" --report "$dir/spared/report.json" --force -q; check "a file of ours in its folder is not the model's" "$status" 0
+rm "$dir/x.gguf"
 (ulimit -f 100; quantize "$from" "$dir/x.gguf" f32; echo "$status" >"$dir/status")
 status=$(cat "$dir/status");                                expect "a disk that is full" 4 "E-FILE-006"
 check "nothing is left" "$(ls -A "$dir" | grep -c 'x.gguf')" "0"
