@@ -331,9 +331,9 @@ static void print_kind(const json_t *o, bool texts)
 static void print_report(const json_t *report)
 {
     for (int k = 0; k < 2; k++) {
-        const json_t *o = json_object_get(report, k ? "b" : "a");
-        printf("%s  %s, %.1f MiB of weights\n",
-               k ? "B" : "A", json_string_value(json_object_get(o, "model")), figure_get(o, "weight_bytes") / 0x1p20);
+        const json_t *o = json_object_get(report, k ? "b" : "a"), *name = json_object_get(o, "model");
+        printf("%s  %s, %.1f MiB of weights\n", k ? "B" : "A", QUOTE(json_string_value(name), json_string_length(name)),
+               figure_get(o, "weight_bytes") / 0x1p20);
     }
     for (int k = 0; k < 2; k++) {
         const json_t *o = json_object_get(report, k ? "stories" : "assistant");

@@ -31,6 +31,9 @@ struct run {
     double worst; char worst_name[64];          /* the tensor with the largest relative error */
 };
 
+/* A path, or the name of a recipe, as a terminal may see it. */
+#define SHOWN(text) QUOTE((text), strlen(text))
+
 static bool own_text(const struct settings *s) { return s->calibrate && !strcmp(s->calibrate, "self"); }
 
 /* Free bytes where the output goes; 0 if unknown. */
@@ -62,15 +65,15 @@ static void print_formats(const struct run *r, const struct quantize_report *q)
 
 static void print_plan(const struct run *r, const struct quantize_report *q)
 {
-    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", r->in, SIZE(q->in_bytes), q->n_tensors,
-            r->out, SIZE(q->out_bytes), r->recipe.name, SIZE(free_space(r->out)));
+    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", SHOWN(r->in), SIZE(q->in_bytes), q->n_tensors,
+            SHOWN(r->out), SIZE(q->out_bytes), SHOWN(r->recipe.name), SIZE(free_space(r->out)));
     print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(file_name(r->out), q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
     if (r->s->calibrate && !q->n_calibrated) fprintf(stderr, "no matrix here is rounded by what --calibrate reads\n");
     else if (r->s->calibrate)
         fprintf(stderr, "calibrated on %s, at most %d tokens of it\n",
-                own_text(r->s) ? "text that the model writes itself" : r->s->calibrate, r->s->calibrate_tokens);
+                own_text(r->s) ? "text that the model writes itself" : SHOWN(r->s->calibrate), r->s->calibrate_tokens);
     if (q->random_ids) fprintf(stderr, "calibrated on %" PRIu64 " random ids, which go through the model\n", q->random_ids);
     fprintf(stderr, "%s of memory for the work%s\n", SIZE(q->memory_bytes), r->s->dry_run ? "; nothing is written: --dry-run" : "");
 }
@@ -158,8 +161,8 @@ static void print_end(const struct run *r, const struct quantize_report *q, doub
         json_decref(o);
     }
     if (r->s->quiet || r->s->json || r->s->dry_run) return;
-    if (q->n_files > 1) fprintf(stderr, "%s and %zu more: ", r->first, q->n_files - 1);
-    else fprintf(stderr, "%s: ", r->first);
+    if (q->n_files > 1) fprintf(stderr, "%s and %zu more: ", SHOWN(r->first), q->n_files - 1);
+    else fprintf(stderr, "%s: ", SHOWN(r->first));
     fprintf(stderr, "%s written and verified in %.1f s; relative error of the weights %.2g",
             SIZE(q->out_bytes), seconds, q->relative_error);
     if (r->worst_name[0]) fprintf(stderr, " (worst tensor: %s, %.2g)", r->worst_name, r->worst);

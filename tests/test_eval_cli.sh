@@ -55,6 +55,9 @@ for i in 1 2; do printf '{"q":"who are you?","a":"me"}\n{"text":"Tom had a red b
 printed() { $unmask eval --no-config --compare $model $model --data "$dir/lines.jsonl" --mc 1 -n 8 "$@" >"$dir/out" 2>"$dir/err"; status=$?; }
 printed --limit 1; check "one line of a kind has no interval but of its score" "$status|$(grep -c '95 % interval' "$dir/out")|$(grep -c 'exact match .*95 % interval' "$dir/out")" "0|1|1"
 printed --limit 2; check "two lines have" "$status|$(grep -c '95 % interval' "$dir/out")" "0|5"
+hostile=$(printf 'ev\033[31mil.gguf'); ln -s "$PWD/$model" "$dir/$hostile"
+$unmask eval --no-config --compare "$dir/$hostile" "$dir/$hostile" --data "$dir/lines.jsonl" --limit 1 --mc 1 -n 8 >"$dir/out" 2>"$dir/err"
+check "names of models as a terminal may see them" "$?|$(grep -c "^[AB]  $dir/ev.x1b.31mil.gguf, .* MiB of weights$" "$dir/out")" "0|2"
 $unmask quantize -q $model "$dir/f32.gguf" f32
 pair "$dir/f32.gguf" $model
 check "rounding of activations shows, and is small" "$(value stories kl | awk '{ print ($1 > 0 && $1 < 0.01) }')" 1

@@ -19,6 +19,16 @@ quantize "$from" "$dir/a.gguf"
 expect "plan line" 0 "^$from: .* in 26 tensors -> $dir/a.gguf: .* as q4_0 (.* free)$"
 expect "last line" 0 "written and verified in .* s; relative error of the weights 0.08"
 check "standard output is empty" "$(cat "$dir/out")" ""
+hostile=$dir/$(printf 'ev\033[31mil'); shown=$dir/'ev\\x1b\[31mil'
+cp -r "$from" "$hostile"; printf 'format: q4_0\n' >"$hostile.yaml"; seq 1 300 >"$hostile.txt"
+quantize "$hostile" "$hostile.gguf" "$hostile.yaml" --calibrate "$hostile.txt"
+expect "names are shown without what a terminal would act on" 0 "^$shown: .* -> $shown.gguf: .* as ev.x1b.31mil (.* free)$"
+expect "... the text's" 0 "^calibrated on $shown.txt, "
+expect "... at the end" 0 "^$shown.gguf: .* written and verified"
+check "... and nothing else" "$(LC_ALL=C grep -c "$(printf '\033')" "$dir/err")" 0
+quantize "$hostile" "$hostile.gguf" --split-size 40k --force
+expect "... of several files" 0 "^$shown-00001-of-0000[2-9].gguf and [1-8] more: "
+rm -r "$hostile"*
 quantize "$from" "$dir/a.gguf" q8_0
 expect "an existing file" 2 "exists already.*--force.*E-FILE-008"
 quantize "$from" "$dir/b.gguf" Q4_0 -t 1 -q
