@@ -169,11 +169,15 @@ static bool clear_leftovers(const struct outfile *o, const char *prefix, const c
     return ok;
 }
 
+/* With the mode of the file that it replaces, from the start: what only its owner could read nobody else reads meanwhile. */
 static bool create_temp(struct outfile *o, const char *own, struct unmask_err *err)
 {
     struct stat st;
-    o->fd = openat(o->folder_fd, own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    const bool replaces = fstatat(o->folder_fd, file_name(o->path), &st, AT_SYMLINK_NOFOLLOW) == 0;
+    const mode_t mode = replaces ? st.st_mode & 0777 : 0666;
+    o->fd = openat(o->folder_fd, own, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     const int why = errno;
+    if (o->fd >= 0 && replaces) fchmod(o->fd, mode);            /* what the umask took; some file systems have no modes */
     if (o->fd < 0 && why == EEXIST) return locked(o, own, err);
     if (o->fd < 0) return fail(err, E_FILE_WRITE, .file = o->path, .found = ERRNO(why),
                                .hint = "Choose a folder that you may write to");

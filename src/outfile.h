@@ -8,8 +8,8 @@
 /* temp: path of the file until it is complete */
 struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force; };
 
-/* path must not exist unless force; of a link, the file that it leads to is written.  bytes (0 = unknown) must fit as
- * outfile_fits() says. */
+/* path must not exist unless force, and then its mode stays; of a link, the file that it leads to is written.
+ * bytes (0 = unknown) must fit as outfile_fits() says. */
 bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t bytes, struct unmask_err *err);
 /* The disk has room for so many bytes now.  For a size that is known only once the file is open. */
 bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *err);

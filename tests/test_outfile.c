@@ -80,6 +80,34 @@ static void an_existing_file_needs_force(void **state)
     expect_content(path, "new");
 }
 
+/* Whatever the umask: a private file stays private, also while it is written, and a shared one stays shared. */
+static void a_file_that_is_replaced_leaves_its_mode(void **state)
+{
+    (void)state;
+    static const mode_t modes[] = { 0600, 0664, 0666, 0755, 0444 };
+    struct stat st;
+    const char *path = path_of("mode");
+    const mode_t mask = umask(022);
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        unlink(path);
+        scratch_write("mode", "old", 3);
+        assert_int_equal(chmod(path, modes[i]), 0);
+        OK(outfile_open(&o, path, true, 0, &err), err);
+        assert_int_equal(stat(o.temp, &st), 0);
+        assert_int_equal(st.st_mode & 07777, modes[i]);
+        OK(outfile_write(&o, "new", 3, &err), err);
+        OK(outfile_commit(&o, &err), err);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_mode & 07777, modes[i]);
+    }
+    unlink(path);
+    OK(outfile_open(&o, path, true, 0, &err), err);
+    OK(outfile_commit(&o, &err), err);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0644);
+    umask(mask);
+}
+
 static void a_file_in_the_working_folder(void **state)
 {
     (void)state;
@@ -379,7 +407,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_file),
-        cmocka_unit_test(an_existing_file_needs_force),
+        cmocka_unit_test(an_existing_file_needs_force), cmocka_unit_test(a_file_that_is_replaced_leaves_its_mode),
         cmocka_unit_test(a_file_in_the_working_folder),
         cmocka_unit_test(what_cannot_be_a_target),
         cmocka_unit_test(a_read_only_folder),
