@@ -8,6 +8,7 @@
 #include "eval_set.h"
 #include "mem.h"
 #include "rng.h"
+#include "utf8.h"
 
 /* Answers are filled up with end tokens to a multiple of ANSWER_UNIT, as blocks are. */
 enum { MOST_BYTES = 256 << 20, ANSWER_UNIT = 16 };
@@ -100,9 +101,9 @@ static bool read_texts(struct source *s, const char *path, struct unmask_err *er
     char *text;
     size_t n;
     if (!file_slurp(path, MOST_BYTES, &text, &n, err)) return false;
-    const size_t blank = strspn(text, " \t\r\n");
-    const bool lines = text[blank] == '{';
-    const bool ok = lines || read_plain(s, text, n, err);
+    const size_t mark = utf8_mark(text, n);
+    const bool lines = text[mark + strspn(text + mark, " \t\r\n")] == '{';
+    const bool ok = lines || read_plain(s, text + mark, n - mark, err);
     mem_free(text);
     return ok && (!lines || read_lines(s, path, err));
 }

@@ -76,18 +76,25 @@ static bool prescan(const char *text, char *mine, size_t n, const char *file, in
     return true;
 }
 
-static json_t *parse(const char *text, size_t n, const char *file, struct unmask_err *err)
+/* jansson's own words are about its flags. */
+static const char *place_of_nul(enum json_error_code code)
+{
+    return code == json_error_null_character ? "\\u0000 in a string" : code == json_error_null_byte_in_key ? "\\u0000 in a key" : NULL;
+}
+
+static json_t *load(const char *text, size_t n, const char *file, size_t flags, struct unmask_err *err)
 {
     json_error_t e;
-    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | flags, &e);
     if (root) return root;
+    const char *nul = place_of_nul(json_error_code(&e));
     if (json_error_code(&e) == json_error_out_of_memory) fail(err, E_MEMORY, .file = file);
-    else fail(err, E_JSON_SYNTAX, .file = file, .byte = AT((uint64_t)e.position), .found = QUOTE(e.text, strlen(e.text)),
-              .need = "JSON as in RFC 8259, in UTF-8 without byte order mark, no key twice");
+    else fail(err, E_JSON_SYNTAX, .file = file, .byte = AT((uint64_t)e.position), .found = nul ? nul : QUOTE(e.text, strlen(e.text)),
+              .need = nul ? "text without NUL" : "JSON as in RFC 8259, in UTF-8 without byte order mark, no key twice");
     return NULL;
 }
 
-json_t *json_parse(const char *text, size_t n, const char *file, int depth, struct unmask_err *err)
+static json_t *parse(const char *text, size_t n, const char *file, int depth, size_t flags, struct unmask_err *err)
 {
     size_t n_wide = 0;
     if (n > JSON_BYTES) {
@@ -95,12 +102,22 @@ json_t *json_parse(const char *text, size_t n, const char *file, int depth, stru
         return NULL;
     }
     if (!prescan(text, NULL, n, file, depth, &n_wide, err)) return NULL;
-    if (!n_wide) return parse(text, n, file, err);
+    if (!n_wide) return load(text, n, file, flags, err);
     /* jansson refuses integers beyond int64, but tokenizer_config.json says "no limit" with one of 31 digits. */
     char *copy = mem_strndup(text, n, err);
-    json_t *root = copy && prescan(copy, copy, n, file, depth, &n_wide, err) ? parse(copy, n, file, err) : NULL;
+    json_t *root = copy && prescan(copy, copy, n, file, depth, &n_wide, err) ? load(copy, n, file, flags, err) : NULL;
     mem_free(copy);
     return root;
+}
+
+json_t *json_parse(const char *text, size_t n, const char *file, int depth, struct unmask_err *err)
+{
+    return parse(text, n, file, depth, 0, err);
+}
+
+json_t *json_parse_data(const char *text, size_t n, const char *file, struct unmask_err *err)
+{
+    return parse(text, n, file, JSON_DEPTH, JSON_ALLOW_NUL, err);
 }
 
 json_t *json_read(const char *path, struct unmask_err *err)

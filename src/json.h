@@ -11,6 +11,8 @@ enum { JSON_DEPTH = 64 };
 
 /* Parse n bytes of text; file names it in messages.  The caller owns the result: json_decref(). */
 json_t *json_parse(const char *text, size_t n, const char *file, int depth, struct unmask_err *err);
+/* The same for texts that models read: a string may hold NUL, so that its length is json_string_length()'s. */
+json_t *json_parse_data(const char *text, size_t n, const char *file, struct unmask_err *err);
 /* Parse a whole file of at most JSON_BYTES. */
 json_t *json_read(const char *path, struct unmask_err *err);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "mem.h"
+#include "utf8.h"
 
 bool jsonl_open(struct jsonl *j, const char *path, struct unmask_err *err)
 {
@@ -40,6 +41,13 @@ static bool read_line(struct jsonl *j, bool *end, struct unmask_err *err)
     return true;
 }
 
+/* A byte order mark, which editors put before the first line, becomes blanks: places of errors stay those of the file. */
+static void blank_out_mark(struct jsonl *j)
+{
+    const size_t n = j->number == 1 ? utf8_mark(j->line, j->n) : 0;
+    if (n) memset(j->line, ' ', n);
+}
+
 static bool blank(const struct jsonl *j)
 {
     for (size_t i = 0; i < j->n; i++)
@@ -55,8 +63,9 @@ bool jsonl_next(struct jsonl *j, json_t **object, struct unmask_err *err)
     do {
         if (!read_line(j, &end, err)) return false;
         if (end) return true;
+        blank_out_mark(j);
     } while (blank(j));
-    *object = json_parse(j->line, j->n, j->name, JSON_DEPTH, &why);
+    *object = json_parse_data(j->line, j->n, j->name, &why);
     if (json_is_object(*object)) return true;
     if (*object) fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
                       .need = "a JSON object");

@@ -9,7 +9,7 @@ struct jsonl { FILE *in; const char *name; char *line; size_t n, cap; uint64_t n
 
 /* path "-" is standard input; the path stays borrowed. */
 bool jsonl_open(struct jsonl *j, const char *path, struct unmask_err *err);
-/* The next line that is not blank; *object (json_decref) is NULL at the end. */
+/* The next line that is not blank, and without a byte order mark; strings in it may hold NUL; *object (json_decref) is NULL at the end. */
 bool jsonl_next(struct jsonl *j, json_t **object, struct unmask_err *err);
 /* The string under `key` of the line just read, or E_CLI_LINE. */
 const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const char *key, struct unmask_err *err);

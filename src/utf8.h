@@ -37,6 +37,14 @@ static inline size_t utf8_encode(uint32_t cp, char *out)
     return 4;
 }
 
+/* Bytes of a byte order mark at the start of a text: 3, or 0. */
+static inline size_t utf8_mark(const char *s, size_t n)
+{
+    uint32_t cp;
+    const size_t len = utf8_decode(s, n, &cp);
+    return len && cp == 0xFEFF ? len : 0;
+}
+
 /* Offset of the first byte that is not valid UTF-8, or n. */
 static inline size_t utf8_valid(const char *s, size_t n)
 {

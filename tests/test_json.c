@@ -44,7 +44,8 @@ static void what_is_not_strict_json_is_refused(void **state)
         { "\xef\xbb\xbf{}", "byte order mark" }, { "{\"a\": \"\x01\"}", NULL }, { "{\"a\": \"\\x\"}", NULL }, { "{\"a\"}", NULL },
         { "{\"a\": \"\xff\"}", "0xff" }, { "{\"a\": \"\xc0\xaf\"}", NULL },
         { "{\"a\": \"\xed\xa0\x80\"}", NULL }, { "{\"a\": \"\\ud800\"}", NULL },
-        { "{\"a\": \"\\u0000\"}", NULL }, { "{\"a\": 1, \"a\": 2}", "duplicate" }, { "{\"b\": {\"a\": 1, \"a\": 1}}", "duplicate" },
+        { "{\"a\": \"\\u0000\"}", "\\u0000 in a string, need text without NUL" },
+        { "{\"a\": 1, \"a\": 2}", "duplicate" }, { "{\"b\": {\"a\": 1, \"a\": 1}}", "duplicate" },
         { "{\"a\": 1]", NULL }, { "]]]]", NULL },
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) refused(bad[i].text, strlen(bad[i].text), JSON_DEPTH, "E-JSON-001", bad[i].part);

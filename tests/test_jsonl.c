@@ -45,6 +45,50 @@ static void a_line_may_be_long(void **state)
     free(text);
 }
 
+static void texts_may_hold_nul(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct jsonl j;
+    json_t *o;
+    static const char text[] = "{\"text\":\"a\\u0000b\"}\n{\"te\\u0000xt\":\"\"}\n";
+    OK(jsonl_open(&j, scratch_write("a.jsonl", text, sizeof text - 1), &err), err);
+    OK(jsonl_next(&j, &o, &err), err);
+    const json_t *v = jsonl_string(&j, o, "text", &err);
+    assert_int_equal(json_string_length(v), 3);
+    assert_memory_equal(json_string_value(v), "a\0b", 3);
+    json_decref(o);
+    assert_false(jsonl_next(&j, &o, &err));
+    expect_err(&err, "E-CLI-012", "line 2", "found \\u0000 in a key", NULL);
+    jsonl_close(&j);
+}
+
+static void a_byte_order_mark_begins_a_file_only(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct jsonl j;
+    json_t *o;
+    static const char mark[] = "\xEF\xBB\xBF{\"text\":\"a\"}\n\xEF\xBB\xBF{}\n", alone[] = "\xEF\xBB\xBF\n{\"text\":\"b\"}",
+        wrong[] = "\xEF\xBB\xBF{x";
+    OK(jsonl_open(&j, scratch_write("a.jsonl", mark, sizeof mark - 1), &err), err);
+    OK(jsonl_next(&j, &o, &err), err);
+    assert_string_equal(json_string_value(jsonl_string(&j, o, "text", &err)), "a");
+    json_decref(o);
+    assert_false(jsonl_next(&j, &o, &err));
+    expect_err(&err, "E-CLI-012", "line 2", NULL);
+    jsonl_close(&j);
+    OK(jsonl_open(&j, scratch_write("a.jsonl", alone, sizeof alone - 1), &err), err);
+    OK(jsonl_next(&j, &o, &err), err);
+    assert_string_equal(json_string_value(jsonl_string(&j, o, "text", &err)), "b");
+    json_decref(o);
+    jsonl_close(&j);
+    OK(jsonl_open(&j, scratch_write("a.jsonl", wrong, sizeof wrong - 1), &err), err);
+    assert_false(jsonl_next(&j, &o, &err));
+    expect_err(&err, "E-CLI-012", "line 1, byte 5", NULL);
+    jsonl_close(&j);
+}
+
 static void what_is_no_object_is_an_error_with_its_line(void **state)
 {
     static const char *const bad[] = { "{\"text\":", "[1]", "7", "{\"text\":\"a\"}}", "\x01", "{\"text\":\"\xFF\"}",
@@ -109,6 +153,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_are_read_one_by_one),
         cmocka_unit_test(a_line_may_be_long),
+        cmocka_unit_test(texts_may_hold_nul),
+        cmocka_unit_test(a_byte_order_mark_begins_a_file_only),
         cmocka_unit_test(what_is_no_object_is_an_error_with_its_line),
         cmocka_unit_test(files_that_cannot_be_read_are_errors),
         cmocka_unit_test(the_line_is_named_before_what_an_error_names),

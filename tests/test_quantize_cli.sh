@@ -78,6 +78,8 @@ quantize "$from" "$dir/x.gguf" --calibrate "$dir/none.txt"; expect "a text that 
 : >"$dir/empty.txt"; echo '{"q":"a","a":"b"}' >"$dir/lines.jsonl"; echo '{"text":"once upon a time"}' >>"$dir/lines.jsonl"
 seq 1 300 >"$dir/text.txt"; echo '{"x":1}' >"$dir/bad.jsonl"
 quantize "$from" "$dir/x.gguf" --calibrate "$dir/empty.txt"; expect "a text without text" 2 "empty.txt: no text to calibrate on.*E-QNT-011"
+{ printf '\357\273\277'; cat "$dir/bad.jsonl"; } >"$dir/marked.jsonl"
+quantize "$from" "$dir/x.gguf" --calibrate "$dir/marked.jsonl"; expect "... behind a byte order mark" 2 "marked.jsonl.*line 1.*E-CLI-0"
 quantize "$from" "$dir/x.gguf" --calibrate "$dir/bad.jsonl"; expect "lines of something else" 2 "bad.jsonl.*line 1.*E-CLI-0"
 echo '{"text":""}' >"$dir/nothing.jsonl"
 quantize "$from" "$dir/x.gguf" --calibrate "$dir/nothing.jsonl"; expect "lines without text" 2 "nothing.jsonl: no text to calibrate on.*E-QNT-011"

@@ -31,6 +31,10 @@ check "special tokens" "$(tokenize -m $folder --special 'Hi<|eot_id|>')" "72 105
 check "special tokens are text" "$(tokenize -m $folder '<|eot_id|>' | grep -cw 508)" "0"
 printf '{"text":"Hello world"}\n\n{"text":"","more":1}\n{"text":"\\u0041"}' >"$dir/lines"
 check "lines" "$(tokenize -m $folder --jsonl "$dir/lines" | tr '\n' ';')" '{"ids":[72,101,291,111,467,325]};{"ids":[]};{"ids":[65]};'
+printf '{"text":"a\\u0000b"}\n' >"$dir/nul"
+check "NUL in a line" "$(tokenize -m $folder --jsonl "$dir/nul" | sed 's/[^0-9,]//g' | xargs $unmask detokenize --no-config -m $folder --json)" '{"text":"a\u0000b"}'
+{ printf '\357\273\277'; cat "$dir/lines"; } >"$dir/marked"
+check "lines behind a byte order mark" "$(tokenize -m $folder --jsonl "$dir/marked")" "$(tokenize -m $folder --jsonl "$dir/lines")"
 check "lines of a pipe" "$(tokenize -m $folder --jsonl - <"$dir/lines" | tail -n 1)" '{"ids":[65]}'
 
 mkdir "$dir/bare" && cp $folder/tokenizer.json "$dir/bare"
