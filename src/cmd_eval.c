@@ -243,6 +243,9 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (!cmd_expect_args(s, s->compare ? 1 : 0, err)) return false;
     if (measures > 1) return fail(err, E_CLI_CONFLICT, .field = MEASURES, .found = "more than one", .need = "one of them");
     if (!measures) return fail(err, E_CLI_MISSING, .field = MEASURES, .need = "one of them");
+    if (s->compare && s->origin[OPT_MODEL] == FROM_FLAG)
+        return fail(err, E_CLI_CONFLICT, .field = "--compare, --model", .found = "both", .need = "one of them",
+                    .hint = "--compare A B names both models");
     if (s->compare && s->n_args < 1) return fail(err, E_CLI_MISSING, .field = "--compare A B", .found = "one model", .need = "two");
     if (s->compare) return cmd_compare(s, t, err);
     return s->against ? run_reuse(s, t, err) : run_lines(s, t, err);

@@ -66,6 +66,7 @@ first=$(sed 's/"seconds":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")
 pair "$dir/f32.gguf" $model -t 1
 check "compare: the same figures on one thread" "$(sed 's/"seconds":[^,}]*//g; s/"peak_rss_bytes":[0-9]*//' "$dir/out")" "$first"
 compare --compare $model;                                 check "only one model" "$status|$(grep -c 'E-CLI-005' "$dir/err")" "2|1"
+compare --compare $model $model -m $model;                check "a third model" "$status|$(grep -c '(--compare, --model): found both.*E-CLI-010' "$dir/err")" "2|1"
 pair $model "$dir/none.gguf";                             check "a missing model" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
 TMPDIR=$dir/none pair $model "$dir/none.gguf";            check "... is missed before anything else is done" "$status|$(grep -c 'none.gguf.*E-FILE-001' "$dir/err")" "4|1"
 printf '{"text":"Tom had a red ball."}\n' >"$dir/text.jsonl"
