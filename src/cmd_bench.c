@@ -81,6 +81,28 @@ static void print_machine(void)
 
 static const double slower = 1.1;               /* ratio of times from which on a row counts as slower */
 
+static bool has_times(const json_t *rows)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+        if (json_number_value(json_object_get(row, "gops")) > 0) return true;
+    return false;
+}
+
+/* Before anything is measured.  NULL: why it is no baseline. */
+static json_t *read_baseline(const char *path, struct unmask_err *err)
+{
+    struct unmask_err why;
+    json_t *rows = json_read(path, &why);
+    if (rows && has_times(rows)) return rows;
+    if (rows) fail(err, E_BENCH_FILE, .file = path, .need = "what `unmask bench --json` printed");
+    else if (why.status != UNMASK_EMODEL) *err = why;
+    else fail(err, E_BENCH_FILE, .file = path, .byte = { why.has_offset, why.offset }, .found = why.found, .need = why.need);
+    json_decref(rows);
+    return NULL;
+}
+
 /* Rows measure the same if they agree in what was asked for. */
 static bool same_case(const json_t *a, const json_t *b)
 {
@@ -179,7 +201,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     if (!check_flags(s, err)) return false;
     if (s->make_model) return make_model(s, t, err);
     json_t *rows = json_array(), *baseline = NULL;
-    const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = json_read(s->baseline, err)))
+    const bool ok = cmd_expect_args(s, 0, err) && (!s->baseline || (baseline = read_baseline(s->baseline, err)))
         && measure(s, t, baseline, rows, err);
     json_decref(rows);
     json_decref(baseline);

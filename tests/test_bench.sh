@@ -53,6 +53,14 @@ $unmask quantize "$dir/q4_0.gguf" "$dir/named.gguf" q4_0 -q --set "general.name=
 bench -m "$dir/named.gguf" --tokens 2 -t 1
 check "a name out of a file does not reach the terminal as it is" "$(sed -n 's/^| pass | \([^|]*\) |.*/\1/p' "$dir/out")" 'a\x1b[2Jb'
 bench -m "$dir/none.gguf" --baseline "$dir/none.json";      expect "no baseline, before a model is measured" 4 "none.json.*E-FILE-001"
+echo '[{"test": "pass", "gops": 1},' >"$dir/damaged.json"; echo '{"gops": 1}' >"$dir/object.json"; echo '[]' >"$dir/empty.json"; echo '[1]' >"$dir/other.json"
+bench -m "$dir/none.gguf" --baseline "$dir/damaged.json";   expect "a damaged baseline" 2 "damaged.json: .*(byte 30).*E-BEN-003"
+for file in object empty other; do
+    bench -m "$dir/none.gguf" --baseline "$dir/$file.json"; expect "a baseline that is none, $file" 2 "$file.json: .*bench --json.*E-BEN-003"
+done
+many=256,256,256,256,256,256,256,256; many=$many,$many,$many,$many,$many,$many
+timeout 30 $unmask bench -m "$dir/q4_0.gguf" --tokens $many,8, >"$dir/out" 2>"$dir/err"; status=$?
+expect "a list that ends in a comma, before minutes of measuring" 2 "(--tokens): found no number, need numbers from 1 to 256.*E-CLI-004"
 bench -m "$dir/q4_0.gguf" --tokens 3,257;                   expect "more tokens than the context" 2 "found 257, need numbers from 1 to 256"
 bench -m "$dir/q4_0.gguf" --tokens ,3;                      expect "no number" 2 "E-CLI-004"
 bench -m "$dir/q4_0.gguf" 3;                                expect "an argument too many" 2 "E-CLI-006"
