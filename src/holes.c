@@ -71,12 +71,32 @@ static bool add_hole(struct holes *h, int *n_holes, const struct hole_text *t, s
     return true;
 }
 
-/* Append a byte of fixed text at *end, where the last part's text ends if it is one. */
-static void add_byte(struct holes *h, char **end, char c)
+/* Append `count` such bytes of fixed text at *end, where the last part's text ends if it is one. */
+static void add_bytes(struct holes *h, char **end, char c, size_t count)
 {
+    if (count == 0) return;
     if (h->n == 0 || !h->parts[h->n - 1].text) h->parts[h->n++] = (struct hole_part){ .text = *end, .same_as = -1 };
-    *(*end)++ = c;
-    h->parts[h->n - 1].n_text++;
+    memset(*end, c, count);
+    *end += count;
+    h->parts[h->n - 1].n_text += count;
+}
+
+static size_t run_of(char c, const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n && s[i] == c) i++;
+    return i;
+}
+
+/* The hole at [[, which is text[at]; returns the bytes that it takes, or 0. */
+static size_t take_hole(struct holes *h, int *n_holes, const char *text, size_t n, size_t at, struct unmask_err *err)
+{
+    struct hole_text t = { text + at + 2, 0, at };
+    const size_t left = n - at - 2;
+    while (t.n < left && t.s[t.n] != ']') t.n++;
+    if (left - t.n < 2 || t.s[t.n + 1] != ']') not_a_hole(&t, err);
+    else if (add_hole(h, n_holes, &t, err)) return t.n + 4;
+    return 0;
 }
 
 static bool parse(struct holes *h, const char *text, size_t n, struct unmask_err *err)
@@ -84,18 +104,20 @@ static bool parse(struct holes *h, const char *text, size_t n, struct unmask_err
     char *end = h->text;
     int n_holes = 0;
     for (size_t i = 0; i < n; ) {
-        if (n - i >= 3 && !memcmp(text + i, "\\[[", 3)) {
-            add_byte(h, &end, '[');
-            add_byte(h, &end, '[');
-            i += 3;
-        } else if (n - i >= 2 && !memcmp(text + i, "[[", 2)) {
-            struct hole_text t = { text + i + 2, 0, i };
-            const size_t left = n - i - 2;
-            while (t.n < left && t.s[t.n] != ']') t.n++;
-            if (left - t.n < 2 || t.s[t.n + 1] != ']') return not_a_hole(&t, err);
-            if (!add_hole(h, &n_holes, &t, err)) return false;
-            i += t.n + 4;
-        } else add_byte(h, &end, text[i++]);
+        const size_t slashes = run_of('\\', text + i, n - i), open = run_of('[', text + i + slashes, n - i - slashes);
+        const bool literal = open >= 2 && slashes % 2;
+        add_bytes(h, &end, '\\', open >= 2 ? slashes / 2 : slashes);
+        i += slashes;
+        if (literal || open == 1) {
+            add_bytes(h, &end, '[', literal ? 2 : 1);
+            i += literal ? 2 : 1;
+        } else if (open) {                      /* the last two of them open the hole */
+            add_bytes(h, &end, '[', open - 2);
+            i += open - 2;
+            const size_t taken = take_hole(h, &n_holes, text, n, i, err);
+            if (!taken) return false;
+            i += taken;
+        } else if (i < n) add_bytes(h, &end, text[i++], 1);
     }
     return n_holes > 0 || fail(err, E_HOLE_NONE, .need = "[[8]] or [[name:8]] somewhere in it", .hint = "unmask run continues a text");
 }

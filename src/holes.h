@@ -1,5 +1,6 @@
 /* holes.h - text with holes: [[8]] is a hole of 8 tokens, [[name:8]] a named one; the same name again holds the same text.
- * Holes without a name that touch are one hole, where it is no longer than a hole may be.  \[[ writes [[ itself. */
+ * Holes without a name that touch are one hole, where it is no longer than a hole may be.  Of more than two [ the last two open
+ * the hole.  \[[ writes [[ itself; so directly before [[ two backslashes write one, and elsewhere each is itself. */
 #ifndef HOLES_H
 #define HOLES_H
 

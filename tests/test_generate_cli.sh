@@ -169,6 +169,7 @@ check "which the help says, and so do the settings" "$(cat "$dir/out" configs/de
 run infill "[[who:1]] had a cat. The cat of [[who:1]] was [[2]]." --json
 check "a name has one text" "$(grep -o '{"name":"who"[^}]*}' "$dir/out" | sort -u | wc -l) $(grep -o '"name":null' "$dir/out" | wc -l)" "1 1"
 run infill '\[[1]] is [[1]]';               check "brackets" "$status|$(cut -c1-8 "$dir/out")" "0|[[1]] is"
+run infill 'x [[[1]]]';                     check "a hole in brackets" "$status|$(sed 's/^\(x \[\)[^]]*\]$/\1]/' "$dir/out")" "0|x []"
 printf '%s\n' "$one" | $unmask infill >"$dir/out" 2>"$dir/err"; status=$?
 check "a text from a pipe" "$status|$(cut -c1-30 "$dir/out")" "0|Tom had a red ball. One day, T"
 run infill --chat -p "turn on the kitchen light" '{"device":"[[2]]","action":"[[1]]"}'

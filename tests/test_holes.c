@@ -67,6 +67,29 @@ static void brackets_can_be_written(void **state)
     expect_parts("\\[[[[1]]", "<[[> [:1]");
 }
 
+static void a_bracket_may_stand_before_a_hole(void **state)
+{
+    (void)state;
+    expect_parts("[[[2]]]", "<[> [:2] <]>");
+    expect_parts("a[[[[n:2]]]]", "<a[[> [n:2] <]]>");
+    expect_parts("[[1]][[[2]]", "[:1] <[> [:2]");
+    expect_parts("\\[[[[[1]]", "<[[[> [:1]");
+    refuse("\\[[[1]]", "E-GEN-008", "no hole");
+    refuse("ab[[[x]]", "E-GEN-009", "byte 3");
+    refuse("[[[", "E-GEN-009", "byte 1");
+}
+
+/* Directly before [[ only: two write one, and one that is left makes it text. */
+static void a_backslash_may_stand_before_a_hole(void **state)
+{
+    (void)state;
+    expect_parts("\\\\[[2]]", "<\\> [:2]");
+    expect_parts("\\\\[[[2]]]", "<\\[> [:2] <]>");
+    expect_parts("\\\\\\\\[[2]]", "<\\\\> [:2]");
+    expect_parts("\\\\\\[[2]] [[1]]", "<\\[[2]] > [:1]");
+    expect_parts("\\\\ \\\\[ \\ [[1]]\\\\", "<\\\\ \\\\[ \\ > [:1] <\\\\>");
+}
+
 static void what_is_no_hole_is_refused_with_its_place(void **state)
 {
     (void)state;
@@ -108,7 +131,7 @@ static void limits_have_numbers(void **state)
 static void every_prefix_ends_well(void **state)
 {
     (void)state;
-    static const char text[] = "a\0b[[name:12]]\\[[ [[3]][[4]] [[name:12]]";
+    static const char text[] = "a\0b[[name:12]]\\[[ [[3]][[4]] \\\\[[[[name:12]]";
     for (size_t n = 0; n < sizeof text; n++) {
         char *exact = mem_zalloc(n ? n : 1, 1, NULL);           /* no byte behind it, for the sanitizer */
         struct holes h;
@@ -127,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fixed_text_and_holes_alternate), cmocka_unit_test(a_name_comes_back_with_the_same_text),
         cmocka_unit_test(only_unnamed_neighbours_merge), cmocka_unit_test(brackets_can_be_written),
+        cmocka_unit_test(a_bracket_may_stand_before_a_hole), cmocka_unit_test(a_backslash_may_stand_before_a_hole),
         cmocka_unit_test(what_is_no_hole_is_refused_with_its_place),
         cmocka_unit_test(limits_have_numbers), cmocka_unit_test(every_prefix_ends_well),
     };
