@@ -198,7 +198,7 @@ install: all $(BUILD)/libunmask-installed.a     ## install below PREFIX (/usr/lo
 	install -m 755 $(BUILD)/libunmask.so $(LIBDIR)/libunmask.so.$(VERSION)
 	ln -sf libunmask.so.$(VERSION) $(LIBDIR)/libunmask.so.0
 	ln -sf libunmask.so.0 $(LIBDIR)/libunmask.so
-	printf 'prefix=%s\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${prefix}/include\nLibs: -L$${prefix}/lib -lunmask\nRequires.private: $(LIB_PKGS)\nLibs.private: -lm -pthread\n' \
+	printf 'prefix=%s\nexec_prefix=$${prefix}\nlibdir=$${exec_prefix}/lib\nincludedir=$${prefix}/include\n\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lunmask\nRequires.private: $(LIB_PKGS)\nLibs.private: -lm -pthread\n' \
 	    '$(PREFIX)' '$(VERSION)' > $(LIBDIR)/pkgconfig/unmask.pc
 	install -m 644 models/*.gguf models/*.md $(DESTDIR)$(PREFIX)/share/unmask/models/
 	install -m 644 models/eval/* $(DESTDIR)$(PREFIX)/share/unmask/models/eval/

@@ -53,5 +53,13 @@ before=$(date -r "$datafiles" +%s.%N)
 MAKEFLAGS= make -s BUILD="$dir/build" PREFIX=/bbb "$datafiles" >"$dir/out" 2>&1 || cat "$dir/out"
 check "the same PREFIX makes nothing anew" "$(date -r "$datafiles" +%s.%N)" "$before"
 
+# What pkg-config is told, by the line of `make install` that writes it.
+mkdir -p "$dir/to/opt/lib/pkgconfig"
+MAKEFLAGS= make -n BUILD="$dir/build" PREFIX=/opt DESTDIR="$dir/to" install | sed -n '/^[[:blank:]]*printf /,/unmask.pc$/p' | sh
+pc() { PKG_CONFIG_PATH=$dir/to/opt/lib/pkgconfig ${PKG_CONFIG:-pkg-config} "$@" unmask; }
+check "folders" "$(pc --variable=exec_prefix) $(pc --variable=libdir) $(pc --variable=includedir)" "/opt /opt/lib /opt/include"
+check "... of another prefix" "$(pc --define-variable=prefix=/a --variable=libdir) $(pc --define-variable=prefix=/a --variable=includedir)" "/a/lib /a/include"
+check "... are those of the flags" "$(pc --define-variable=includedir=/b --cflags | grep -c -- '-I/b') $(pc --define-variable=libdir=/c --libs | grep -c -- '-L/c -lunmask')" "1 1"
+
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
