@@ -44,7 +44,7 @@ static bool check_twice(struct quantize_job *j, const struct piece *p, struct un
     j->report->n_requantized++;
     return j->o->requantize
         || fail(err, E_QNT_TWICE, .file = j->in->path, .field = p->from->name, .found = from->name,
-                .need = FMT("weights in f32, f16, bf16 or %s", p->to->name),
+                .need = p->to->block == 1 ? "weights in f32, f16 or bf16" : FMT("weights in f32, f16, bf16 or %s", p->to->name),
                 .hint = "Quantize from the original weights; --requantize does it all the same, at a loss");
 }
 

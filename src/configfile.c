@@ -124,8 +124,10 @@ static bool take_event(struct reader *r, const yaml_event_t *e, struct unmask_er
 
 static bool syntax_error(const struct reader *r, const yaml_parser_t *p, struct unmask_err *err)
 {
-    return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&p->problem_mark),
-                .found = p->problem ? p->problem : "something that is not YAML",
+    static const char found[] = "found ";       /* so some of libyaml's words begin, as ours do by themselves */
+    const char *problem = p->problem ? p->problem : "something that is not YAML";
+    const size_t skip = strncmp(problem, found, sizeof found - 1) ? 0 : sizeof found - 1;
+    return fail(err, E_YAML_SYNTAX, .file = r->path, .field = PLACE(&p->problem_mark), .found = problem + skip,
                 .need = p->context ? FMT("well-formed YAML (%s)", p->context) : "well-formed YAML");
 }
 

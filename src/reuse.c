@@ -65,7 +65,7 @@ const struct reuse_knob reuse_knobs[] = {
 
 static bool unknown(const char *found, size_t n, const struct err_text *known, struct unmask_err *err)
 {
-    return fail(err, E_GEN_VALUE, .field = "reuse", .found = QUOTE(found, n), .need = FMT("one of %s", known->s));
+    return fail(err, E_GEN_VALUE, .field = "reuse", .found = n ? QUOTE(found, n) : "an empty name", .need = FMT("one of %s", known->s));
 }
 
 /* dLLM-Cache in any spelling: its letters alone. */

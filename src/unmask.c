@@ -171,7 +171,8 @@ void unmask_options_default(const struct unmask_model *m, struct unmask_options 
 
 static bool in_range(const char *name, double v, double min, double max, struct unmask_err *err)
 {
-    return (v >= min && v <= max) || fail(err, E_GEN_VALUE, .field = name, .found = FMT("%g", v), .need = FMT("%g to %g", min, max));
+    return (v >= min && v <= max)
+        || fail(err, E_GEN_VALUE, .field = name, .found = FMT(v == rint(v) ? "%.10g" : "%g", v), .need = FMT("%.10g to %.10g", min, max));
 }
 
 static bool check_options(const struct unmask_model *m, const struct unmask_options *o, struct unmask_err *err)

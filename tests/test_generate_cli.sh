@@ -207,6 +207,9 @@ chat "$long\n$long\n$long\n"
 check "what no longer fits is forgotten aloud" "$status|$(grep -c 'no longer fit the context of 256 tokens; the oldest 1 of 2 turns is forgotten' "$dir/err" | sed 's/[1-9]/some/')" "0|some"
 chat "$(printf '%0400d' 7)\n";              expect "a question that leaves no room" 6 "E-GEN-002"
 run chat hello;                             expect "a question as argument" 2 "E-CLI-006"
+for command in chat run; do
+    $unmask $command </ >"$dir/out" 2>"$dir/err"; status=$?; expect "$command: a folder as standard input" 4 "standard input: cannot read: found Is a directory.*E-FILE-003"
+done
 run chat -m $tiny;                          expect "a chat without a tokenizer" 3 "E-TOK-001"
 
 # ---- interruption: the partial text stays, and so do the lines of the trace

@@ -56,6 +56,7 @@ quantize "$from" "$dir/x.gguf" --set llada.block_count=9;   expect "metadata of 
 quantize "$from" "$dir/no/x.gguf";                          expect "a folder that is missing" 4 "E-FILE-0"
 quantize "$dir/none" "$dir/x.gguf";                         expect "no input" 4 "E-FILE-001"
 quantize "$dir/a.gguf" "$dir/x.gguf" q8_0;                  expect "rounding twice" 2 "E-QNT-002"
+quantize "$dir/a.gguf" "$dir/x.gguf" f16;                   expect "... to 16 bits" 2 "need weights in f32, f16 or bf16. .*E-QNT-002"
 quantize "$dir/a.gguf" "$dir/r.gguf" q8_0 --requantize;     expect "rounding twice, asked for" 0 "matrices are rounded a second time"
 quantize "$from" "$dir/x.gguf" --keep ffn_down;             expect "a rule without a format" 2 "found no =.*E-QNT-008"
 quantize "$from" "$dir/x.gguf" --keep ffn_down=q9;          expect "a rule of an unknown format" 2 "found q9, need REGEX=FORMAT.*q8_0.*E-QNT-008"

@@ -463,6 +463,8 @@ static void profiles_are_read_with_knobs(void **state)
         assert_false(reuse_profile_read(bad[i].text, &p, &err));
         expect_err(&err, "E-GEN-001", "reuse", bad[i].found, bad[i].need, NULL);
     }
+    assert_false(reuse_profile_read("fast,", &p, &err));
+    expect_err(&err, "E-GEN-001", "found an empty name", NULL);
     const char *const cache[] = { "dllm-cache", "dLLM-Cache", "dllm_cache", "DLLMCACHE" };
     for (size_t i = 0; i < ARRAY_LEN(cache); i++) {
         assert_false(reuse_profile_read(cache[i], &p, &err));

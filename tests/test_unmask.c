@@ -290,7 +290,9 @@ static void bad_parameters_are_named(void **state)
     BAD(temperature, NAN, "E-GEN-001", "temperature");
     BAD(temperature, INFINITY, "E-GEN-001", "temperature");
     BAD(temperature, -0.1f, "E-GEN-001", "temperature");
-    BAD(temperature, 2.1f, "E-GEN-001", "temperature");
+    BAD(temperature, 2.1f, "E-GEN-001", "(temperature): found 2.1, need 0 to 2");
+    BAD(gen_length, (1 << 24) + 1, "E-GEN-001", "found 16777217, need 0 to 16777216");
+    BAD(factor, 1e7f, "E-GEN-001", "found 10000000, need 0 to 1000000");
     BAD(threshold, 1.1f, "E-GEN-001", "threshold");
     BAD(threshold, NAN, "E-GEN-001", "threshold");
     BAD(cfg_scale, -1, "E-GEN-001", "cfg_scale");

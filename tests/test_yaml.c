@@ -93,7 +93,7 @@ static void duplicate_keys_name_both_lines(void **state)
 static void malformed_files_have_a_place(void **state)
 {
     (void)state;
-    refused("diffusion:\n\tsteps: 4\n", "E-YAML-001", "line 2, column 1", NULL);
+    refused("diffusion:\n\tsteps: 4\n", "E-YAML-001", "line 2, column 1", "column 1): found character that cannot start any token");
     refused("diffusion:\n  steps: 4\n bad: 5\n", "E-YAML-001", "line 3", NULL);
     refused("model:\n  path: \"x\n", "E-YAML-001", "line 3", NULL);
     refused("diffusion: {steps: 4\n", "E-YAML-001", "line 2", NULL);
