@@ -202,6 +202,7 @@ static bool run_side(struct compare *c, struct unmask_err *err)
     if (ok && c->now == 1) ok = (fflush(c->kept) == 0 && fseek(c->kept, 0, SEEK_SET) == 0) || keep_failed(err);
     for (size_t i = 0; ok && i < c->n_items; i++) {
         ok = measure_item(c, &c->items[i], i, err) || jsonl_at(c->items[i].line->path, c->items[i].line->number, err);
+        if (!ok && !err->file[0]) err_within(err, side->name);          /* no fault of the line: of which model? */
         c->clock.done++;
     }
     side->seconds = timing_now() - start;

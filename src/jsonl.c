@@ -88,7 +88,8 @@ const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const ch
 
 bool jsonl_at(const char *path, int number, struct unmask_err *err)
 {
-    return err_within(err, FMT("%.200s, line %d", path, number));
+    const bool of_model = err && err->status == UNMASK_EMODEL && !err_is(err, E_TOK_BYTE);     /* that byte is the line's */
+    return !of_model && err_within(err, FMT("%.200s, line %d", path, number));
 }
 
 void jsonl_close(struct jsonl *j)

@@ -84,6 +84,15 @@ pair "$dir/no-q" "$dir/no-q" --data "$dir/q.jsonl";       check "... also where 
 evil=$(printf 'ev\033[31mil\377.jsonl'); printf '{"q":"Q","a":"a"}\n' >"$dir/$evil"
 compare --exact-match "$dir/$evil" -m "$dir/no-q";        check "... as JSON whatever the name" \
     "$status|$(grep -c '"file":"[^"]*ev..x1b.31mil..xff.jsonl, line 1' "$dir/err")" "3|1"
+# Weights that are finite and what they compute is not: no line is to blame.
+$unmask quantize -q tests/data/checkpoints/llada-tiny "$dir/damaged.gguf" f32
+at=$($unmask inspect "$dir/damaged.gguf" --tensors --json | sed 's/.*"blk.0.ffn_gate.weight","type":"F32","shape":\[[0-9,]*\],"offset":\([0-9]*\).*/\1/')
+for i in 1 2 3 4 5 6 7 8 9 10; do printf '\377\377\177\177\377\377\177\177'; done | dd of="$dir/damaged.gguf" bs=1 seek="$at" conv=notrunc 2>"$dir/err"
+printf '{"q":"a","a":"b"}\n' >"$dir/ab.jsonl"; printf '{"prompt":"a","answer":"b"}\n' >"$dir/lk.jsonl"
+compare --likelihood "$dir/lk.jsonl" -m "$dir/damaged.gguf";  check "a damaged model, not the line" "$status|$(grep -c 'E-ARCH-010' "$dir/err")|$(grep -c 'lk.jsonl' "$dir/err")" "3|1|0"
+compare --exact-match "$dir/ab.jsonl" -m "$dir/damaged.gguf"; check "... of questions" "$status|$(grep -c 'E-ARCH-010' "$dir/err")|$(grep -c 'ab.jsonl' "$dir/err")" "3|1|0"
+pair "$dir/damaged.gguf" tests/data/checkpoints/llada-tiny --data "$dir/ab.jsonl"
+check "... of two, and which" "$status|$(grep -c 'damaged.gguf.*E-ARCH-010' "$dir/err")|$(grep -c 'ab.jsonl' "$dir/err")" "3|1|0"
 TMPDIR=$dir/none pair $model $model;                      check "no place for what waits" "$status|$(grep -c 'E-FILE-006' "$dir/err")" "4|1"
 compare --exact-match "$dir/bad.jsonl" --against exact;   check "two measures" "$status|$(grep -c 'E-CLI-010' "$dir/err")" "2|1"
 echo "$passed passed, $failed failed"

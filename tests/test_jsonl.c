@@ -138,6 +138,9 @@ static void the_line_is_named_before_what_an_error_names(void **state)
     assert_false(err_set(&err, E_TOK_BYTE, &(struct err_info){ .file = "tokenizer.json" }));
     assert_false(jsonl_at(hostile, 7, &err));
     expect_err(&err, "E-TOK-011", shown, "line 7: tokenizer.json: ", NULL);
+    assert_false(err_set(&err, E_MODEL_OUTPUT, &(struct err_info){ .need = "finite logits" }));
+    assert_false(jsonl_at(hostile, 7, &err));   /* whatever the line is */
+    assert_string_equal(err.file, "");
     memset(path, 'p', sizeof path - 1);         /* the line is seen behind a long path, and nothing is cut inside a character */
     path[sizeof path - 1] = 0;
     assert_false(err_set(&err, E_TOK_BYTE, &(struct err_info){ .file = "\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9\xC3\xA9"
