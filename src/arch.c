@@ -24,7 +24,7 @@ const struct arch *arch_of(const struct checkpoint *c, struct unmask_err *err)
         err_list(&known, n);
     }
     fail(err, E_ARCH_UNKNOWN, .file = c->path, .field = key, .found = QUOTE(name.s, name.n), .need = FMT("one of %s", known.s),
-         .hint = gguf ? NULL : "model code in the folder is never run");
+         .hint = gguf ? NULL : "Model code in the folder is never run");
     return NULL;
 }
 
@@ -236,7 +236,7 @@ const struct tensor *arch_tensor(const struct arch *a, const struct checkpoint *
     snprintf(name, sizeof name, c->kind == CHECKPOINT_GGUF ? at->gguf : at->folder, layer);
     const struct tensor *t = checkpoint_tensor(c, name);
     if (!t) {
-        fail(err, E_TENSOR_MISSING, .file = c->path, .field = name, .hint = "the file is incomplete, or of another architecture");
+        fail(err, E_TENSOR_MISSING, .file = c->path, .field = name, .hint = "The file is incomplete, or of another architecture");
         return NULL;
     }
     int n, k;

@@ -279,8 +279,7 @@ static bool pass_candidates(struct denoise *d, struct reuse_block block, int *n_
     }
     for (int i = 0; i < n; i++) {
         if (isnan(w->candidates[i].confidence))
-            return fail(err, E_MODEL_OUTPUT, .field = FMT("logits of position %d", w->candidates[i].position), .need = "finite numbers",
-                        .hint = "the weights are damaged; fetch the file again");
+            return model_fail_output(d->m, FMT("logits of position %d", w->candidates[i].position), NULL, err);
         w->reuse.confidence[w->candidates[i].position] = w->candidates[i].confidence;
     }
     *n_candidates = n;

@@ -439,8 +439,34 @@ static void embed_chunk(struct forward *f)
     else for (int r = 0; r < f->n_rows && !f->failed; r++) f->failed = !embed_from_file(f, r);
     if (f->failed || !f->bad_id) return;
     f->failed = true;
-    fail(&f->err, E_TENSOR_VALUE, .file = f->m->name, .field = FMT("embedding of token %d", f->bad_id - 1), .need = "finite numbers",
-         .hint = "the file is damaged; fetch it again");
+    fail(&f->err, E_TENSOR_VALUE, .file = f->m->path, .field = FMT("embedding of token %d", f->bad_id - 1), .need = "finite numbers",
+         .hint = "The file is damaged; fetch it again");
+}
+
+/* Number of those that lead the n at x and have squares whose sum is finite, as a norm needs it. */
+static int usable(const float *x, int n)
+{
+    const float most = 0x1p53f;                 /* 2^106 times MAX_WIDTH is below the largest float */
+    bool good = true;
+    int i = 0;
+    for (int j = 0; j < n; j++) good &= fabsf(x[j]) <= most;
+    while (!good && fabsf(x[i]) <= most) i++;
+    return good ? n : i;
+}
+
+/* Rounding to int8 takes what is not finite for some number: an overflow would end as logits that look like any others. */
+static bool check_rows(struct forward *f, const int *list, int n)
+{
+    const int d = f->m->h.n_embd;
+    for (int i = 0; i < n && !f->failed; i++) {
+        const int row = list ? list[i] : i, position = row % f->p->n_rows;
+        const float *x = f->p->x + (size_t)row * (size_t)d;
+        const int good = usable(x, d);
+        if (good < d)
+            f->failed = !model_fail_output(f->m, FMT("position %d", f->p->rows ? f->p->rows[position] : position),
+                                           FMT("%g after the last layer", (double)x[good]), &f->err);
+    }
+    return !f->failed;
 }
 
 /* Nothing that a pass computed counts where it read from a file that failed, or changed meanwhile. */
@@ -506,6 +532,7 @@ bool forward_pass(struct forward *f, const struct pass *p)
         each_chunk(f, chunk_rest, trim ? p->need : list, trim ? p->n_need : n);
         if (f->stream && stream_failed(f->stream, NULL)) break;
         if (p->on_layer && !p->on_layer(p->user, i, p->x)) return false;
+        if (i == f->m->h.n_layer - 1 && !f->failed) check_rows(f, trim ? p->need : list, trim ? p->n_need : n);
     }
     return check_files(f);
 }

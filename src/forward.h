@@ -55,8 +55,8 @@ struct pass {
  * compared with references. */
 const struct store_kind *forward_store_kind(const struct unmask_model *m);
 
-/* False when on_layer says so; or where streamed weights could not be read, an embedding is not finite or a file has changed: then
- * forward_failed() tells why. */
+/* False when on_layer says so; or where streamed weights could not be read, a file has changed, an embedding is not finite, or a row
+ * that went through the last layer is not or is too large for a norm: then forward_failed() tells why. */
 bool forward_pass(struct forward *f, const struct pass *p);
 bool forward_failed(const struct forward *f, struct unmask_err *err);
 /* Read what a pass reads, and nothing else, for measurements; true where nothing is streamed.  False: forward_failed(). */

@@ -119,7 +119,7 @@ static bool parse(struct holes *h, const char *text, size_t n, struct unmask_err
             i += taken;
         } else if (i < n) add_bytes(h, &end, text[i++], 1);
     }
-    return n_holes > 0 || fail(err, E_HOLE_NONE, .need = "[[8]] or [[name:8]] somewhere in it", .hint = "unmask run continues a text");
+    return n_holes > 0 || fail(err, E_HOLE_NONE, .need = "[[8]] or [[name:8]] somewhere in it", .hint = "`unmask run` continues a text");
 }
 
 bool holes_parse(struct holes *h, const char *text, size_t n, struct unmask_err *err)

@@ -134,7 +134,7 @@ bool likelihood(struct unmask_session *s, const int32_t *prompt, size_t n_prompt
     }
     mem_free(ids);
     if (ok && !isfinite(total))
-        ok = fail(err, E_MODEL_OUTPUT, .need = "finite logits", .hint = "the weights are damaged; fetch the file again");
+        ok = model_fail_output(s->m, "logits", NULL, err);
     if (ok) *nats = -total / mc;
     return ok;
 }

@@ -52,7 +52,7 @@ static bool refuse_format(const struct checkpoint *c, const struct tensor *t, st
     struct err_text known = { "" };
     for (const struct pack_format *p = pack_formats; p->format; p++) err_list(&known, p->format->name);
     return fail(err, E_TENSOR_TYPE, .file = c->path, .field = t->name, .found = t->format->name, .need = FMT("one of %s", known.s),
-                .hint = "quantize the model to one of these");
+                .hint = "Quantize the model to one of these");
 }
 
 /* Find every tensor and its size in memory; *bytes: of all. */
@@ -212,7 +212,7 @@ static bool make_tiles(struct loader *l, const struct part *p, int row0, int n_r
 static bool not_finite(const struct loader *l, const struct part *p, const char *where, struct unmask_err *err)
 {
     return fail(err, E_TENSOR_VALUE, .file = l->c->path, .field = p->t->name, .found = where, .need = "finite numbers",
-                .hint = "the file is damaged; fetch it again");
+                .hint = "The file is damaged; fetch it again");
 }
 
 static bool tiles_good(const struct loader *l, const struct part *p, int row0, const uint8_t *tiles, int n_tiles, struct unmask_err *err)
@@ -470,7 +470,7 @@ static bool read_defaults(struct unmask_model *m, const struct checkpoint *c, st
 static bool read_name(struct unmask_model *m, const struct checkpoint *c, struct unmask_err *err)
 {
     const struct str name = checkpoint_name(c);
-    return (m->name = mem_strndup(name.s, name.n, err)) != NULL;
+    return (m->name = mem_strndup(name.s, name.n, err)) && (m->path = mem_strndup(c->path, strlen(c->path), err));
 }
 
 bool model_kernels(struct kernels *k, struct unmask_err *err)
@@ -539,6 +539,12 @@ bool model_open_layer(struct unmask_model **out, const struct arch *a, const str
     return ok;
 }
 
+bool model_fail_output(const struct unmask_model *m, const char *where, const char *found, struct unmask_err *err)
+{
+    return fail(err, E_MODEL_OUTPUT, .file = m->path, .field = where, .found = found, .need = "finite numbers",
+                .hint = "The weights are damaged; fetch the file again");
+}
+
 void model_close(struct unmask_model *m)
 {
     if (!m) return;
@@ -551,6 +557,7 @@ void model_close(struct unmask_model *m)
     mem_free(m->memory);
     mem_free(m->in_sessions);
     mem_free(m->name);
+    mem_free(m->path);
     mem_free(m);
 }
 

@@ -37,7 +37,7 @@ struct unmask_model {
     const struct chat_template *chat;           /* NULL: the model has no known template ...             */
     struct unmask_err chat_err;                 /* ... and this says why, to whoever asks for a chat     */
     struct unmask_options defaults;             /* diffusion.* keys of the file over our own             */
-    char *name;
+    char *name, *path;                          /* for people; of the file or folder, for errors        */
     const struct pack_format *k_pack;           /* of the keys' matrices                           */
     const char *weight_format;                  /* format of most of the weight bytes */
     uint64_t parameters, weight_bytes;          /* bytes: of all weights, wherever they are */
@@ -72,6 +72,8 @@ bool model_open_layer(struct unmask_model **out, const struct arch *a, const str
 /* What loading would take, from the descriptions of the tensors alone; fails where loading would. */
 bool model_plan(const struct arch *a, const struct checkpoint *c, const struct hparams *h, uint64_t *weight_bytes, uint64_t *parameters,
                 struct unmask_err *err);
+/* The error of a model that computes numbers which are none: E_MODEL_OUTPUT. */
+bool model_fail_output(const struct unmask_model *m, const char *where, const char *found, struct unmask_err *err);
 void model_close(struct unmask_model *m);
 
 /* Row `id` of an embedding in memory as float32: out[n_embd].  scratch: model_embed_scratch() bytes, those of a row. */

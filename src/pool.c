@@ -139,7 +139,7 @@ static bool stack_suffices(struct unmask_err *err)
     struct rlimit limit;
     if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= least) return true;
     return fail(err, E_RUN_STACK, .found = FMT("%llu KiB", (unsigned long long)limit.rlim_cur >> 10), .need = "256 KiB",
-                .hint = "ulimit -s 8192 is usual");
+                .hint = "`ulimit -s 8192` is usual");
 }
 
 bool pool_open(struct pool **out, int n_threads, struct unmask_err *err)

@@ -115,7 +115,7 @@ static bool within_budget(struct unmask_session *s, const struct session_need *n
     if (grant(s, bytes_of(s, &all))) return true;
     session_release(s);
     return grant(s, bytes)
-        || fail(err, E_CANVAS_MEMORY, .file = m->name,
+        || fail(err, E_CANVAS_MEMORY, .file = m->path,
                 .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens,
                              (double)(m->taken + atomic_load(m->in_sessions) + bytes) / 0x1p20),
                 .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),

@@ -57,7 +57,7 @@ void unmask_model_get_info(const struct unmask_model *m, struct unmask_model_inf
 
 static bool need_tokenizer(const struct unmask_model *m, struct unmask_err *err)
 {
-    return m->tokenizer || fail(err, E_GEN_NO_TOKENIZER, .file = m->name);
+    return m->tokenizer || fail(err, E_GEN_NO_TOKENIZER, .file = m->path);
 }
 
 /* What is given for ids when there are none. */
@@ -336,9 +336,7 @@ static bool logits_finite(const struct unmask_session *s, const float *row, int 
 {
     for (int i = 0; i < s->m->h.n_vocab; i++)
         if (!isfinite(row[i]))
-            return fail(err, E_MODEL_OUTPUT, .file = s->m->name, .field = FMT("position %d, token %d", position, i),
-                        .found = FMT("%f", (double)row[i]), .need = "finite logits",
-                        .hint = "the weights are damaged; fetch the file again");
+            return model_fail_output(s->m, FMT("position %d, token %d", position, i), FMT("%f", (double)row[i]), err);
     return true;
 }
 

@@ -567,6 +567,35 @@ static void a_logit_that_is_no_number_ends_a_run(void **state)
     runs_close(&runs);
 }
 
+/* A weight so large that numbers overflow between the layers, where int8 rounds them to some number again. */
+static void an_overflow_ends_a_run(void **state)
+{
+    (void)state;
+    static const float large[] = { 1.7e38f, 2e38f };
+    struct unmask_err err;
+    struct unmask_result res;
+    struct runs runs;
+    struct unmask_options o;
+    double nats;
+    OK(unmask_open(&runs.m, "models/unmask-demo-6M-v1.0-Q8_0.gguf", NULL, &err) && unmask_session_open(&runs.s, runs.m, 2, &err), err);
+    unmask_options_default(runs.m, &o);
+    o.gen_length = 32;
+    for (int layer = 0; layer < runs.m->h.n_layer; layer += runs.m->h.n_layer - 1)
+        for (size_t i = 0; i < ARRAY_LEN(large); i++) {
+            float *weight = (float *)(uintptr_t)runs.m->layers[layer].ffn_norm, was = *weight;
+            *weight = large[i];
+            assert_false(unmask_generate(runs.s, given, ARRAY_LEN(given), &o, NULL, NULL, &res, &err));
+            expect_err(&err, "E-ARCH-010", "Q8_0.gguf", "after the last layer", "damaged", NULL);
+            unmask_result_free(&res);
+            assert_false(unmask_likelihood(runs.s, given, 4, given, 4, 4, 0, 0, &nats, &err));
+            expect_err(&err, "E-ARCH-010", NULL);
+            *weight = was;
+            OK(unmask_generate(runs.s, given, ARRAY_LEN(given), &o, NULL, NULL, &res, &err), err);
+            unmask_result_free(&res);
+        }
+    runs_close(&runs);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -579,6 +608,7 @@ int main(void)
         cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation), cmocka_unit_test(a_logit_that_is_no_number_ends_a_run),
+        cmocka_unit_test(an_overflow_ends_a_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
