@@ -23,6 +23,7 @@
  * (a number of ids or bytes 0, a likelihood NAN), and the session or model that it was called with
  * can be used again.  The library prints nothing, installs no signal handler and never exits.  A
  * model is immutable and may be shared between threads; a session belongs to one thread at a time.
+ * A child that was forked may close what its parent opened, and must open its own to run anything.
  * The same file, prompt, options and seed give the same tokens on every CPU and for every thread
  * count. */
 #ifndef UNMASK_H

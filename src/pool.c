@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "limits.h"
 #include "mem.h"
@@ -33,6 +34,7 @@ struct pool {
     atomic_bool stop;
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
+    pid_t process;              /* a child that was forked has the memory, but not the threads */
 };
 
 struct start { struct pool *pool; int worker; };
@@ -147,7 +149,7 @@ bool pool_open(struct pool **out, int n_threads, struct unmask_err *err)
     if (!stack_suffices(err)) return false;
     struct pool *p = mem_aligned(sizeof *p, err);
     if (!p) return false;
-    *p = (struct pool){ .n_workers = 0 };
+    *p = (struct pool){ .process = getpid() };
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
@@ -170,9 +172,8 @@ bool pool_open(struct pool **out, int n_threads, struct unmask_err *err)
     return true;
 }
 
-void pool_close(struct pool *p)
+static void end_workers(struct pool *p)
 {
-    if (!p) return;
     atomic_store(&p->stop, true);
     pthread_mutex_lock(&p->lock);
     pthread_cond_broadcast(&p->wake);
@@ -181,6 +182,11 @@ void pool_close(struct pool *p)
     pthread_cond_destroy(&p->done);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
+}
+
+void pool_close(struct pool *p)
+{
+    if (p && p->process == getpid()) end_workers(p);
     mem_free(p);
 }
 

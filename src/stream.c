@@ -42,6 +42,7 @@ struct stream {
     pthread_mutex_t lock;       /* of everything from slots on                        */
     pthread_cond_t may_read, is_ready;
     pthread_t threads[READERS]; int n_threads;
+    pid_t process;              /* a child that was forked has no readers */
 };
 
 /* ---- sizes ---- */
@@ -220,6 +221,7 @@ bool stream_open(struct stream **out, const struct stream_part *parts, int n_par
     const size_t n = (size_t)n_parts;
     struct stream *s = mem_zalloc(1, sizeof *s, err);
     if (!s) return false;
+    s->process = getpid();
     s->parts = parts;
     s->n_parts = n_parts;
     pthread_mutex_init(&s->lock, NULL);
@@ -233,21 +235,26 @@ bool stream_open(struct stream **out, const struct stream_part *parts, int n_par
     return ok;
 }
 
-void stream_close(struct stream *s)
+static void end_readers(struct stream *s)
 {
-    if (!s) return;
     pthread_mutex_lock(&s->lock);
     s->stop = true;
     pthread_cond_broadcast(&s->may_read);
     pthread_mutex_unlock(&s->lock);
     for (int i = 0; i < s->n_threads; i++) pthread_join(s->threads[i], NULL);
+    pthread_cond_destroy(&s->is_ready);
+    pthread_cond_destroy(&s->may_read);
+    pthread_mutex_destroy(&s->lock);
+}
+
+void stream_close(struct stream *s)
+{
+    if (!s) return;
+    if (s->process == getpid()) end_readers(s);
     for (int i = 0; i < s->n_sources; i++) {
         if (s->sources[i].fd >= 0) close(s->sources[i].fd);
         if (s->sources[i].direct_fd >= 0) close(s->sources[i].direct_fd);
     }
-    pthread_cond_destroy(&s->is_ready);
-    pthread_cond_destroy(&s->may_read);
-    pthread_mutex_destroy(&s->lock);
     mem_free(s->memory);
     mem_free(s->slots);
     mem_free(s->sources);

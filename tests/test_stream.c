@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "denoise.h"
 #include "plan.h"
@@ -486,6 +487,34 @@ static void a_session_counts_what_all_its_streams_read(void **state)
     unmask_close(m);
 }
 
+/* A forked child has no threads of the session's to wait for. */
+static void a_forked_child_can_close(void **state)
+{
+    (void)state;
+    static const int32_t ids[] = { 5, 6, 7, 8 };
+    static struct logits out;
+    const struct unmask_taps taps = { .user = &out, .logits = keep_row };
+    struct unmask_err err;
+    struct unmask_session *s;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+    OK(unmask_session_open(&s, m, 3, &err) && unmask_forward(s, ids, 4, NULL, &taps, &err), err);
+    for (int i = 0; i < 5; i++) {
+        int how = 0;
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20);
+            unmask_session_close(s);
+            unmask_close(m);
+            _exit(7);
+        }
+        assert_int_equal(waitpid(child, &how, 0), child);
+        assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 7);
+        OK(unmask_forward(s, ids, 4, NULL, &taps, &err), err);
+    }
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
 /* ---- budgets ---- */
 
 static void budgets_are_kept(void **state)
@@ -644,7 +673,8 @@ int main(void)
         cmocka_unit_test(a_read_that_fails_is_an_error),
         cmocka_unit_test(a_session_outlives_a_read_that_fails),
         cmocka_unit_test(odd_reads_change_nothing),
-        cmocka_unit_test(a_file_that_changes_is_noticed), cmocka_unit_test(reading_alone_tells_why_it_fails),
+        cmocka_unit_test(a_file_that_changes_is_noticed),
+        cmocka_unit_test(reading_alone_tells_why_it_fails), cmocka_unit_test(a_forked_child_can_close),
         cmocka_unit_test(a_generation_stops),
         cmocka_unit_test(a_session_counts_what_all_its_streams_read),
         cmocka_unit_test(budgets_are_kept),
