@@ -87,6 +87,8 @@ struct unmask_open_options {
     uint64_t memory_budget;     /* bytes of resident memory that the process may take; a packed file that
                                    is larger is read while it runs.  0 = 75 % of what is available */
     int context;                /* positions for which the budget keeps room; 0 = 512, or the model's */
+    int sessions;               /* ... in so many sessions at a time; 0 = 1                      */
+    int logit_rows;             /* ... beside so many rows of logits that the caller keeps       */
     bool guidance, logits;      /* ... with classifier-free guidance; with whole rows of logits (a temperature,
                                    unmask_forward(), likelihoods)                               */
     const char *reuse, *store;  /* ... and under these (struct unmask_options)                  */

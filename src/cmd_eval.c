@@ -212,12 +212,31 @@ static bool check_against(const char *text, struct unmask_err *err)
         || fail(err, E_GEN_VALUE, .field = "--against", .found = why.found, .need = why.need, .hint = why.hint);
 }
 
+/* Does one profile keep rows that the other does not?  Memory is planned for the one that keeps more.  What is no profile keeps none. */
+static bool keeps_more(const char *a, const char *b)
+{
+    struct reuse_profile p, q;
+    if (!a || !reuse_profile_read(a, &p, NULL)) return false;
+    const bool other = b && reuse_profile_read(b, &q, NULL);
+    const struct store_layers kept = reuse_layers(&p, 2), by_other = other ? reuse_layers(&q, 2) : (struct store_layers){ .n = 0 };
+    return kept.n + (kept.state > 0) > by_other.n + (by_other.state > 0);
+}
+
 static bool run_reuse(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
+    char path[1024];
     struct unmask_model *m = NULL;
-    struct unmask_session *session = NULL;
-    const bool ok = check_against(s->against, err) && cmd_open_model(s, t, false, &m, &session, err) && eval_reuse(s, t, session, err);
-    unmask_session_close(session);
+    struct unmask_session *sessions[EVAL_REUSE_SESSIONS] = { NULL };
+    struct unmask_open_options o = cmd_open_options(s, false);
+    o.sessions = EVAL_REUSE_SESSIONS;
+    o.logit_rows = eval_block(s);
+    mem_keep_nothing();
+    bool ok = check_against(s->against, err) && cmd_model_path(s, path, err);
+    if (keeps_more(s->against, s->reuse)) o.reuse = s->against;
+    ok = ok && cmd_load(s, t, path, &o, &m, err);
+    for (int i = 0; ok && i < EVAL_REUSE_SESSIONS; i++) ok = unmask_session_open(&sessions[i], m, o.threads, err);
+    ok = ok && eval_reuse(s, t, sessions, err);
+    for (int i = 0; i < EVAL_REUSE_SESSIONS; i++) unmask_session_close(sessions[i]);
     unmask_close(m);
     return ok;
 }

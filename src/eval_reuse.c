@@ -26,7 +26,7 @@ struct side {
 struct eval_reuse {
     const struct settings *s;
     const struct unmask_model *m;
-    struct unmask_session *judge;               /* likelihood under full passes */
+    struct unmask_session *own, *others;        /* of OTHER; of all the rest, and of likelihood under full passes */
     struct eval_set set;
     struct side side[SIDES];
     struct eval_clock clock;
@@ -87,7 +87,7 @@ static bool quality(struct eval_reuse *e, struct side *side, size_t line, struct
     size_t distinct, pairs, n_text;
     char *text;
     double nats;
-    if (!likelihood(e->judge, run->r.canvas, (size_t)run->r.n_prompt, answer, (size_t)run->n_ids, e->s->mc, 0, e->s->seed + line,
+    if (!likelihood(e->others, run->r.canvas, (size_t)run->r.n_prompt, answer, (size_t)run->n_ids, e->s->mc, 0, e->s->seed + line,
                     eval_on_draw, &e->clock, &nats, err)
         || !unmask_detokenize(e->m, answer, (size_t)run->n_ids, 0, &text, &n_text, err)) return false;
     side->nats[line] = -nats;
@@ -118,8 +118,7 @@ static bool begin(struct eval_reuse *e, bool questions, size_t lines, struct unm
     const char *const profile[SIDES] = { e->s->reuse ? e->s->reuse : "exact", e->s->against, "none", e->s->against };
     for (int i = 0; i < SIDES; i++) {
         struct side *side = &e->side[i];
-        *side = (struct side){ .session = side->session };
-        if (!side->session && !unmask_session_open(&side->session, e->m, e->s->threads, err)) return false;
+        *side = (struct side){ .session = i == OTHER ? e->own : e->others };
         if (!(side->nats = mem_zalloc(2 * lines, sizeof *side->nats, err))) return false;
         side->tokens = side->nats + lines;
         eval_options(e->s, e->m, questions, &side->o);
@@ -344,9 +343,11 @@ static void print_report(const struct eval_reuse *e, const json_t *report)
     printf("peak memory %.1f MiB\n", figure_get(report, "peak_rss_bytes") / 0x1p20);
 }
 
-bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_session *judge, struct unmask_err *err)
+bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_session *const sessions[EVAL_REUSE_SESSIONS],
+                struct unmask_err *err)
 {
-    struct eval_reuse e = { .s = s, .m = judge->m, .judge = judge, .clock = { .what = s->reuse ? s->reuse : "exact" } };
+    struct eval_reuse e = { .s = s, .m = sessions[0]->m, .own = sessions[0], .others = sessions[1],
+                            .clock = { .what = s->reuse ? s->reuse : "exact" } };
     json_t *report = json_object();
     bool ok = report ? eval_set_read(&e.set, s->data, s->limit, err) : fail(err, E_MEMORY, .hint = NULL);
     progress_start(&e.clock.progress, s, t);
@@ -358,7 +359,6 @@ bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_se
         if (s->json) figures_write(report);
         else print_report(&e, report);
     }
-    for (int i = 0; i < SIDES; i++) unmask_session_close(e.side[i].session);
     eval_set_free(&e.set);
     json_decref(report);
     return ok;

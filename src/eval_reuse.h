@@ -4,8 +4,10 @@
 
 #include "eval_run.h"
 
-/* Profile s->reuse against s->against on the sets of s->data; prints the report.  judge: of the model; it
- * measures likelihood, every profile has a session of its own. */
-bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_session *judge, struct unmask_err *err);
+enum { EVAL_REUSE_SESSIONS = 2 };       /* as many as run side by side, where a run is replayed under the other profile */
+
+/* Profile s->reuse against s->against on the sets of s->data; prints the report.  sessions: of one model. */
+bool eval_reuse(const struct settings *s, const struct term *t, struct unmask_session *const sessions[EVAL_REUSE_SESSIONS],
+                struct unmask_err *err);
 
 #endif

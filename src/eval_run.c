@@ -83,12 +83,20 @@ bool eval_prompt(const struct unmask_model *m, const struct eval_line *l, size_t
     return l->answer ? unmask_chat_ids(m, &message, 1, ids, n, err) : text_prompt(m, l, most, ids, n, err);
 }
 
+enum { QUESTION = 64, TEXT = 128, BLOCK = 32 };         /* answer positions, and those of a block */
+
+int eval_block(const struct settings *s)
+{
+    const int answer = s->origin[OPT_GEN_LENGTH] ? s->gen_length : TEXT, block = s->origin[OPT_BLOCK_LENGTH] ? s->block_length : BLOCK;
+    return block < answer ? block : answer;
+}
+
 void eval_options(const struct settings *s, const struct unmask_model *m, bool questions, struct unmask_options *o)
 {
     settings_generation(s, m, o);
     o->stop = term_signal_flag();
-    if (!s->origin[OPT_GEN_LENGTH]) o->gen_length = questions ? 64 : 128;
-    if (!s->origin[OPT_BLOCK_LENGTH]) o->block_length = 32;
+    if (!s->origin[OPT_GEN_LENGTH]) o->gen_length = questions ? QUESTION : TEXT;
+    if (!s->origin[OPT_BLOCK_LENGTH]) o->block_length = BLOCK;
     if (!s->origin[OPT_EARLY_STOP]) o->early_stop = questions;
     if (s->origin[OPT_THRESHOLD] || s->origin[OPT_FACTOR] || s->origin[OPT_STEPS]) return;
     o->threshold = questions ? 0.9f : 0;

@@ -26,6 +26,8 @@ bool eval_prompt(const struct unmask_model *m, const struct eval_line *l, size_t
 /* Options for questions (64 masks, threshold 0.9, early stop) or texts (128 masks, 2 commits a step), under what the user set. */
 void eval_options(const struct settings *s, const struct unmask_model *m, bool questions, struct unmask_options *o);
 enum { EVAL_PROMPT = 128 };     /* ids of a text that are given */
+/* Positions of their blocks, at most. */
+int eval_block(const struct settings *s);
 
 /* Equal positions over the longer of two answers, added to *equal and *positions. */
 void eval_agreement(const struct eval_run *a, const struct eval_run *b, double *equal, double *positions);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE             /* madvise */
 #include "mem.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -64,6 +65,13 @@ static void *aligned_to(size_t least, size_t bytes, struct unmask_err *err)
     if (align == HUGE_PAGE) madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
 #endif
     return p;
+}
+
+void mem_keep_nothing(void)
+{
+#ifdef M_MMAP_THRESHOLD
+    mallopt(M_MMAP_THRESHOLD, 128 << 10);       /* where it begins; once set, it no longer grows */
+#endif
 }
 
 void *mem_aligned(size_t bytes, struct unmask_err *err) { return aligned_to(64, bytes, err); }

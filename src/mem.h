@@ -24,6 +24,10 @@ void *mem_lay(uint8_t *base, size_t *used, size_t bytes);
 char *mem_strndup(const char *s, size_t n, struct unmask_err *err);
 void mem_free(void *p);                         /* for all of the above; NULL is fine */
 
+/* From now on large blocks go back to the system whenever they are freed.  For a program that opens and closes many within a budget:
+ * the C library would soon keep them, in pieces that fit nothing else. */
+void mem_keep_nothing(void);
+
 /* A growing pool of small objects that are freed together.  Zero-initialise; arena_free() at the end. */
 struct arena { struct arena_block *blocks; };
 void *arena_alloc(struct arena *a, size_t bytes, struct unmask_err *err);       /* zeroed, 16-byte aligned */

@@ -18,7 +18,8 @@ struct plan_need plan_need_of(const struct unmask_model *m, const struct unmask_
                                .logits = o->logits || o->guidance,
                                .layers = reuse ? reuse_layers(reuse, m->h.n_layer) : (struct store_layers){ .n = 0 },
                                .kind = kind ? kind : forward_store_kind(m),
-                               .threads = pool_size(o->threads) };
+                               .threads = pool_size(o->threads), .sessions = o->sessions > 0 ? o->sessions : 1,
+                               .logit_rows = o->logit_rows };
 }
 
 uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *n)
@@ -30,6 +31,11 @@ uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n
 {
     return forward_bytes(m, n->n_tokens, n->guidance ? 2 : 1, away, n->threads)
            + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
+}
+
+static uint64_t all_work(const struct unmask_model *m, const struct plan_need *n, struct away away)
+{
+    return (uint64_t)n->sessions * plan_work_bytes(m, n, away) + (uint64_t)n->logit_rows * logits_stride(m) * sizeof(float);
 }
 
 static size_t ring_of(uint64_t weights)
@@ -49,17 +55,17 @@ static uint64_t limited(uint64_t budget, bool *scarce)
 struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *need, uint64_t budget)
 {
     bool scarce;
-    const uint64_t most = limited(budget ? budget : plan_default_budget(), &scarce);
+    const uint64_t most = limited(budget ? budget : plan_default_budget(), &scarce), sessions = (uint64_t)need->sessions;
     struct memory_plan p = { .budget = most, .scarce = scarce, .program = limits_memory_taken(), .weights = m->weight_bytes,
                              .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
     const size_t ring = p.ring_asked = ring_of(m->weight_bytes);
-    p.store = plan_store_bytes(m, need);
-    p.work = plan_work_bytes(m, need, (struct away){ false, false });
+    p.store = sessions * plan_store_bytes(m, need);
+    p.work = all_work(m, need, (struct away){ false, false });
     p.resident = model_divide(m, UINT64_MAX).resident;
     p.total = p.program + p.resident + p.store + p.work;
     model_divide(m, 0);
-    const uint64_t streaming = plan_work_bytes(m, need, (struct away){ true, !m->h.tied_head });
-    const uint64_t ring_bytes = m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring;
+    const uint64_t streaming = all_work(m, need, (struct away){ true, !m->h.tied_head });
+    const uint64_t ring_bytes = sessions * (m->n_stream ? stream_bytes(m->stream, m->n_stream, ring) : ring);
     p.least_packed = p.program + model_least(m) + p.store + streaming + ring_bytes + VARIES;
     p.least = p.packed && p.least_packed < p.total + VARIES ? p.least_packed : p.total + VARIES;
     p.fits = p.total <= p.budget;
@@ -69,8 +75,8 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     }
     const uint64_t other = p.program + p.store + streaming + ring_bytes;
     const struct model_share s = model_divide(m, p.budget > other ? p.budget - other : 0);
-    p.work = s.streamed ? streaming : plan_work_bytes(m, need, (struct away){ false, s.in_file > 0 });
-    p.ring = s.streamed ? stream_bytes(m->stream, m->n_stream, ring) : 0;
+    p.work = s.streamed ? streaming : all_work(m, need, (struct away){ false, s.in_file > 0 });
+    p.ring = s.streamed ? sessions * stream_bytes(m->stream, m->n_stream, ring) : 0;
     p.resident = s.resident;
     p.streamed = s.streamed;
     p.in_file = s.in_file;

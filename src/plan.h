@@ -13,16 +13,18 @@ struct plan_need {
     struct store_layers layers;                 /* as in struct session_need  */
     const struct store_kind *kind;
     int threads;
+    int sessions;                               /* of that size at a time     */
+    int logit_rows;                             /* that the caller keeps, counted as work */
 };
 
-/* Bytes.  total = program + resident + ring + store + work. */
+/* Bytes; ring, store and work of all sessions together.  total = program + resident + ring + store + work. */
 struct memory_plan {
     uint64_t budget; bool scarce;               /* as asked for, or less: all that there is                           */
     uint64_t program;                           /* what the process has already: code, libraries, tokenizer, metadata */
     uint64_t weights, resident, streamed;       /* all; in memory; read by every pass                                 */
     uint64_t in_file;                           /* an embedding whose rows are read one by one                        */
     uint64_t ring, store, work, total;
-    size_t ring_asked;                          /* what model_load() and stream_open() are told, to come to `ring`    */
+    size_t ring_asked;                          /* what stream_open() is told for the ring of one session            */
     uint64_t least;                             /* the smallest budget that works with this file ...                  */
     uint64_t least_packed;                      /* ... and with this file packed                                      */
     bool fits, packed;
@@ -42,7 +44,7 @@ bool plan_refuse(const struct memory_plan *p, const char *path, struct unmask_er
 #define MIB_DOWN(n) FMT("%.1f MiB", floor((double)(n) / 0x1p20 * 10) / 10)
 #define MIB_UP(n) FMT("%.1f MiB", ceil((double)(n) / 0x1p20 * 10) / 10)
 
-/* What a session's store and work space take. */
+/* What the store and the work space of one session take. */
 uint64_t plan_store_bytes(const struct unmask_model *m, const struct plan_need *need);
 uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *need, struct away away);
 

@@ -13,6 +13,11 @@
 /* Return with an error from a public function where a pointer is NULL. */
 #define NEED(pointer) do { if (!(pointer)) return fail(err, E_RUN_NULL, .field = #pointer); } while (0)
 
+static bool not_negative(const char *field, int found, struct unmask_err *err)
+{
+    return found >= 0 || fail(err, E_GEN_VALUE, .field = field, .found = FMT("%d", found), .need = "0 or more");
+}
+
 /* ---- model ---- */
 
 bool unmask_open(struct unmask_model **out, const char *path, const struct unmask_open_options *opts, struct unmask_err *err)
@@ -23,9 +28,8 @@ bool unmask_open(struct unmask_model **out, const char *path, const struct unmas
     *out = NULL;
     NEED(path);
     if (!opts) opts = &none;
-    if (opts->threads < 0 || opts->context < 0)
-        return fail(err, E_GEN_VALUE, .field = opts->threads < 0 ? "threads" : "context",
-                    .found = FMT("%d", opts->threads < 0 ? opts->threads : opts->context), .need = "0 or more");
+    if (!not_negative("threads", opts->threads, err) || !not_negative("context", opts->context, err)
+        || !not_negative("sessions", opts->sessions, err) || !not_negative("logit_rows", opts->logit_rows, err)) return false;
     if (!session_check_open(opts, err) || !model_prepare(&m, path, opts, err)) return false;
     const struct plan_need need = plan_need_of(m, opts);
     const struct memory_plan plan = plan_memory(m, &need, opts->memory_budget);
@@ -142,7 +146,7 @@ bool unmask_session_open(struct unmask_session **out, const struct unmask_model 
     NEED(out);
     *out = NULL;
     NEED(m);
-    if (threads < 0) return fail(err, E_GEN_VALUE, .field = "threads", .found = FMT("%d", threads), .need = "0 or more");
+    if (!not_negative("threads", threads, err)) return false;
     struct unmask_session *s = mem_zalloc(1, sizeof *s, err);
     if (!s) return false;
     s->m = m;

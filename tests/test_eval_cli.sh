@@ -38,6 +38,26 @@ printf '{"x":1}\n' >"$dir/bad.jsonl"
 compare --reuse fast --against exact --data "$dir/bad.jsonl"; check "a line of neither kind" "$status|$(grep -c 'E-CLI-012' "$dir/err")" "2|1"
 compare --reuse fast --against exact --data "$dir/none";  check "a missing file" "$status|$(grep -c 'E-FILE-001' "$dir/err")" "4|1"
 
+# A packed file that is larger than its budget: the smallest budget is named and suffices, more does too, and the peak stays within
+# it (not under a sanitizer or emulator); a text after a shorter one begins another stream, whose bytes are counted, too.
+$unmask quantize -q models/unmask-demo-6M-v1.0-Q8_0.gguf "$dir/packed.gguf" f32 --requantize --layout packed
+printf '{"text":"Tom had."}\n{"text":"Tom had a red ball. One day he went to the park to play with it, and his friend Ann saw it."}\n' >"$dir/two.jsonl"
+short_run() { compare --reuse faithful --against "$1" -m "$dir/packed.gguf" --data "$dir/two.jsonl" --mc 2 -n 32 --memory "$2"; }
+for against in exact dual; do
+    short_run $against 10M
+    check "$against: 10 MiB are too few" "$status|$(grep -c 'E-MEM-002' "$dir/err")" "5|1"
+    least=$(grep -o 'need [0-9.]* MiB' "$dir/err" | awk '{ printf "%d", $2 * 1048576 }')
+    case $UNMASK in *san*) least=$((least + 4000000)) ;; esac
+    for more in 0 1000000 4000000 9000000 22000000; do
+        short_run $against $((least + more))
+        check "$against, $more bytes more than the least: status and errors" "$status|$(cat "$dir/err")" "0|"
+        check "$against, $more: bytes read" "$(sed 's/.*"passes":\([0-9]*\).*"bytes_read":\([0-9.]*\).*/\1 \2/' "$dir/out" \
+            | awk -v more=$more '{ print ($2 <= $1 * 24e6 && ($2 > 0) == (more < 10000000)) }')" 1
+        case $UNMASK$RUNNER in *san*|*qemu*) continue ;; esac
+        check "$against, $more: peak" "$(sed 's/.*"peak_rss_bytes":\([0-9]*\).*/\1/' "$dir/out" | awk -v most=$((least + more)) '{ print $1 <= most ? 1 : $1 }')" 1
+    done
+done
+
 # Two models: one of them twice differs in nothing; float weights instead of 8-bit ones in little.
 model=models/unmask-demo-6M-v1.0-Q8_0.gguf
 pair() { compare --compare "$@" --limit 1 --mc 4; }

@@ -661,6 +661,32 @@ static void a_session_holds_no_more_than_it_asked_for(void **state)
     unmask_close(m);
 }
 
+/* Every session has room and a ring of its own; rows of logits that the caller keeps are there once. */
+static void sessions_are_planned_for(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *m;
+    struct quantize_report report;
+    const struct unmask_open_options o = { .threads = 2, .context = 64, .reuse = "fast" };
+    OK(quantize_file("models/unmask-demo-6M-v1.0-Q8_0.gguf", scratch("demo.gguf"),
+                     &(struct quantize_options){ .format = &format_f32, .requantize = true, .packed = true }, &report, &err), err);
+    OK(model_prepare(&m, scratch("demo.gguf"), &o, &err), err);
+    const struct plan_need one = plan_need_of(m, &o);
+    struct plan_need two = one;
+    two.sessions = 2;
+    two.logit_rows = 5;
+    const uint64_t rows = 5 * logits_stride(m) * sizeof(float), slack = 256 << 10;         /* what the process has varies */
+    const struct memory_plan a = plan_memory(m, &one, 0), b = plan_memory(m, &two, 0);
+    assert_true(one.sessions == 1 && one.logit_rows == 0);
+    assert_true(b.store == 2 * a.store && b.work == 2 * a.work + rows && b.ring == 0);
+    const struct memory_plan c = plan_memory(m, &one, a.least + slack), d = plan_memory(m, &two, b.least + slack);
+    assert_true(c.fits && d.fits && c.streamed && d.streamed);
+    assert_true(c.ring && d.ring == 2 * c.ring && d.store == 2 * c.store && d.work == 2 * c.work + rows);
+    assert_true(b.least + slack > a.least + c.ring + c.store + c.work + rows);
+    unmask_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -678,6 +704,7 @@ int main(void)
         cmocka_unit_test(a_generation_stops),
         cmocka_unit_test(a_session_counts_what_all_its_streams_read),
         cmocka_unit_test(budgets_are_kept),
+        cmocka_unit_test(sessions_are_planned_for),
         cmocka_unit_test(a_session_holds_no_more_than_it_asked_for),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -313,6 +313,10 @@ static void bad_parameters_are_named(void **state)
     expect_err(&err, "E-GEN-001", "context", "-5", NULL);
     assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .threads = -5 }, &err));
     expect_err(&err, "E-GEN-001", "threads", "-5", NULL);
+    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .sessions = -5 }, &err));
+    expect_err(&err, "E-GEN-001", "sessions", "-5", NULL);
+    assert_false(unmask_open(&model, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .logit_rows = -5 }, &err));
+    expect_err(&err, "E-GEN-001", "logit_rows", "-5", NULL);
     o = plain(16, 8, 8);
     o.threshold = 0.5f;
     o.factor = 1;
