@@ -7,6 +7,8 @@ CC      ?= cc
 OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy)
 # The version is defined once, in include/unmask.h.
 VERSION := $(shell sed -n 's/.*UNMASK_VERSION "\(.*\)".*/\1/p' include/unmask.h)
+# Before 1.0 a minor version may add members to the structures of unmask.h, which their users hold.
+SONAME  := libunmask.so.$(basename $(VERSION))
 ARCH    := $(shell $(CC) -dumpmachine | sed 's/-.*//')
 
 PACKAGES := libsleef-dev libyaml-dev libjansson-dev libpcre2-dev libutf8proc-dev libedit-dev nettle-dev
@@ -162,7 +164,7 @@ $(BUILD)/libunmask-installed.a: $(LIB_OBJ) Makefile
 
 $(BUILD)/libunmask.so: $(LIB_OBJ) Makefile
 	@echo "  LD $@"
-	$(Q)$(CC) -shared -Wl,-soname,libunmask.so.0 -o $@ $(LIB_OBJ) $(LIB_LIBS)
+	$(Q)$(CC) -shared -Wl,-soname,$(SONAME) -o $@ $(LIB_OBJ) $(LIB_LIBS)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -196,8 +198,8 @@ install: all $(BUILD)/libunmask-installed.a     ## install below PREFIX (/usr/lo
 	install -m 644 include/unmask.h $(DESTDIR)$(PREFIX)/include/unmask.h
 	install -m 644 $(BUILD)/libunmask-installed.a $(LIBDIR)/libunmask.a
 	install -m 755 $(BUILD)/libunmask.so $(LIBDIR)/libunmask.so.$(VERSION)
-	ln -sf libunmask.so.$(VERSION) $(LIBDIR)/libunmask.so.0
-	ln -sf libunmask.so.0 $(LIBDIR)/libunmask.so
+	ln -sf libunmask.so.$(VERSION) $(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(LIBDIR)/libunmask.so
 	printf 'prefix=%s\nexec_prefix=$${prefix}\nlibdir=$${exec_prefix}/lib\nincludedir=$${prefix}/include\n\nName: unmask\nDescription: masked-diffusion language models on the CPU\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lunmask\nRequires.private: $(LIB_PKGS)\nLibs.private: -lm -pthread\n' \
 	    '$(PREFIX)' '$(VERSION)' > $(LIBDIR)/pkgconfig/unmask.pc
 	install -m 644 models/*.gguf models/*.md $(DESTDIR)$(PREFIX)/share/unmask/models/

@@ -25,7 +25,8 @@
  * model is immutable and may be shared between threads; a session belongs to one thread at a time.
  * A child that was forked may close what its parent opened, and must open its own to run anything.
  * The same file, prompt, options and seed give the same tokens on every CPU and for every thread
- * count. */
+ * count.  Until version 1.0 the structures below may grow from one minor version to the next, and the
+ * shared library's name changes with it. */
 #ifndef UNMASK_H
 #define UNMASK_H
 

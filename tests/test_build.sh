@@ -10,11 +10,14 @@ check() { if [ "$2" = "$3" ]; then passed=$((passed + 1)); else failed=$((failed
 library=$(dirname "$unmask")/libunmask.so
 readelf -d "$library" >"$dir/dynamic"; nm -D "$library" >"$dir/symbols"
 check "other libraries" "$(grep -c 'NEEDED.*lib\(nettle\|yaml\|edit\)' "$dir/dynamic")|$(grep -c 'NEEDED.*libjansson' "$dir/dynamic")" "0|1"
+minor=$(sed -n 's/.*UNMASK_VERSION "\([0-9]*\.[0-9]*\)\..*/\1/p' include/unmask.h)
+check "the name that programs ask for" "$(sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p' "$dir/dynamic")" "libunmask.so.$minor"
 awk '$2 == "T" { print $3 }' "$dir/symbols" | sort >"$dir/offered"
 grep -v '^typedef' include/unmask.h | grep -o '^[a-z].*[ *]unmask_[a-z_]*(' | grep -o 'unmask_[a-z_]*' | sort >"$dir/declared"
 check "what it offers" "$(comm -3 "$dir/offered" "$dir/declared")" ""
 awk '$1 == "U" { print $2 }' "$dir/symbols" | sort >"$dir/needed"
 nm "$unmask" | awk '$2 ~ /[TtDdBbRr]/ { print $3 }' | sort -u >"$dir/program"
+check "the program is there" "$(grep -c '^main$' "$dir/program")" 1
 check "what it needs of the program" "$(comm -12 "$dir/needed" "$dir/program")" ""
 
 # What is installed: the archive offers as much, so that a program may give its functions names that the library has inside.
