@@ -83,7 +83,7 @@ static uint64_t least_of_groups(const struct hierarchy *h, group_value *value)
     if (line) {
         line += strlen(h->line);
         const size_t n = strcspn(line, "\n");
-        if (n < sizeof group) memcpy(group, line, n);           /* else the root alone */
+        if (n < sizeof group && *line == '/') memcpy(group, line, n);           /* else the root alone */
     }
     for (uint64_t least = UINT64_MAX; ; ) {
         char *end = strrchr(group, '/');
