@@ -169,7 +169,7 @@ static void damaged_weights_are_an_error(void **unused)
     assert_false(unmask_likelihood(session, ids, 4, ids + 4, 4, 2, 0, 0, &nats, &err));
     expect_err(&err, "E-ARCH-010", "finite", NULL);
     assert_false(unmask_forward(session, ids, 4, NULL, &(struct unmask_taps){ .logits = take_row }, &err));
-    expect_err(&err, "E-ARCH-010", "finite logits", NULL);
+    expect_err(&err, "E-ARCH-010", "finite numbers", NULL);
     memset(model->memory + at, 0, sizeof nan);
     OK(unmask_forward(session, ids, 4, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
     const size_t row = (size_t)(model->embed_rows - model->memory) + 6 * model_embed_scratch(model);
