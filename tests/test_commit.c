@@ -60,6 +60,8 @@ static void factor_takes_the_longest_prefix(void **state)
     assert_int_equal(select_of(&commit_factor, conf, 4, 1, 1.0f, p), 2);
     assert_true(p[0] == 3 && p[1] == 1);
     assert_int_equal(select_of(&commit_factor, conf, 4, 1, 1.1f, p), 3);
+    const float at_its_bar[] = { 0.3f, 0.8f, 0.75f, 0.95f };
+    assert_int_equal(select_of(&commit_factor, at_its_bar, 4, 1, 1.0f, p), 3);
     assert_int_equal(select_of(&commit_factor, conf, 1, 1, 0.001f, p), 1);
 }
 

@@ -492,11 +492,15 @@ static void decisions_within_the_error_are_doubted(void **state)
     struct candidate bar[] = { { 3, 7, 0.95f, 4, 0 }, { 5, 8, 0.899f, 2, 0 } };
     assert_true(audit_doubts(&a, 1, &commit_threshold, 0.9f, bar, 2, 1));
     assert_false(audit_doubts(&a, 1, &commit_threshold, 0.8f, bar, 2, 2));
+    struct candidate sure[] = { { 3, 7, 0.9901f, 4, 0 }, { 5, 8, 0.99f, 2, 0 } };
+    assert_false(audit_doubts(&a, 1, &commit_fixed, 0, sure, 2, 1));        /* the other one goes in the next step */
     audit_spend(&a);
     audit_spend(&a);
     assert_false(audit_doubts(&a, 1, &commit_fixed, 0, close, 2, 1));       /* nothing is left to spend */
     for (int i = 0; i < 10; i++) audit_step(&a);
     assert_true(audit_doubts(&a, 1, &commit_fixed, 0, close, 2, 1));
+    for (int i = 0; i < 1000; i++) audit_step(&a);
+    assert_true(a.credit == 4 * 40);            /* saved up for four passes at most */
 }
 
 static void audits_measure_and_adapt(void **state)
@@ -520,6 +524,43 @@ static void audits_measure_and_adapt(void **state)
     audit_compare(&a, 2, stale, 1, 1, fresh, 1, &period);
     assert_int_equal(period, 8);                /* halved by one that disagrees; the lead went from 4 to -1 */
     assert_true(a.disagreements == 1 && fabsf(a.largest - 5) < 1e-6f && a.kl > 0);
+}
+
+/* What an audit finds, candidate by candidate: only those at least as sure as the surest that was left count as errors. */
+static void audits_count_what_decided(void **state)
+{
+    (void)state;
+    struct reuse_profile p;
+    struct unmask_err err;
+    struct audit a;
+    int period = 4;
+    OK(reuse_profile_read("faithful,every=4,longest=10,audit=2", &p, &err), err);
+    audit_begin(&a, &p, 40);
+    assert_true(audit_due(&a) && !audit_due(&a) && audit_due(&a));          /* the first period, and every second one */
+    struct candidate stale[] = { { 9, 7, 0.9f, 4, 0 }, { 5, 8, 0.6f, 2, 0 }, { 6, 8, 0.5f, 2, 0 }, { 7, 8, 0.1f, 1, 0 } },
+                     fresh[] = { { 9, 7, 0.9f, 3.5f, 0 }, { 5, 8, 0.5f, 1, 0 }, { 6, 8, 0.1f, 0.5f, 0 }, { 7, 8, 0.9f, 9, 0 } };
+    audit_compare(&a, 1, stale, 4, 1, fresh, 4, &period);
+    assert_true(a.age[0].n == 1 && a.age[0].last[0].margin == 1 && fabsf(a.age[0].last[0].confidence - 0.1f) < 1e-6f && a.largest == 8);
+    audit_begin(&a, &p, 40);
+    for (int i = 0; i < 16; i++) {              /* another token every eighth time, of which nobody was sure */
+        struct candidate x[] = { { 9, 7, 0.95f, 4, 0 }, { 5, i % 8 == 7 ? 3 : 8, 1e-5f, 2, 0 } },
+                         y[] = { { 9, 7, 0.95f, 4, 0 }, { 5, 8, 1e-5f, 2, 0 } };
+        audit_compare(&a, 1, x, 2, 1, y, 2, &period);
+    }
+    assert_true(period == 4 && a.disagreements == 2 && a.kl / 16 < 1e-3);   /* seven that agree in a row are not enough */
+    for (int i = 0; i < 16; i++) {
+        struct candidate x[] = { { 9, 7, 0.95f, 4, 0 } }, y[] = { { 9, 7, 0.95f, 4, 0 } };
+        audit_compare(&a, 1, x, 1, 1, y, 1, &period);
+    }
+    assert_int_equal(period, 10);               /* 8, then the longest */
+    const int want[] = { 5, 4, 4 };
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        struct candidate x[] = { { 9, 7, 0.95f, 4, 0 } }, y[] = { { 9, 6, 0.95f, 4, 0 } };
+        const double kl = a.kl;
+        audit_compare(&a, 1, x, 1, 1, y, 1, &period);
+        assert_int_equal(period, want[i]);
+        assert_true(a.kl - kl > 1);             /* equally sure of another token */
+    }
 }
 
 /* A doubted decision is taken on fresh rows: with nothing but doubts and no bound, every token is the full recomputation's. */
@@ -571,7 +612,7 @@ static void a_logit_that_is_no_number_ends_a_run(void **state)
 static void an_overflow_ends_a_run(void **state)
 {
     (void)state;
-    static const float large[] = { 1.7e38f, 2e38f };
+    static const float large[] = { 1e11f, 1.7e38f, 2e38f };         /* the first: only squares overflow */
     struct unmask_err err;
     struct unmask_result res;
     struct runs runs;
@@ -607,6 +648,7 @@ int main(void)
         cmocka_unit_test(deep_rows_start_at_depth), cmocka_unit_test(thin_rows_end_at_depth),
         cmocka_unit_test(parts_count_as_shares), cmocka_unit_test(profiles_are_read_with_knobs),
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
+        cmocka_unit_test(audits_count_what_decided),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation), cmocka_unit_test(a_logit_that_is_no_number_ends_a_run),
         cmocka_unit_test(an_overflow_ends_a_run),
     };
