@@ -180,6 +180,83 @@ static void an_embedding_alone_is_looked_up(void **state)
     }
 }
 
+static bool keep_4096(void *user, int position, const float *row)
+{
+    memcpy((float *)user + (size_t)position * 4096, row, 4096 * sizeof *row);
+    return true;
+}
+
+/* Of an embedding in the file only some rows are kept, each at its id's place modulo their number: ids of one place are told apart. */
+static void tokens_that_share_a_place_keep_their_rows(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    static const int32_t ids[N] = { 7, 519, 7, 1031, 3591, 519, 512, 0 };
+    static float rows[2][N * 4096];
+    struct unmask_err err;
+    OK(quantize_file("models/unmask-demo-6M-v1.0-Q8_0.gguf", scratch("vocabulary.gguf"),
+                     &(struct quantize_options){ .format = &format_q8_0, .threads = 2, .force = true, .packed = true },
+                     &(struct quantize_report){ 0 }, &err), err);
+    for (int part = 0; part < 2; part++) {
+        struct unmask_model *m = open_part(scratch("vocabulary.gguf"), part ? 0 : UINT64_MAX);
+        struct unmask_session *s;
+        assert_true(m->h.n_vocab == 4096 && (m->embed_file != NULL) == part);
+        OK(unmask_session_open(&s, m, 2, &err), err);
+        OK(unmask_forward(s, ids, N, NULL, &(struct unmask_taps){ .user = rows[part], .logits = keep_4096 }, &err), err);
+        unmask_session_close(s);
+        unmask_close(m);
+    }
+    assert_memory_equal(rows[0], rows[1], sizeof rows[0]);
+}
+
+/* Rows that are looked up are looked at, too. */
+static void a_damaged_row_in_the_file_is_an_error(void **state)
+{
+    (void)state;
+    enum { TOKEN = 11 };
+    static const int32_t good[] = { 10, 12 }, bad[] = { 10, TOKEN };
+    static const uint8_t nan[] = { 0, 0x7E };
+    struct unmask_err err;
+    struct checkpoint *c;
+    struct unmask_session *s;
+    const char *path = pack("llada-tiny", &format_q8_0);
+    OK(checkpoint_open(&c, path, &err), err);
+    const struct tensor *embed = checkpoint_tensor(c, "token_embd.weight");
+    FILE *f = fopen(path, "r+b");               /* the scale of a block of the token's row */
+    fseek(f, (long)(embed->offset + TOKEN * quant_row_bytes(embed->format, embed->shape[0])), SEEK_SET);
+    assert_int_equal(fwrite(nan, 1, sizeof nan, f), sizeof nan);
+    fclose(f);
+    checkpoint_close(c);
+    struct unmask_model *m = open_part(path, 0);
+    assert_non_null(m->embed_file);
+    OK(unmask_session_open(&s, m, 1, &err), err);
+    OK(unmask_forward(s, good, 2, NULL, &(struct unmask_taps){ .user = NULL }, &err), err);
+    assert_false(unmask_forward(s, bad, 2, NULL, &(struct unmask_taps){ .user = NULL }, &err));
+    expect_err(&err, "E-ARCH-007", "packed.gguf", "embedding of token 11", NULL);
+    unmask_session_close(s);
+    unmask_close(m);
+}
+
+static int open_files(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 256; fd++) n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+static void what_a_session_opened_it_closes(void **state)
+{
+    (void)state;
+    static struct logits out;
+    struct unmask_err err;
+    struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+    const int before = open_files();
+    for (int i = 0; i < 3; i++) OK(pass(m, 2, 4, &out, &err), err);
+    assert_int_equal(open_files(), before);
+    unmask_close(m);
+    assert_true(open_files() < before);
+}
+
 /* No file of ours has an embedding that is no head in tiles; one that has is unpacked, with a budget too. */
 static void a_packed_embedding_becomes_rows(void **state)
 {
@@ -236,6 +313,30 @@ static void streamed_models_compute_the_same(void **state)
         }
         unmask_close(whole);
     }
+}
+
+/* Weights that stay in several files come from their own ones. */
+static void a_split_model_computes_the_same(void **state)
+{
+    (void)state;
+    static struct logits a, b;
+    struct unmask_err err;
+    OK(quantize_file(DATA "llada-tiny", scratch("split.gguf"),
+                     &(struct quantize_options){ .format = &format_q8_0, .threads = 2, .packed = true, .split_bytes = 60000 },
+                     &(struct quantize_report){ 0 }, &err), err);
+    struct unmask_model *whole = open_part(pack("llada-tiny", &format_q8_0), UINT64_MAX), *m = NULL;
+    OK(pass(whole, 2, 40, &a, &err), err);
+    char first[100];
+    for (int n = 2; n < 9; n++) {
+        snprintf(first, sizeof first, "split-00001-of-%05d.gguf", n);
+        if (access(scratch(first), F_OK) == 0) m = open_part(scratch(first), 0);
+    }
+    assert_non_null(m);
+    assert_ptr_not_equal(m->stream[0].file, m->stream[m->n_stream - 1].file);
+    OK(pass(m, 2, 40, &b, &err), err);
+    assert_memory_equal(&a, &b, sizeof a);
+    unmask_close(m);
+    unmask_close(whole);
 }
 
 static void generate(const struct unmask_model *m, const char *reuse, const char *store,
@@ -387,27 +488,29 @@ static void a_file_that_changes_is_noticed(void **state)
     static const int32_t ids[] = { 5, 6, 7, 8 };
     static struct logits out;
     struct unmask_err err;
-    for (int how = 0; how < 4; how++) {
-        struct unmask_model *m = open_part(pack("llada-tiny", &format_q8_0), 0);
+    for (int how = 0; how < 8; how++) {         /* from 4 on: matrices alone are in the file, for the embedding is the head */
+        struct unmask_model *m = open_part(pack(how < 4 ? "llada-tiny" : "llada-tied", &format_q8_0), 0);
         const struct unmask_taps taps = { .user = &out, .logits = keep_row };
         struct unmask_session *s;
         OK(unmask_session_open(&s, m, 2, &err), err);
         OK(unmask_forward(s, ids, 4, NULL, &taps, &err), err);
         const char *path = scratch("packed.gguf");
-        if (how == 0) assert_int_equal(truncate(path, 100000), 0);
-        if (how == 1) {
+        if (how % 4 == 0) assert_int_equal(truncate(path, 100000), 0);
+        if (how % 4 == 1) {
             FILE *f = fopen(path, "r+b");
             fputc('G', f);
             fclose(f);
         }
-        if (how == 2) unlink(path);
-        if (how == 3) {
+        if (how % 4 == 2) unlink(path);
+        if (how % 4 == 3) {
             rename(path, scratch("old.gguf"));
             scratch_write("packed.gguf", "other", 5);
         }
         const bool ok = unmask_forward(s, ids, 4, NULL, &taps, &err);
-        if (how >= 2) OK(ok, err);              /* the old file is still there for those who have it open */
-        else {
+        if (how % 4 >= 2) {                     /* the old file is still there for those who have it open, and for new sessions */
+            OK(ok, err);
+            OK(pass(m, 1, 4, &out, &err), err);
+        } else {
             assert_false(ok);
             expect_err(&err, "E-FILE-004", "packed.gguf", NULL);
             assert_false(unmask_forward(s, ids, 4, NULL, &taps, &err));
@@ -692,7 +795,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_byte_comes_in_order),
         cmocka_unit_test(streamed_models_compute_the_same),
+        cmocka_unit_test(a_split_model_computes_the_same),
         cmocka_unit_test(an_embedding_alone_is_looked_up),
+        cmocka_unit_test(tokens_that_share_a_place_keep_their_rows),
+        cmocka_unit_test(a_damaged_row_in_the_file_is_an_error),
+        cmocka_unit_test(what_a_session_opened_it_closes),
         cmocka_unit_test(a_packed_embedding_becomes_rows),
         cmocka_unit_test(streamed_models_write_the_same),
         cmocka_unit_test(each_byte_is_read_once_a_pass),
