@@ -104,9 +104,15 @@ else echo "skip: control groups: no namespace of mounts may be made here, or les
 
 # What the system lacks no budget gives: plan and run say the same.
 echo "MemAvailable:    4000 kB" >"$dir/meminfo"
-scarce() { unshare -rm sh -c 'mount --bind "$1" /proc/meminfo && shift && exec "$@"' sh "$dir/meminfo" $unmask "$@" --no-config --memory 1G >"$dir/out" 2>"$dir/err"; }
+there() {                                       # a command where so much memory is available
+    unshare -rm sh -c 'mount --bind "$1" /proc/meminfo && shift && exec "$@"' sh "$dir/meminfo" $unmask "$@" --no-config >"$dir/out" 2>"$dir/err"
+}
+scarce() { there "$@" --memory 1G; }
 if unshare -rm mount --bind "$dir/meminfo" /proc/meminfo 2>/dev/null; then
     scarce plan $demo --json; same "plan, memory that is not there" "$? $(grep -c '"fits":false' "$dir/out") $(grep -c 'MiB available, need.*E-MEM-002' "$dir/err")" "5 1 1"
+    there plan -m "$dir/packed.gguf" --memory 5M; same "plan, less than what is there and taken" "$? $(grep -c 'a budget of 5.0 MiB' "$dir/err")" "5 1"
+    there plan --json; most=$(number budget_bytes "$dir/out")
+    if [ "$most" -gt 4072000 ]; then ok; else bad "three quarters of what is there, and what is taken: $most"; fi
     scarce run -m $demo hello; same "run, memory that is not there" "$? $(grep -c 'MiB available, need.*E-MEM-002' "$dir/err")" "5 1"
 else echo "skip: memory that is not there: no namespace of mounts may be made here"; fi
 

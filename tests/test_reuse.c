@@ -207,11 +207,37 @@ static void thin_rows_end_at_depth(void **state)
     for (int i = 18; i < 24; i++) assert_true(has_whole_row(i));
     assert_true(has_whole_row(8) && span_of(17).to == 2 && span_of(15).to == 2 && span_of(6).to == 2 && span_of(17).from == 0);
     assert_true(out.row_layers == 7 * LAYERS + 5 * 2);
+    assert_true(computed[18] == 1 && computed[17] == 0);        /* a row that ended is as old as it was */
     for (int i = 18; i < 23; i++) commit(i);
     step(8, 24, 2);                             /* six go on at least, where five were committed */
     assert_true(out.n_need >= 7);
     step(24, 40, 0);
     assert_false(reuse_in_parts(&r, &out));     /* the beginning of a block is whole */
+}
+
+/* A period that audits prolong ends by its own count, whatever the block; a step over most rows is one over all. */
+static void periods_end_and_large_steps_are_whole(void **state)
+{
+    (void)state;
+    begin("faithful,every=4,whole=0");
+    step(8, 24, 0);
+    r.period = 6;
+    for (int k = 1; k < 14; k++) {
+        step(8, 24, k);
+        assert_true(out.full == (k % 6 == 0) && out.period == out.full);
+    }
+    for (int whole = 39; whole <= 40; whole++) {                /* 16 rows of 40 */
+        begin(whole == 39 ? "dual,whole=39" : "dual,whole=40");
+        step(8, 24, 0);
+        step(8, 24, 1);
+        assert_true(out.full == (whole == 39));
+    }
+    begin("fast,deep=1");
+    step(8, 24, 0);
+    reuse_plan_lean(&r, is_mask, (struct reuse_block){ 8, 24, 1, 0 }, &out);
+    assert_int_equal(out.n_rows, 7);            /* what an audit compares is a step like those before it */
+    reuse_plan_full(&r, is_mask, (struct reuse_block){ 8, 24, 1, 0 }, &out);
+    assert_int_equal(out.n_rows, N);
 }
 
 /* What 512 positions of the LLaDA-8B shape take, beside one layer in attention's layout. */
@@ -244,7 +270,7 @@ static void stores_round(void **state)
     struct pool *pool;
     struct row_store *s;
     OK(pool_open(&pool, 2, &err), err);
-    for (int i = 0; i < EMBD; i++) x[i] = (float)((i * 37) % 101 - 50) / 50.0f;
+    for (int i = 0; i < EMBD; i++) x[i] = (float)((i * 37) % 101 - 50) / (i / 36 % 2 ? 500.0f : 50.0f);     /* heads of different size */
     for (size_t i = 0; i < ARRAY_LEN(want); i++) {
         OK(row_store_open(&s, store_kind_by_name(want[i].kind), &h, 40, (struct store_layers){ .n = 2 }, &err), err);
         row_store_put(s, 1, POSITION, x, x + 8);
@@ -260,9 +286,10 @@ static void stores_round(void **state)
     }
     OK(row_store_open(&s, store_kind_by_name("hidden"), &h, 40, (struct store_layers){ .n = 2 }, &err), err);
     assert_true(row_store_keeps_rows(s));
+    for (int i = 128; i < EMBD; i++) x[i] /= 100;               /* a group of its own scale */
     row_store_put_row(s, 1, POSITION, x);
     row_store_get_row(s, 1, POSITION, back);
-    for (int i = 0; i < EMBD; i++) assert_true(fabsf(back[i] - x[i]) <= 0.004f);
+    for (int i = 0; i < EMBD; i++) assert_true(fabsf(back[i] - x[i]) <= (i < 128 ? 0.004f : 0.00004f));
     row_store_close(s);
     pool_close(pool);
 }
@@ -457,6 +484,7 @@ static void profiles_are_read_with_knobs(void **state)
         { "fast,candidates=", "candidates=", "candidates=0 to" }, { "fast,candidates=x", "candidates=x", "candidates=0 to" },
         { "fast,candidates=-1", "candidates=-1", "candidates=0 to" }, { "fast,start=3", "start=3", "start=0 to 2" },
         { "fast,extra=99999999999999", "extra=99999999999999", "extra=0 to 100" },
+        { "fast,every=4294967297", "every=4294967297", "every=0 to " },
         { "fast,speed=1", "speed", "one of every, start, " }, { "fast,", "", ", audit, longest" },
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -584,6 +612,31 @@ static void endless_doubts_are_the_full_recomputation(void **state)
     runs_close(&runs);
 }
 
+/* Periods of a run end with an audit, every second one where a knob says so, and the next candidates are the surest of the last step. */
+static void runs_audit_and_remember(void **state)
+{
+    (void)state;
+    struct unmask_result res[2];
+    struct runs runs;
+    runs_open(&runs);
+    for (int audit = 0; audit < 3; audit++) {
+        char text[64];
+        snprintf(text, sizeof text, "faithful,every=2,longest=2,whole=0,margin=0,audit=%d", audit);
+        const struct unmask_options o = run_options(&runs, text);
+        run(runs.s, &o, &res[0]);
+        assert_true(res[0].audit.refreshes == 0 && res[0].passes == res[0].steps + res[0].audit.audits);
+        assert_int_equal(res[0].audit.audits, audit == 0 ? 0 : 9 / audit + 9 % audit);        /* three in each block of eight steps */
+        unmask_result_free(&res[0]);
+    }
+    for (int leftmost = 0; leftmost < 2; leftmost++) {
+        const struct unmask_options o = run_options(&runs, leftmost ? "fast,candidates=4,leftmost=1" : "fast,candidates=4");
+        run(runs.s, &o, &res[leftmost]);
+    }
+    assert_true(memcmp(res[0].confidence, res[1].confidence, (size_t)res[0].n_canvas * sizeof(float)));
+    for (int i = 0; i < 2; i++) unmask_result_free(&res[i]);
+    runs_close(&runs);
+}
+
 /* One logit of every row is no number: whichever rule looks at it, the run ends. */
 static void a_logit_that_is_no_number_ends_a_run(void **state)
 {
@@ -650,7 +703,8 @@ int main(void)
         cmocka_unit_test(decisions_within_the_error_are_doubted), cmocka_unit_test(audits_measure_and_adapt),
         cmocka_unit_test(audits_count_what_decided),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation), cmocka_unit_test(a_logit_that_is_no_number_ends_a_run),
-        cmocka_unit_test(an_overflow_ends_a_run),
+        cmocka_unit_test(an_overflow_ends_a_run), cmocka_unit_test(periods_end_and_large_steps_are_whole),
+        cmocka_unit_test(runs_audit_and_remember),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -655,12 +655,14 @@ static void budgets_are_kept(void **state)
         assert_int_equal(p.total, p.program + p.resident + p.ring + p.store + p.work);
         if (p.streamed) assert_int_equal(p.ring, stream_bytes(m->stream, m->n_stream, p.ring_asked));
     }
-    assert_false(plan_memory(m, &need, all.least - (512 << 10)).fits);          /* half a MiB of it is for what varies, at most */
+    assert_false(plan_memory(m, &need, all.least - (512 << 10)).fits);          /* half a MiB of it is for what varies, at most, */
+    assert_true(plan_memory(m, &need, all.least - (64 << 10)).fits);            /* and some of it at least */
     unmask_close(m);
 
     m = open_part(path, UINT64_MAX);
     struct plan_need rows = need;
     rows.logits = true;
+    m->taken = 1 << 20;
     /* Fits, for so long a canvas and no longer. */
     m->budget = m->taken + plan_store_bytes(m, &rows) + plan_work_bytes(m, &rows, (struct away){ false, false });
     OK(unmask_session_open(&s, m, 2, &err), err);
@@ -725,7 +727,7 @@ static uint64_t held(const struct unmask_session *s)
     return bytes;
 }
 
-static void run_of(struct unmask_session *s, int length, float cfg)
+static void run_of(struct unmask_session *s, int length, float cfg, const char *store)
 {
     static const int32_t prompt[1];
     struct unmask_err err;
@@ -737,7 +739,7 @@ static void run_of(struct unmask_session *s, int length, float cfg)
     o.threshold = 1e-6f;
     o.cfg_scale = cfg;
     o.reuse = "fast";
-    o.store = "kv_f32";
+    o.store = store;
     OK(unmask_generate(s, prompt, 1, &o, NULL, NULL, &r, &err), err);
     unmask_result_free(&r);
 }
@@ -750,16 +752,18 @@ static void a_session_holds_no_more_than_it_asked_for(void **state)
     struct unmask_model *m = open_part(pack("llada-tiny", &format_f32), UINT64_MAX);
     struct unmask_session *s;
     OK(unmask_session_open(&s, m, 2, &err), err);
-    run_of(s, 150, 1);
+    run_of(s, 150, 1, "kv_f32");
     for (int i = 0; i < 3; i++) {
-        run_of(s, 200, 0);
+        run_of(s, 200, 0, "kv_f32");
         assert_true(s->store[1] && held(s) <= s->bytes);
     }
     session_release(s);
-    run_of(s, 200, 0);
+    run_of(s, 200, 0, "kv_f32");
     const uint64_t first = s->bytes;
-    run_of(s, 200, 0);
+    run_of(s, 200, 0, "kv_f32");
     assert_int_equal(s->bytes, first);
+    run_of(s, 100, 0, "kv_i8");                 /* other rows, but the longer run's work space */
+    assert_true(held(s) <= s->bytes);
     unmask_session_close(s);
     unmask_close(m);
 }
@@ -787,6 +791,12 @@ static void sessions_are_planned_for(void **state)
     assert_true(c.fits && d.fits && c.streamed && d.streamed);
     assert_true(c.ring && d.ring == 2 * c.ring && d.store == 2 * c.store && d.work == 2 * c.work + rows);
     assert_true(b.least + slack > a.least + c.ring + c.store + c.work + rows);
+    struct unmask_open_options with_guidance = o;
+    with_guidance.guidance = true;
+    const struct plan_need guided = plan_need_of(m, &with_guidance);
+    assert_true(guided.logits && plan_store_bytes(m, &guided) == 2 * a.store);
+    assert_true(plan_memory(m, &guided, 0).work > a.work + 2 * LOGIT_ROWS * logits_stride(m) * sizeof(float));
+    assert_int_equal(plan_need_of(m, &(struct unmask_open_options){ .context = 1 << 20 }).n_tokens, m->h.n_ctx);
     unmask_close(m);
 }
 
