@@ -111,7 +111,11 @@ bool quantize_shards_reopen(const struct quantize_job *j, struct checkpoint **c,
  * old one goes before anything else and the new one comes last, so that never old and new ones are taken for one model. */
 bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err)
 {
-    if (j->n_shards > 1 && j->o->force) unlink(j->shards[0].path);
+    const struct outfile *first = &j->shards[0].out;
+    for (size_t i = 0; j->n_shards > 1 && i < j->n_shards; i++)
+        if (!outfile_sync(&j->shards[i].out, err)) return false;
+    for (size_t i = 0; j->n_shards > 1 && i < j->n_shards; i++) outfile_keep(&j->shards[i].out);
+    if (j->n_shards > 1 && j->o->force) unlinkat(first->folder_fd, file_name(first->path), 0);
     for (size_t i = j->n_shards; i-- > 0; )
         if (!outfile_commit(&j->shards[i].out, err)) return false;
     return true;

@@ -285,15 +285,22 @@ void outfile_abort(struct outfile *o)
     close_all(o);
 }
 
+bool outfile_sync(struct outfile *o, struct unmask_err *err)
+{
+    if (fsync(o->fd) == 0) return true;
+    write_failed(o, o->written, errno, err);
+    outfile_abort(o);
+    return false;
+}
+
+void outfile_keep(struct outfile *o) { unregister_temp(o->folder_fd); }
+
 bool outfile_commit(struct outfile *o, struct unmask_err *err)
 {
     const char *name = file_name(o->path);
     struct stat st;
-    bool ok = fsync(o->fd) == 0 || write_failed(o, o->written, errno, err);
-    if (!ok) {
-        outfile_abort(o);
-        return false;
-    }
+    bool ok = true;
+    if (!outfile_sync(o, err)) return false;
     if (!o->force && fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
         ok = fail(err, E_FILE_RENAME, .file = o->path, .found = "another file has come there",
                   .hint = FMT("The result is %.200s", o->temp));
@@ -301,7 +308,7 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
         ok = fail(err, E_FILE_RENAME, .file = o->path, .found = ERRNO(errno), .hint = FMT("The result is %.200s", o->temp));
     else if (fsync(o->folder_fd) != 0 && errno != EINVAL && errno != EROFS)     /* some file systems cannot sync folders */
         ok = write_failed(o, o->written, errno, err);
-    unregister_temp(o->folder_fd);              /* a result without its name is kept: it may be the work of hours */
+    outfile_keep(o);                            /* a result without its name, too: it may be the work of hours */
     close_all(o);
     return ok;
 }

@@ -16,7 +16,11 @@ bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *er
 bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
 /* Other bytes in place of some that were written already. */
 bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err);
-/* fsync, rename over the target, fsync of the folder; closes o.  If only the rename fails, the complete file keeps its
+/* For several files that belong together, before the first of them is committed: all bytes are on the disk; and from here on a signal
+ * leaves the temporary file, which is complete. */
+bool outfile_sync(struct outfile *o, struct unmask_err *err);
+void outfile_keep(struct outfile *o);
+/* outfile_sync(), rename over the target, fsync of the folder; closes o.  If only the rename fails, the complete file keeps its
  * temporary name, which the error tells. */
 bool outfile_commit(struct outfile *o, struct unmask_err *err);
 void outfile_abort(struct outfile *o);          /* removes the temporary file; a zeroed struct is fine */

@@ -162,6 +162,12 @@ expect "the worst tensor" 0 "(worst tensor: blk.*, 0.[0-9]*)$"
 check "split: the files" "$(ls "$dir" | grep -c 's-0000[1-9]-of-0000[1-9].gguf')" "$(sed -n 's/.*"files": \([0-9]*\),/\1/p' "$dir/s.json")"
 check "split: the first of them in the report" "$(ls "$(sed -n 's/^ "output": "\(.*\)",$/\1/p' "$dir/s.json")")" "$(ls "$dir"/s-00001-of-*)"
 check "split: all of them" "$(sed -n '/"outputs": \[/,/]/s/^ *"\(\/.*\)",*$/\1/p' "$dir/s.json")" "$(ls "$dir"/s-0000*)"
+mkdir "$dir/away"
+quantize "$from" "$dir/l.gguf" q4_0 --split-size 40k -q; first=$(ls "$dir"/l-00001-of-*)
+mv "$first" "$dir/away/l.gguf"; ln -s away/l.gguf "$first"
+quantize "$from" "$dir/l.gguf" q4_0 --split-size 40k --force -q
+check "split: a link to the first stays, and leads to the new one" "$status $([ -L "$first" ] && echo link) $($unmask verify --no-config "$first" | grep -c good)" "0 link 1"
+rm -r "$dir/away" "$dir"/l-*
 quantize "$from" "$dir/one.gguf" --json
 check "one file: a list of one" "$(grep -c "\"output\":\"$dir/one.gguf\",\"outputs\":\[\"$dir/one.gguf\"\]," "$dir/out")" "1"
 check "report" "$(grep -c '"worst_block_rmse"' "$dir/s.json")" "26"
