@@ -1,22 +1,23 @@
 /* bpe.c - see bpe.h. */
 #include "bpe.h"
 
+#include "names.h"
 #include "rng.h"
 
 bool bpe_init(struct bpe *b, size_t n, struct unmask_err *err)
 {
     size_t n_slots = 16;
     while (n_slots < 2 * n) n_slots *= 2;
-    *b = (struct bpe){ .n_slots = n_slots };
+    *b = (struct bpe){ .n_slots = n_slots, .seed = names_seed(b) };
     b->pairs = mem_zalloc(n, sizeof *b->pairs, err);
     b->slots = b->pairs ? mem_zalloc(n_slots, sizeof *b->slots, err) : NULL;
     return b->slots != NULL;
 }
 
-/* The slot of a pair, or the free slot where it belongs. */
+/* The slot of a pair, or the free slot where it belongs.  Ids come out of a file, which must not choose where they collide. */
 static uint32_t *slot_of(const struct bpe *b, int32_t left, int32_t right)
 {
-    size_t i = (size_t)noise_mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right) & (b->n_slots - 1);
+    size_t i = (size_t)noise_mix(b->seed ^ ((uint64_t)(uint32_t)left << 32 | (uint32_t)right)) & (b->n_slots - 1);
     for (; b->slots[i]; i = (i + 1) & (b->n_slots - 1)) {
         const struct bpe_pair *p = &b->pairs[b->slots[i] - 1];
         if (p->left == left && p->right == right) break;

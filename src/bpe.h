@@ -8,7 +8,7 @@
 enum { BPE_PAIRS = 1 << 21 };
 
 struct bpe_pair { int32_t left, right, result; };               /* its index is its rank */
-struct bpe { struct bpe_pair *pairs; size_t n; uint32_t *slots; size_t n_slots; };      /* slots: rank + 1, 0 = free */
+struct bpe { struct bpe_pair *pairs; size_t n; uint32_t *slots; size_t n_slots; uint64_t seed; };      /* slots: rank + 1, 0 = free */
 
 /* Room for n pairs, at most BPE_PAIRS. */
 bool bpe_init(struct bpe *b, size_t n, struct unmask_err *err);

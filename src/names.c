@@ -8,7 +8,7 @@
 #include "mem.h"
 #include "rng.h"
 
-static uint64_t random_seed(const void *salt)
+uint64_t names_seed(const void *salt)
 {
     uint64_t seed;
     if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) == (ssize_t)sizeof seed) return seed;
@@ -43,7 +43,7 @@ bool names_init(struct names *t, size_t n, struct unmask_err *err)
     while (n_slots / 2 < n && n_slots <= SIZE_MAX / 2) n_slots *= 2;
     struct name_slot *slots = mem_zalloc(n_slots, sizeof *slots, err);
     if (!slots) return false;
-    *t = (struct names){ slots, n_slots, random_seed(slots) };
+    *t = (struct names){ slots, n_slots, names_seed(slots) };
     return true;
 }
 

@@ -8,6 +8,8 @@
 struct name_slot { const char *s; size_t n; size_t value; };    /* s == NULL: free */
 struct names { struct name_slot *slots; size_t n_slots; uint64_t seed; };
 
+/* A number that a file's writer cannot know; salt: an address, for where the system gives none yet. */
+uint64_t names_seed(const void *salt);
 /* Room for n names, which stay borrowed. */
 bool names_init(struct names *t, size_t n, struct unmask_err *err);
 /* False if the name is there already; *value then becomes its number. */
