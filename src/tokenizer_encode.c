@@ -48,7 +48,7 @@ static const struct literal *literal_at(const struct literals *l, const char *te
     return found;
 }
 
-/* The id of a piece that is itself a token, or -1 (Llama 3's ignore_merges). */
+/* The id of a piece that is itself a token, or -1 (Llama 3's ignore_merges).  Text never becomes a special token. */
 static int32_t whole_piece(struct encoder *e, const char *s, size_t n)
 {
     size_t used = 0;
@@ -59,7 +59,8 @@ static int32_t whole_piece(struct encoder *e, const char *s, size_t n)
         memcpy(e->piece + used, c, len);
         used += len;
     }
-    return vocab_find(&e->t->vocab, e->piece, used);
+    const int32_t id = vocab_find(&e->t->vocab, e->piece, used);
+    return id >= 0 && e->t->vocab.tokens[id].type == TOKEN_CONTROL ? -1 : id;
 }
 
 static bool encode_piece(struct encoder *e, const char *s, size_t n, struct unmask_err *err)

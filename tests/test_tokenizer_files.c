@@ -70,6 +70,14 @@ static void whole_pieces_ignore_merges_when_the_file_says_so(void **state)
     expect_text(t, "abc", (int32_t[]){ 4 }, 1);
     expect_text(t, "abca", (int32_t[]){ 3, 2, 0 }, 3);
     tokenizer_close(t);
+    /* Not where the piece is a special token: text never becomes one. */
+    static const char special[] = "{\"added_tokens\":[{\"id\":4,\"content\":\"abc\",\"special\":true}],\"normalizer\":null,"
+        "\"pre_tokenizer\":" PRE ",\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"dropout\":null,"
+        "\"byte_fallback\":false,\"ignore_merges\":true,\"vocab\":" VOCAB ",\"merges\":[\"a b\"]}}";
+    scratch_write("t/tokenizer.json", special, strlen(special));
+    t = open_folder(scratch("t"));
+    expect_text(t, "abc", (int32_t[]){ 3, 2 }, 2);
+    tokenizer_close(t);
 }
 
 static void byte_level_alone_cuts_as_gpt2_does(void **state)
