@@ -14,7 +14,8 @@ static bool read_ids(const struct settings *s, int32_t **ids, size_t *n, struct 
         if (!parse_ids(s->args[i], "IDS", ids, n, err)) return false;
     if (s->n_args) return true;
     if (!cmd_read_text(NULL, "ids", &text, &n_text, err)) return false;
-    const bool ok = parse_ids(text, "IDS", ids, n, err);
+    const bool ok = strlen(text) == n_text ? parse_ids(text, "IDS", ids, n, err)
+                  : fail(err, E_CLI_TEXT, .field = "ids", .byte = AT(strlen(text)), .found = "a NUL byte", .need = "numbers");
     mem_free(text);
     return ok;
 }

@@ -70,12 +70,13 @@ struct watch {
 /* Where the first of the stop texts begins; n_text: none is there. */
 static size_t find_stop(const struct settings *s, const char *text, size_t n_text)
 {
+    size_t first = n_text;
     for (int i = 0; i < s->n_stop; i++) {
         const size_t n = strlen(s->stop[i]);
-        for (size_t at = 0; at + n <= n_text; at++)
-            if (!memcmp(text + at, s->stop[i], n)) n_text = at;
+        for (size_t at = 0; at < first && at + n <= n_text; at++)
+            if (!memcmp(text + at, s->stop[i], n)) first = at;
     }
-    return n_text;
+    return first;
 }
 
 /* A stop text stands before the first mask: nothing behind it will be seen. */

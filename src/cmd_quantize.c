@@ -137,9 +137,9 @@ static json_t *list_outputs(const struct run *r, const struct quantize_report *q
 
 static json_t *json_of(const struct run *r, const struct quantize_report *q, double seconds)
 {
-    json_t *o = json_pack("{s:o,s:o,s:o,s:s,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}",
+    json_t *o = json_pack("{s:o,s:o,s:o,s:o,s:I,s:I,s:i,s:i,s:i,s:i,s:s,s:b,s:I,s:f}",
                           "input", json_cstr(r->in), "output", json_cstr(r->first), "outputs", list_outputs(r, q),
-                          "format", r->recipe.name,
+                          "format", json_cstr(r->recipe.name),
                           "input_bytes", (json_int_t)q->in_bytes, "output_bytes", (json_int_t)q->out_bytes,
                           "files", (int)q->n_files, "tensors", (int)q->n_tensors,
                           "fallback_tensors", (int)q->n_fallback, "requantized_tensors", (int)q->n_requantized,

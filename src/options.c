@@ -123,7 +123,7 @@ bool parse_size(const char *text, int power, uint64_t *v)
     text += n;
     if (!strcmp(text, "%")) {
         *v = (uint64_t)x;
-        return x >= 1 && x <= 100;
+        return x >= 1 && x <= 100 && x == (double)*v;
     }
     const char *unit = *text ? strchr(units, *text >= 'a' && *text <= 'z' ? *text - 32 : *text) : NULL;
     const bool decimal = unit && !strcmp(text + 1, "B"), binary = unit && !strcmp(text + 1, "iB");

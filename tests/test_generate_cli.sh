@@ -36,6 +36,8 @@ done
 run run --raw "Tom had a" --gen-length 8 --block-length 8;      check "plain continuation" "$status|$(wc -l <"$dir/out")|$(cat "$dir/err")" "0|1|"
 run run "what is the capital of Japan?" $short --steps 40 --stop " Tokyo" --stop "zzz"
 said "a stop text" "The capital of Japan is"
+run run "turn on the kitchen light" $short --stop light --stop ight;  said "the first of two that overlap" '{"device":"kitchen '
+run run "turn on the kitchen light" $short --stop ight --stop light;  said "... in the other order" '{"device":"kitchen '
 run run --raw "Once upon a time" --gen-length 64 --block-length 8 --steps 64 --early-stop off --stop "." --json
 check "which ends the work too" "$(field finish_reason) $(field steps | awk '{ print ($1 > 3 && $1 < 33) }') $(field ids | grep -c 4085)" '"stop" 1 0'
 for stop in "runs on" "mall" "I am" "is dev"; do                # between tokens, within one, at the beginning

@@ -127,7 +127,7 @@ static void wrong_numbers_are_refused(void **state)
         { "--early-stop", "yes|1|ON", "on or off" },
         { "--watch", "always", "one of auto|on|off" },
         { "--color", "yes|true", "one of auto|on|off|always|never" },
-        { "--memory", "2048|60|1048575|0.5|101%|12X", "a size such as 900M or 1.5G" },
+        { "--memory", "2048|60|1048575|0.5|101%|1.9%|12X", "a size such as 900M or 1.5G" },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         for (const char *at = rows[i].values; *at; ) {

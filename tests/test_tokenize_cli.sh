@@ -41,6 +41,7 @@ mkdir "$dir/bare" && cp $folder/tokenizer.json "$dir/bare"
 check "a folder with nothing but a tokenizer" "$(tokenize -m "$dir/bare" 'Hello world')" "72 101 291 111 467 325"
 $unmask quantize $folder "$dir/m.gguf" q8_0 -q
 check "a GGUF file" "$(tokenize -m "$dir/m.gguf" --special 'Hello world<|mdm_mask|>')" "72 101 291 111 467 325 500"
+check "NUL between ids" "$(printf '72 \0 101' | $unmask detokenize --no-config -m $folder 2>&1 | grep -c 'a NUL byte.*E-CLI-008')" 1
 check "text of a GGUF file" "$(detokenize -m "$dir/m.gguf" 72 101 291 111 467 325)" "Hello world"
 
 check "ids with blanks" "$(detokenize -m $folder 72 101 291 111)" "Hello"
