@@ -174,6 +174,11 @@ run infill '\[[1]] is [[1]]';               check "brackets" "$status|$(cut -c1-
 run infill 'x [[[1]]]';                     check "a hole in brackets" "$status|$(sed 's/^\(x \[\)[^]]*\]$/\1]/' "$dir/out")" "0|x []"
 printf '%s\n' "$one" | $unmask infill >"$dir/out" 2>"$dir/err"; status=$?
 check "a text from a pipe" "$status|$(cut -c1-30 "$dir/out")" "0|Tom had a red ball. One day, T"
+cp -r tests/data/checkpoints/llada-gqa "$dir/other"     # its files name another end of turn than its template writes
+sed '0,/{/s//{"eot_token":"<|endoftext|>",/' tests/data/checkpoints/llada-gqa/tokenizer_config.json >"$dir/other/tokenizer_config.json"
+run infill -m "$dir/other" --chat "ab [[2]] cd" --trace "$dir/other.jsonl"
+check "the text stands in the template" "$status $(sed -n '1s/.*"canvas":\[\([^]]*\)\].*/\1/p' "$dir/other.jsonl")" \
+    "0 480,506,308,269,507,10,10,312,500,500,285,100,508,506,267,115,401,507,10,10"
 run infill --chat -p "turn on the kitchen light" '{"device":"[[2]]","action":"[[1]]"}'
 said "the answer to a question" "$light"
 run infill --chat "turn on the [[1]] light" --trace "$dir/t"
