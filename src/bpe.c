@@ -73,7 +73,7 @@ static uint64_t heap_pop(struct bpe_work *w)
 static bool queue(const struct bpe *b, struct bpe_work *w, const int32_t *ids, size_t at, size_t next, struct unmask_err *err)
 {
     const uint32_t rank = *slot_of(b, ids[at], ids[next]);
-    return !rank || heap_push(w, (uint64_t)rank << 32 | at, err);
+    return !rank || b->pairs[rank - 1].result == BPE_NEVER || heap_push(w, (uint64_t)rank << 32 | at, err);
 }
 
 static bool reserve(struct bpe_work *w, size_t n, struct unmask_err *err)

@@ -5,9 +5,9 @@
 
 #include "mem.h"
 
-enum { BPE_PAIRS = 1 << 21 };
+enum { BPE_PAIRS = 1 << 21, BPE_NEVER = -1 };
 
-struct bpe_pair { int32_t left, right, result; };               /* its index is its rank */
+struct bpe_pair { int32_t left, right, result; };               /* its index is its rank; result BPE_NEVER: never joined */
 struct bpe { struct bpe_pair *pairs; size_t n; uint32_t *slots; size_t n_slots; uint64_t seed; };      /* slots: rank + 1, 0 = free */
 
 /* Room for n pairs, at most BPE_PAIRS. */

@@ -88,7 +88,7 @@ static json_t *load(const char *text, size_t n, const char *file, size_t flags, 
     json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES | flags, &e);
     if (root) return root;
     const char *nul = place_of_nul(json_error_code(&e));
-    if (json_error_code(&e) == json_error_out_of_memory) fail(err, E_MEMORY, .file = file);
+    if (json_error_code(&e) == json_error_out_of_memory || !e.text[0]) fail(err, E_MEMORY, .file = file);
     else fail(err, E_JSON_SYNTAX, .file = file, .byte = AT((uint64_t)e.position), .found = nul ? nul : QUOTE(e.text, strlen(e.text)),
               .need = nul ? "text without NUL" : "JSON as in RFC 8259, in UTF-8 without byte order mark, no key twice");
     return NULL;

@@ -69,6 +69,7 @@ bool jsonl_next(struct jsonl *j, json_t **object, struct unmask_err *err)
     if (json_is_object(*object)) return true;
     if (*object) fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
                       .need = "a JSON object");
+    else if (why.status == UNMASK_EMEMORY) fail(err, E_MEMORY, .file = j->name);
     else fail(err, E_CLI_LINE, .file = j->name, .field = FMT("line %llu", (unsigned long long)j->number),
               .byte = { why.has_offset, why.offset },
               .found = why.found[0] ? why.found : why.what, .need = "a JSON object");

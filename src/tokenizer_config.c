@@ -57,13 +57,13 @@ static bool load_template(struct tokenizer *t, const char *file, const json_t *r
     return set_template(t, json_string_value(v), json_string_length(v), err);
 }
 
-/* "added_tokens_decoder": { "480": { "content": ..., "special": true }, ... } may list tokens that tokenizer.json lacks. */
+/* "added_tokens_decoder": { "480": { "content": ..., "special": true }, ... } may list tokens that tokenizer.json
+ * lacks, or has among the ordinary ones. */
 static bool load_decoder(struct tokenizer *t, const char *file, json_t *decoder, struct unmask_err *err)
 {
     const char *key;
     json_t *a;
     json_object_foreach(decoder, key, a) {
-        const json_t *content = json_object_get(a, "content");
         struct err_text where;
         err_fmt(&where, "$.added_tokens_decoder[\"%s\"]", QUOTE(key, strlen(key)));
         int64_t id = 0;
@@ -71,11 +71,7 @@ static bool load_decoder(struct tokenizer *t, const char *file, json_t *decoder,
         for (; key[digits] >= '0' && key[digits] <= '9' && digits < 10; digits++) id = id * 10 + (key[digits] - '0');
         if (digits == 0 || key[digits])
             return fail(err, E_TOK_FIELD, .file = file, .field = where.s, .found = "this key", .need = "an id");
-        if (!json_is_string(content)) return tokenizer_wrong_field(file, FMT("%s.content", where.s), content, "a string", err);
-        const struct str text = { json_string_value(content), json_string_length(content) };
-        if (vocab_find(&t->vocab, text.s, text.n) == id) continue;
-        const enum token_type type = json_is_true(json_object_get(a, "special")) ? TOKEN_CONTROL : TOKEN_USER;
-        if (!tokenizer_add_token(t, id, text, type, file, where.s, err)) return false;
+        if (!tokenizer_add_token(t, id, a, file, where.s, err)) return false;
     }
     return true;
 }

@@ -119,25 +119,36 @@ static bool check_conditions(const char *file, const json_t *a, const char *wher
     return true;
 }
 
+bool tokenizer_add_token(struct tokenizer *t, int64_t id, const json_t *a, const char *file, const char *where,
+                         struct unmask_err *err)
+{
+    const json_t *content = json_object_get(a, "content"), *special = json_object_get(a, "special");
+    if (!json_is_string(content)) return tokenizer_wrong_field(file, FMT("%s.content", where), content, "a string", err);
+    if (special && !json_is_boolean(special))
+        return tokenizer_wrong_field(file, FMT("%s.special", where), special, "true or false", err);
+    const struct str text = string_of(content);
+    const bool known = id >= 0 && vocab_find(&t->vocab, text.s, text.n) == id;
+    if (known && t->vocab.tokens[id].type != TOKEN_NORMAL) return true;         /* as the file says that lists it first */
+    if (!json_is_true(special) && !check_conditions(file, a, where, err)) return false;
+    const enum token_type type = json_is_true(special) ? TOKEN_CONTROL : TOKEN_USER;
+    if (!known) return vocab_add(&t->vocab, id, text, type, file, where, err);
+    t->vocab.tokens[id].type = (uint8_t)type;
+    return true;
+}
+
 static bool load_added(struct tokenizer *t, const char *file, const json_t *added, struct unmask_err *err)
 {
     for (size_t i = 0; i < json_array_size(added); i++) {
         const json_t *a = json_array_get(added, i), *id = json_object_get(a, "id"), *content = json_object_get(a, "content");
-        const json_t *special = json_object_get(a, "special");
         struct err_text where;
         err_fmt(&where, "$.added_tokens[%zu]", i);
         if (!json_is_object(a)) return tokenizer_wrong_field(file, where.s, a, "an object", err);
         if (!json_is_integer(id)) return tokenizer_wrong_field(file, FMT("%s.id", where.s), id, "an integer", err);
-        if (!json_is_string(content)) return tokenizer_wrong_field(file, FMT("%s.content", where.s), content, "a string", err);
-        if (special && !json_is_boolean(special))
-            return tokenizer_wrong_field(file, FMT("%s.special", where.s), special, "true or false", err);
-        if (!json_is_true(special) && !check_conditions(file, a, where.s, err)) return false;
-        const enum token_type type = json_is_true(special) ? TOKEN_CONTROL : TOKEN_USER;
-        const int32_t known = vocab_find(&t->vocab, json_string_value(content), json_string_length(content));
+        const int32_t known = json_is_string(content) ? vocab_find(&t->vocab, json_string_value(content), json_string_length(content)) : -1;
         if (known >= 0 && known == json_integer_value(id) && t->vocab.tokens[known].type != TOKEN_NORMAL)
             return fail(err, E_TOK_TWICE, .file = file, .field = where.s,
                         .found = FMT("%s again", QUOTE(json_string_value(content), json_string_length(content))));
-        if (!tokenizer_add_token(t, json_integer_value(id), string_of(content), type, file, where.s, err)) return false;
+        if (!tokenizer_add_token(t, json_integer_value(id), a, file, where.s, err)) return false;
     }
     return true;
 }

@@ -36,15 +36,6 @@ bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right,
     return result >= 0;
 }
 
-bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file,
-                         const char *where, struct unmask_err *err)
-{
-    const int32_t known = vocab_find(&t->vocab, text.s, text.n);
-    if (known < 0 || known != id) return vocab_add(&t->vocab, id, text, type, file, where, err);
-    t->vocab.tokens[id].type = (uint8_t)type;
-    return true;
-}
-
 static int by_text(const void *a, const void *b)
 {
     const struct str x = ((const struct literal *)a)->text, y = ((const struct literal *)b)->text;
@@ -88,16 +79,28 @@ static int32_t find_eot(const struct vocab *v)
     return -1;
 }
 
-/* A token with a role is never found in a user's text, even if the file calls it an ordinary added token. */
-static void protect(struct vocab *v, int32_t id)
+/* A token with a role is never found in a user's text, even if the file calls it an ordinary added token; nor is the
+ * mask, even if the file calls it a word (which others may be: some pad with "!"). */
+static void protect(struct vocab *v, int32_t id, bool mask)
 {
-    if (id >= 0 && id < v->size && v->tokens[id].type == TOKEN_USER) v->tokens[id].type = TOKEN_CONTROL;
+    if (id < 0 || id >= v->size) return;
+    const uint8_t type = v->tokens[id].type;
+    if (type == TOKEN_USER || (mask && type == TOKEN_NORMAL)) v->tokens[id].type = TOKEN_CONTROL;
+}
+
+/* Nor are the pieces of a text ever joined to one. */
+static void part_special(struct bpe *b, const struct vocab *v)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (v->tokens[b->pairs[i].result].type == TOKEN_CONTROL) b->pairs[i].result = BPE_NEVER;
 }
 
 bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err)
 {
-    const int32_t roles[] = { t->ids.bos, t->ids.eos, t->ids.eot, t->ids.pad, t->ids.mask };
-    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) protect(&t->vocab, roles[i]);
+    const int32_t roles[] = { t->ids.bos, t->ids.eos, t->ids.eot, t->ids.pad };
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) protect(&t->vocab, roles[i], false);
+    protect(&t->vocab, t->ids.mask, true);
+    part_special(&t->bpe, &t->vocab);
     for (int b = 0; b < 256; b++) {
         char c[4];
         t->byte_ids[b] = vocab_find(&t->vocab, c, utf8_encode(byte_to_char((uint8_t)b), c));

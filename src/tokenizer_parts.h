@@ -38,9 +38,10 @@ bool tokenizer_load_flat(struct tokenizer *t, struct str text, char **rest, size
 /* Add a merge given as two texts; `where` says in messages which one. */
 bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where,
                          struct unmask_err *err);
-/* Add a token that tokenizer.json or tokenizer_config.json lists beside the vocabulary, which may hold it already. */
-bool tokenizer_add_token(struct tokenizer *t, int64_t id, struct str text, enum token_type type, const char *file,
-                         const char *where, struct unmask_err *err);
+/* Add a token that tokenizer.json or tokenizer_config.json lists beside the vocabulary: { "content": ..., "special": true };
+ * the vocabulary may hold it already, and an ordinary word of it becomes what the list says. */
+bool tokenizer_add_token(struct tokenizer *t, int64_t id, const json_t *a, const char *file, const char *where,
+                         struct unmask_err *err);
 /* Derive the tables above and check what only the whole shows. */
 bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err);
 

@@ -116,6 +116,29 @@ static void wide_integers_become_real(void **state)
     test_free(zeros);
 }
 
+static int allocations_left;
+static void *few_times(size_t n) { return allocations_left-- > 0 ? malloc(n) : NULL; }
+
+/* Text is not called wrong because there was no memory to read it, but where jansson does so itself: inside a string. */
+static void memory_that_runs_out_is_no_fault_of_the_text(void **state)
+{
+    static const char text[] = "{\"a\":[1,{\"b\":null}]}";
+    int n = 0, told = 0;
+    (void)state;
+    json_set_alloc_funcs(few_times, free);
+    for (bool done = false; !done; n++) {
+        struct unmask_err err;
+        allocations_left = n;
+        json_t *v = json_parse(text, strlen(text), "f.json", JSON_DEPTH, &err);
+        done = v != NULL;
+        json_decref(v);
+        told += !done && !strcmp(err.id, "E-MEM-001");
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_true(n > 8);
+    assert_true(told >= n - 3);                 /* two keys, and the one that succeeds */
+}
+
 static void a_file_is_read_whole_or_refused(void **state)
 {
     (void)state;
@@ -162,6 +185,7 @@ int main(void)
         cmocka_unit_test(depth_is_limited_before_parsing),
         cmocka_unit_test(size_is_limited_before_parsing),
         cmocka_unit_test(wide_integers_become_real),
+        cmocka_unit_test(memory_that_runs_out_is_no_fault_of_the_text),
         cmocka_unit_test(a_file_is_read_whole_or_refused),
         cmocka_unit_test(text_of_ours_is_utf8_whatever_it_was),
     };

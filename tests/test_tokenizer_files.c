@@ -146,6 +146,8 @@ static void fields_of_another_type_are_named(void **state)
         { NULL, NULL, "{\"chat_template\":7}", "E-TOK-002", "$.chat_template" },
         { NULL, NULL, "{\"added_tokens_decoder\":{\"9x\":{\"content\":\"<y>\"}}}", "E-TOK-002", "9x" },
         { NULL, NULL, "{\"added_tokens_decoder\":{\"9\":{\"content\":1}}}", "E-TOK-002", "content" },
+        { NULL, NULL, "{\"added_tokens_decoder\":{\"9\":{\"content\":\"<y>\",\"special\":1}}}", "E-TOK-002", "special" },
+        { NULL, NULL, "{\"added_tokens_decoder\":{\"9\":{\"content\":\"<y>\",\"rstrip\":true}}}", "E-TOK-002", "rstrip" },
     };
     (void)state;
     expect_refused(rows, ARRAY_LEN(rows));
@@ -286,6 +288,33 @@ static void config_names_special_tokens_and_template(void **state)
     remove(scratch("t/chat_template.jinja"));
     remove(scratch("t/special_tokens_map.json"));
     remove(scratch("t/config.json"));
+}
+
+/* "a b", "ab c" would spell token 4 out of pieces of a text. */
+static void pieces_are_never_joined_to_a_special_token(void **state)
+{
+    static const struct { const char *config; enum token_type type; } rows[] = {
+        { "{\"added_tokens_decoder\":{\"4\":{\"content\":\"abc\",\"special\":true}}}", TOKEN_CONTROL },
+        { "{\"mask_token\":\"abc\"}", TOKEN_CONTROL },
+        { "{\"eos_token\":\"abc\",\"added_tokens_decoder\":{\"4\":{\"content\":\"abc\",\"special\":false}}}", TOKEN_CONTROL },
+        { "{\"pad_token\":\"abc\"}", TOKEN_NORMAL },
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct tokenizer *t = open_folder(folder_with(NULL, NULL, rows[i].config));
+        enum token_type type;
+        tokenizer_token(t, 4, &type);
+        assert_int_equal(type, rows[i].type);
+        if (type == TOKEN_NORMAL) expect_text(t, "abcab", (int32_t[]){ 4, 3 }, 2);
+        else expect_text(t, "abcab", (int32_t[]){ 3, 2, 3 }, 3);
+        assert_int_equal(tokenizer_n_merges(t), 2);
+        tokenizer_close(t);
+    }
+    /* What tokenizer.json lists stays what it says. */
+    struct tokenizer *t = open_folder(folder_with(NULL, NULL,
+        "{\"added_tokens_decoder\":{\"6\":{\"content\":\"<tool>\",\"special\":true,\"lstrip\":true}}}"));
+    expect_text(t, "ab<tool>", (int32_t[]){ 3, 6 }, 2);
+    tokenizer_close(t);
 }
 
 static void odd_spellings_mean_the_same(void **state)
@@ -560,6 +589,7 @@ int main(void)
         cmocka_unit_test(a_folder_without_tokenizer_is_an_error),
         cmocka_unit_test(text_that_the_vocabulary_cannot_spell_is_an_error),
         cmocka_unit_test(config_names_special_tokens_and_template),
+        cmocka_unit_test(pieces_are_never_joined_to_a_special_token),
         cmocka_unit_test(odd_spellings_mean_the_same),
         cmocka_unit_test(broken_json_is_refused_wherever_it_breaks),
         cmocka_unit_test(random_edits_never_crash),
