@@ -17,10 +17,11 @@ enum { QUANTIZATION_VERSION = 2 };              /* of ggml's block layouts */
 
 static bool key_is(struct str key, const char *name) { return key.n == strlen(name) && !memcmp(key.s, name, key.n); }
 
-/* "KEY=TEXT" in two; keys that say what the file is made of are not the caller's to choose. */
+/* "KEY=TEXT" in two; keys that say what the file is made of are not the caller's to choose, and some hold no text. */
 static bool split_setting(const char *setting, struct str *key, struct str *value, struct unmask_err *err)
 {
-    static const char *const ours[] = { "general.architecture", file_type_key, version_key, "general.alignment", base_count_key };
+    static const char *const ours[] = { "general.architecture", file_type_key, version_key, "general.alignment", base_count_key,
+                                        "general.tags", "general.languages", "general.datasets", "general.dataset.count" };
     const char *eq = strchr(setting, '=');
     *key = (struct str){ setting, eq ? (size_t)(eq - setting) : strlen(setting) };
     *value = str_of(eq ? eq + 1 : "");
@@ -30,7 +31,7 @@ static bool split_setting(const char *setting, struct str *key, struct str *valu
     return ok
         || fail(err, E_QNT_SET, .found = QUOTE(setting, strlen(setting)),
                 .need = "general.KEY=TEXT, such as general.license=apache-2.0",
-                .hint = "The keys that say how the file is made are written by the program");
+                .hint = "Keys that hold lists or numbers, or say how the file is made, cannot be set");
 }
 
 /* The text that the caller gives for a key (the last one counts); false: none. */

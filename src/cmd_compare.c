@@ -300,7 +300,7 @@ static bool fill_report(json_t *report, const struct compare *c, struct unmask_e
                                       "weight_bytes", (json_int_t)c->side[k].weight_bytes, "seconds", c->side[k].seconds));
     if (!put_kind(report, c, false, err) || !put_kind(report, c, true, err)) return false;
     json_object_set_new(report, "mc", json_integer(c->s->mc));
-    json_object_set_new(report, "seed", json_integer((json_int_t)c->s->seed));
+    json_object_set_new(report, "seed", c->s->seed > INT64_MAX ? json_real((double)c->s->seed) : json_integer((json_int_t)c->s->seed));
     json_object_set_new(report, "peak_rss_bytes", json_integer((json_int_t)term_peak_rss()));
     return true;
 }

@@ -13,6 +13,7 @@
 #include "json.h"
 #include "mem.h"
 #include "recipe.h"
+#include "utf8.h"
 
 struct run {
     const struct settings *s;
@@ -280,6 +281,13 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
         && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
+/* A file's name for metadata, which are UTF-8. */
+static const char *text_name(const char *path)
+{
+    const char *name = file_name(path);
+    return utf8_valid(name, strlen(name)) == strlen(name) ? name : "a file whose name is not UTF-8";
+}
+
 static bool read_calibration(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
@@ -290,7 +298,7 @@ static bool read_calibration(struct run *r, struct unmask_err *err)
                     .field = !s->search ? "--imatrix, --calibrate" : s->imatrix ? "--imatrix, --search" : "--calibrate, --search",
                     .need = "one of them");
     if (s->imatrix && !imatrix_read(&r->importance, s->imatrix, err)) return false;
-    snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? file_name(s->calibrate) : "");
+    snprintf(r->found.dataset, sizeof r->found.dataset, "%s", s->calibrate ? text_name(s->calibrate) : "");
     if (!s->calibrate || own_text(s)) return true;
     return calibration_text_read(&r->texts, r->in, s->calibrate, (uint64_t)s->calibrate_tokens, err);
 }
@@ -308,7 +316,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
             .file_type = (uint32_t)r.recipe.file_type,
             .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
             .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,
-            .calibration_name = s->calibrate ? file_name(s->calibrate) : s->imatrix ? file_name(s->imatrix) : NULL,
+            .calibration_name = s->calibrate ? text_name(s->calibrate) : s->imatrix ? text_name(s->imatrix) : NULL,
             .importance = s->imatrix ? &r.importance : NULL, .save_importance = s->save_imatrix ? &r.found : NULL,
             .threads = s->threads, .force = s->force, .packed = s->layout == 1, .split_bytes = r.split_bytes, .dry_run = s->dry_run,
             .set = s->set, .n_set = (size_t)s->n_set,

@@ -47,7 +47,8 @@ static bool tokenize_lines(const struct tokenizer *t, const struct settings *s, 
     if (!ok) return false;
     while ((ok = jsonl_next(&lines, &object, err)) && object) {
         const json_t *text = jsonl_string(&lines, object, "text", err);
-        ok = text && tokenize(t, json_string_value(text), json_string_length(text), s, true, err);
+        ok = text && (tokenize(t, json_string_value(text), json_string_length(text), s, true, err)
+                      || jsonl_at(lines.name, lines.number, err));
         json_decref(object);
         if (!ok) break;
     }

@@ -87,10 +87,10 @@ const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const ch
     return NULL;
 }
 
-bool jsonl_at(const char *path, int number, struct unmask_err *err)
+bool jsonl_at(const char *path, uint64_t number, struct unmask_err *err)
 {
     const bool of_model = err && err->status == UNMASK_EMODEL && !err_is(err, E_TOK_BYTE);     /* that byte is the line's */
-    return !of_model && err_within(err, FMT("%.200s, line %d", path, number));
+    return !of_model && err_within(err, FMT("%.200s, line %llu", path, (unsigned long long)number));
 }
 
 void jsonl_close(struct jsonl *j)

@@ -15,7 +15,7 @@ bool jsonl_next(struct jsonl *j, json_t **object, struct unmask_err *err);
 const json_t *jsonl_string(const struct jsonl *j, const json_t *object, const char *key, struct unmask_err *err);
 /* Name the line in an error of the engine, which knows nothing of files of data; not where the model is at fault, whatever the
  * line.  Returns false. */
-bool jsonl_at(const char *path, int number, struct unmask_err *err);
+bool jsonl_at(const char *path, uint64_t number, struct unmask_err *err);
 void jsonl_close(struct jsonl *j);              /* a zeroed struct is fine */
 
 #endif

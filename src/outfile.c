@@ -65,8 +65,14 @@ static char *folder_of(const char *path, struct unmask_err *err)
     return n == 0 ? mem_strndup(".", 1, err) : mem_strndup(path, n > 1 ? n - 1 : n, err);
 }
 
-/* The beginning of all temporary names of a target; a long name is cut so that the whole fits a directory entry. */
-static void temp_prefix(char prefix[PREFIX_BYTES], const char *name) { snprintf(prefix, PREFIX_BYTES, ".unmask-%.200s-", name); }
+/* The beginning of all temporary names of a target; of a long one the middle is cut out so that the whole fits a directory
+ * entry, and parts of a model, which differ at their end, do not become one. */
+static void temp_prefix(char prefix[PREFIX_BYTES], const char *name)
+{
+    enum { HALF = 100 };
+    const size_t n = strlen(name), head = n > 2 * HALF ? HALF : n;
+    snprintf(prefix, PREFIX_BYTES, ".unmask-%.*s%s-", (int)head, name, n > head ? name + n - HALF : "");
+}
 
 static bool is_temp_of(const char *entry, const char *prefix)
 {

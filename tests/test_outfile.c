@@ -225,6 +225,14 @@ static void long_names(void **state)
     OK(outfile_open(&o, path_of(name), false, 0, &err), err);
     OK(outfile_commit(&o, &err), err);
     assert_int_equal(count(name), 1);
+    /* Parts of a model differ at the end of their names alone. */
+    struct outfile parts[2];
+    for (int i = 0; i < 2; i++) {
+        memcpy(name + 250, i ? "2.out" : "1.out", 5);
+        OK(outfile_open(&parts[i], path_of(name), false, 0, &err), err);
+    }
+    for (int i = 0; i < 2; i++) OK(outfile_commit(&parts[i], &err), err);
+    assert_int_equal(count(name), 1);
 }
 
 /* A limit on file sizes, as FAT32 has: EFBIG once SIGXFSZ is ignored. */

@@ -335,7 +335,7 @@ static void metadata_can_be_set(void **state)
     static const char *const first[] = { "general.license=apache-2.0", "general.name=A", "general.name=B = C" };
     static const char *const second[] = { "general.name=D", "general.url=https://example.org" };
     static const char *const bad[] = { "general.license", "=x", "llada.block_count=9", "general.=x", "general.architecture=x",
-                                       "general.file_type=7", "general.alignment=8", "general.quantization_version=3",
+                                       "general.file_type=7", "general.tags=a", "general.alignment=8", "general.quantization_version=3",
                                        "general.base_model.count=1", "general.Name=x", "general.a b=x", "general.name=\xff" };
     struct quantize_options o = { .format = &format_f32, .set = first, .n_set = 3, .force = true };
     struct unmask_err err;

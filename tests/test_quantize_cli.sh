@@ -26,6 +26,10 @@ expect "names are shown without what a terminal would act on" 0 "^$shown: .* -> 
 expect "... the text's" 0 "^calibrated on $shown.txt, "
 expect "... at the end" 0 "^$shown.gguf: .* written and verified"
 check "... and nothing else" "$(LC_ALL=C grep -c "$(printf '\033')" "$dir/err")" 0
+bytes=$dir/$(printf 'no\377text.txt'); cp "$hostile.txt" "$bytes"
+quantize "$from" "$dir/bytes.gguf" --calibrate "$bytes" --save-imatrix "$dir/bytes.i.gguf"
+check "a name that is not UTF-8 does not get into metadata" "$status $(LC_ALL=C grep -ac "$(printf 'no\377text')" "$dir/bytes.gguf" "$dir/bytes.i.gguf" \
+      | sed 's/.*://' | paste -sd+)" "0 0+0"
 quantize "$hostile" "$hostile.gguf" --split-size 40k --force
 expect "... of several files" 0 "^$shown-00001-of-0000[2-9].gguf and [1-8] more: "
 rm -r "$hostile"*

@@ -62,6 +62,12 @@ fails "no such lines" 4 "E-FILE-001" tokenize -m $folder --jsonl "$dir/none"
 fails "an id beyond the vocabulary" 2 "found id 512, need 0 to 511.*E-TOK-014" detokenize -m $folder 72 512
 fails "an id that is none" 2 "E-CLI-004" detokenize -m $folder 72 x
 printf '{"txt":"a"}\n' >"$dir/lines"
+mkdir "$dir/small"
+echo '{"pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":true},"decoder":{"type":"ByteLevel"},
+       "model":{"type":"BPE","vocab":{"a":0},"merges":[]}}' >"$dir/small/tokenizer.json"
+printf '\n{"text":"ab"}\n' >"$dir/spelt"
+fails "a line that the vocabulary cannot spell" 3 "$dir/spelt, line 2: $dir/small: .*byte 0x62.*E-TOK-011" \
+      tokenize -m "$dir/small" --jsonl "$dir/spelt"
 fails "a line without text" 2 "line 1.*\"text\".*E-CLI-012" tokenize -m $folder --jsonl "$dir/lines"
 
 echo "$passed passed, $failed failed"
