@@ -191,8 +191,8 @@ bool arch_settle_ids(struct hparams *h, const struct checkpoint *c, const struct
         if (h->mask_id < 0) h->mask_id = ids.mask;
         if (h->eos_id < 0) h->eos_id = ids.eos;
         if (h->bos_id < 0) h->bos_id = ids.bos;
+        if (chat) h->eot_id = chat_end_of_turn(chat, t);        /* what the model was tuned with, whatever the files name */
         if (h->eot_id < 0) h->eot_id = ids.eot;
-        if (h->eot_id < 0 && chat) h->eot_id = chat_end_of_turn(chat, t);
     }
     if (h->mask_id < 0)
         return fail(err, E_MASK_MISSING, .file = c->path,

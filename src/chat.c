@@ -2,7 +2,6 @@
  * function that writes it.  Control tokens come from here alone: roles and texts are encoded as ordinary text. */
 #include "chat.h"
 
-#include <stdio.h>
 
 #include "mem.h"
 #include "utf8.h"
@@ -115,9 +114,7 @@ static bool fits(const struct chat_template *c, struct str text)
 
 static const char *known(struct err_text *t)
 {
-    size_t n = 0;
-    for (int i = 0; i < N_TABLE && n < sizeof t->s; i++)
-        n += (size_t)snprintf(t->s + n, sizeof t->s - n, "%s%s", i ? ", " : "", table[i].name);
+    for (int i = 0; i < N_TABLE; i++) err_list(t, table[i].name);
     return t->s;
 }
 

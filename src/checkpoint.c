@@ -16,21 +16,24 @@ static const struct { const char *name; size_t bytes; } types[] = {
 const char *meta_type_name(enum meta_type type) { return types[type].name; }
 size_t meta_type_bytes(enum meta_type type) { return types[type].bytes; }
 
+void checkpoint_clear(struct checkpoint *c)
+{
+    struct checkpoint_reader *r = c->reader;
+    for (size_t i = 0; i < r->n_files; i++) file_close(&r->files[i]);
+    mem_free(r->files);
+    mem_free(r->bytes);
+    arena_free(&r->arena);
+    names_free(&r->tensor_names);
+    names_free(&r->meta_names);
+    mem_free(c->tensors);
+    mem_free(c->metas);
+}
+
 void checkpoint_close(struct checkpoint *c)
 {
     if (!c) return;
-    struct checkpoint_reader *r = c->reader;
-    if (r) {
-        for (size_t i = 0; i < r->n_files; i++) file_close(&r->files[i]);
-        mem_free(r->files);
-        mem_free(r->bytes);
-        arena_free(&r->arena);
-        names_free(&r->tensor_names);
-        names_free(&r->meta_names);
-    }
-    mem_free(r);
-    mem_free(c->tensors);
-    mem_free(c->metas);
+    if (c->reader) checkpoint_clear(c);
+    mem_free(c->reader);
     mem_free((char *)c->path);
     mem_free(c);
 }

@@ -2,7 +2,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "chat.h"
 #include "cmd_generate.h"
 #include "holes.h"
 #include "json.h"
@@ -100,8 +99,7 @@ static bool put_canvas(struct infill *f, struct unmask_err *err)
     size_t n, at;
     const struct unmask_message message = { "user", f->question ? f->question : "", f->n_question };
     if (!unmask_chat_ids(f->g.m, &message, 1, &ids, &n, err)) return false;
-    const int32_t end_of_turn = chat_end_of_turn(f->g.m->chat, f->g.m->tokenizer);       /* the files may name another one */
-    for (at = n; !f->question && at > 0 && ids[at - 1] != end_of_turn; ) at--;
+    for (at = n; !f->question && at > 0 && ids[at - 1] != f->g.info.eot_id; ) at--;
     if (!f->question && at > 0) at--;
     const bool ok = put_ids(f, ids, at, err) && put_parts(f, err) && put_ids(f, ids + at, n - at, err);
     mem_free(ids);

@@ -42,13 +42,12 @@ void err_list(struct err_text *list, const char *name)
     snprintf(list->s + n, sizeof list->s - n, "%s%s", n ? ", " : "", name);
 }
 
-/* Length of the character at text[0..n) if it may be shown as it is: valid UTF-8, no control, no change of direction; else 0. */
+/* Length of the character at text[0..n) if it may be shown as it is, else 0. */
 static size_t plain_char(const char *text, size_t n)
 {
     uint32_t cp = 0;
     const size_t len = utf8_decode(text, n, &cp);
-    const bool control = cp < 0x20 || (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069);
-    return len > 0 && !control ? len : 0;
+    return len > 0 && utf8_shown(cp) ? len : 0;
 }
 
 static void escape(char dst[4], unsigned char b)

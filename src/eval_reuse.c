@@ -3,7 +3,6 @@
 #include "eval_reuse.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "eval_figures.h"
 #include "eval_replay.h"

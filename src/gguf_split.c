@@ -108,19 +108,11 @@ static bool join(struct checkpoint *c, size_t i, size_t n, const char *path, str
 {
     struct checkpoint part = { .path = path, .reader = &(struct checkpoint_reader){ 0 } };
     struct file f;
-    struct checkpoint_reader *r = part.reader;
     if (!file_open(&f, path, err)) return false;
     bool ok = gguf_open(&part, &f, err);
     if (!ok) file_close(&f);
     ok = ok && check_part(c, &part, i, n, err) && take_over(c, &part, err);
-    for (size_t k = 0; k < r->n_files; k++) file_close(&r->files[k]);
-    mem_free(r->files);
-    mem_free(r->bytes);
-    arena_free(&r->arena);
-    names_free(&r->tensor_names);
-    names_free(&r->meta_names);
-    mem_free(part.tensors);
-    mem_free(part.metas);
+    checkpoint_clear(&part);
     return ok;
 }
 

@@ -5,7 +5,6 @@
  * JIT means no memory that is both writable and executable. */
 #include "pretokenizer.h"
 
-#include <stdio.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -66,9 +65,7 @@ const struct pretokenizer *pretokenizer_byte_level(void) { return &table[N_TABLE
 
 const char *pretokenizer_known(struct err_text *t)
 {
-    size_t n = 0;
-    for (int i = 0; i < N_TABLE && n < sizeof t->s; i++)
-        n += (size_t)snprintf(t->s + n, sizeof t->s - n, "%s%s", i ? ", " : "", table[i].names[0]);
+    for (int i = 0; i < N_TABLE; i++) err_list(t, table[i].names[0]);
     return t->s;
 }
 

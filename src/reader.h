@@ -14,4 +14,8 @@ struct checkpoint_reader {
     struct names tensor_names, meta_names;      /* to the index in tensors and metas            */
 };
 
+/* Close the files and free what a checkpoint holds, but for the two structs and the path. */
+struct checkpoint;
+void checkpoint_clear(struct checkpoint *c);
+
 #endif

@@ -14,9 +14,7 @@ struct source { struct recipe *r; const struct settings *s; const char *path; };
 
 static const char *format_names(struct err_text *t)
 {
-    size_t n = 0;
-    for (size_t i = 0; quant_formats[i] && n < sizeof t->s; i++)
-        n += (size_t)snprintf(t->s + n, sizeof t->s - n, "%s%s", i ? ", " : "", quant_formats[i]->name);
+    for (size_t i = 0; quant_formats[i]; i++) err_list(t, quant_formats[i]->name);
     return t->s;
 }
 #define FORMAT_NAMES format_names(&(struct err_text){ { 0 } })

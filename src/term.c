@@ -81,11 +81,10 @@ int term_height(void)
     return rows > 0 ? rows : 24;
 }
 
-/* Controls, and the marks that turn the direction of text around. */
 uint32_t term_visible(uint32_t cp)
 {
-    if (cp < 0x20) return 0x2400 + cp;          /* U+2400...: pictures of control codes */
-    return (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069) ? 0xFFFD : cp;
+    if (utf8_shown(cp)) return cp;
+    return cp < 0x20 ? 0x2400 + cp : 0xFFFD;    /* U+2400...: pictures of control codes */
 }
 
 void term_put_text(FILE *out, const char *text, size_t n, bool tty)

@@ -2,6 +2,7 @@
 #ifndef UTF8_H
 #define UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,12 @@ static inline size_t utf8_decode(const char *s, size_t n, uint32_t *cp)
     if ((len == 3 && (c < 0x800 || (c >= 0xD800 && c <= 0xDFFF))) || (len == 4 && (c < 0x10000 || c > 0x10FFFF))) return 0;
     *cp = c;
     return len;
+}
+
+/* May a terminal be given cp?  Not controls, nor the marks that turn the direction of text around. */
+static inline bool utf8_shown(uint32_t cp)
+{
+    return !(cp < 0x20 || (cp >= 0x7F && cp < 0xA0) || (cp >= 0x202A && cp <= 0x202E) || (cp >= 0x2066 && cp <= 0x2069));
 }
 
 /* Write cp to out[4]; returns the number of bytes. */

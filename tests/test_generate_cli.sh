@@ -176,6 +176,7 @@ printf '%s\n' "$one" | $unmask infill >"$dir/out" 2>"$dir/err"; status=$?
 check "a text from a pipe" "$status|$(cut -c1-30 "$dir/out")" "0|Tom had a red ball. One day, T"
 cp -r tests/data/checkpoints/llada-gqa "$dir/other"     # its files name another end of turn than its template writes
 sed '0,/{/s//{"eot_token":"<|endoftext|>",/' tests/data/checkpoints/llada-gqa/tokenizer_config.json >"$dir/other/tokenizer_config.json"
+check "the template's counts" "$($unmask inspect "$dir/other" | grep -o 'end of turn [0-9]*')" "end of turn 508"
 run infill -m "$dir/other" --chat "ab [[2]] cd" --trace "$dir/other.jsonl"
 check "the text stands in the template" "$status $(sed -n '1s/.*"canvas":\[\([^]]*\)\].*/\1/p' "$dir/other.jsonl")" \
     "0 480,506,308,269,507,10,10,312,500,500,285,100,508,506,267,115,401,507,10,10"
