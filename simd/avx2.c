@@ -94,22 +94,43 @@ INLINE __m128i offsets_of(__m256i q)
     return _mm_slli_epi32(_mm_sub_epi32(_mm_set1_epi32(128 * 16), _mm_shuffle_epi32(s2, _MM_SHUFFLE(3, 1, 2, 0))), 3);
 }
 
+/* In every lane the largest size of its four numbers; where one is not finite, it is larger than FLT_MAX as an integer. */
+INLINE __m256i sizes_of(const __m256 v[4])
+{
+    __m256i size = _mm256_setzero_si256();
+UNROLL
+    for (int i = 0; i < 4; i++) size = _mm256_max_epi32(size, _mm256_and_si256(_mm256_castps_si256(v[i]), all_4(INT32_MAX)));
+    return size;
+}
+
+/* NaN to 0, infinities to the largest number of their sign. */
+INLINE void make_finite(__m256 v[4])
+{
+    const __m256 top = _mm256_set1_ps(FLT_MAX);
+UNROLL
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_and_ps(v[i], _mm256_cmp_ps(v[i], v[i], _CMP_ORD_Q));
+        v[i] = _mm256_max_ps(_mm256_min_ps(v[i], top), negate_f(top));
+    }
+}
+
 static void quantize_q8_avx2(struct q8rows *y, int row, const float *x)
 {
-    const __m256 sign = _mm256_set1_ps(-0.0f), top = _mm256_set1_ps(FLT_MAX);
     for (int b = 0; b < y->k / QBLOCK; b++, x += QBLOCK) {
         const size_t at = q8_index(y, row, b);
-        __m256 v[4], amax4 = _mm256_setzero_ps();
-        for (int i = 0; i < 4; i++) {
-            v[i] = _mm256_loadu_ps(x + 8 * i);
-            v[i] = _mm256_and_ps(v[i], _mm256_cmp_ps(v[i], v[i], _CMP_ORD_Q));          /* NaN counts as 0 */
-            v[i] = _mm256_max_ps(_mm256_min_ps(v[i], top), _mm256_xor_ps(top, sign));
-            amax4 = _mm256_max_ps(amax4, _mm256_andnot_ps(sign, v[i]));
+        __m256 v[4];
+UNROLL
+        for (int i = 0; i < 4; i++) v[i] = _mm256_loadu_ps(x + 8 * i);
+        __m256i sizes = sizes_of(v);
+        if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(sizes, _mm256_castps_si256(_mm256_set1_ps(FLT_MAX))))) {
+            make_finite(v);
+            sizes = sizes_of(v);
         }
-        const float amax = largest(amax4);
+        const float amax = largest(_mm256_castsi256_ps(sizes));
         const bool tiny = amax < 1e-30f;
         const __m256 inv = _mm256_set1_ps(tiny ? 0 : 127.0f / amax);
         __m256i n[4];
+UNROLL
         for (int i = 0; i < 4; i++) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inv));
         const __m256i mixed = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
         const __m256i q = _mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
@@ -126,6 +147,7 @@ static void rms_norm_avx2(float *y, const float *x, const float *w, int n, float
     __m256 sum[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };
     int i = 0;
     for (; i + 16 <= n; i += 16)
+UNROLL
         for (int h = 0; h < 2; h++) {
             const __m256 v = _mm256_loadu_ps(x + i + 8 * h);
             sum[h] = _mm256_fmadd_ps(v, v, sum[h]);
@@ -146,12 +168,11 @@ static void rms_norm_avx2(float *y, const float *x, const float *w, int n, float
 
 static void rope_avx2(float *x, const float *cos, const float *sin, int half)
 {
-    for (int i = 0; i < half; i += 8) {
-        const __m256i live = lanes_below(half - i);
-        const __m256 a = _mm256_maskload_ps(x + i, live), b = _mm256_maskload_ps(x + half + i, live);
-        const __m256 c = _mm256_maskload_ps(cos + i, live), s = _mm256_maskload_ps(sin + i, live);
-        _mm256_maskstore_ps(x + i, live, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
-        _mm256_maskstore_ps(x + half + i, live, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+    for (int i = 0; i < half; i += LANES_V) {
+        const int n = half - i < LANES_V ? half - i : LANES_V;
+        const vfloat a = load_lanes(x + i, n), b = load_lanes(x + half + i, n), c = load_lanes(cos + i, n), s = load_lanes(sin + i, n);
+        store_lanes(x + i, _mm256_fmsub_ps(a, c, mul_f(b, s)), n);
+        store_lanes(x + half + i, fma_f(b, c, mul_f(a, s)), n);
     }
 }
 
