@@ -36,8 +36,8 @@ FLAGS_avx2         := -mavx2 -mfma -mf16c -g1
 FLAGS_avxvnni      := -mavx2 -mfma -mf16c -mavxvnni -g1
 FLAGS_avx512vl     := -mavx512f -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=256 -g1
 FLAGS_avx512vnni   := -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mavx2 -mfma -mf16c -mprefer-vector-width=512 -g1
-FLAGS_avx512zen    := $(FLAGS_avx512vnni)
-FLAGS_amx          := $(FLAGS_avx512vnni) -mamx-tile -mamx-int8 -mgfni
+FLAGS_avx512zen    := $(FLAGS_avx512vnni) -mavx512bf16
+FLAGS_amx          := $(FLAGS_avx512zen) -mamx-tile -mamx-int8 -mgfni
 # gcc moves loads up before it hands out registers, and then spills sums; the CPUs find the loads by themselves.
 NEON_ORDER         := $(if $(findstring clang,$(shell $(CC) --version)),,-fno-schedule-insns)
 FLAGS_neon         := -march=armv8-a $(NEON_ORDER)

@@ -6,7 +6,7 @@
  * port instead of two.  Activations are read where they are: a group of rows is as high as a tile.
  * A chunk of weights, two tiles of channels wide, is unpacked once for all rows; the float sums lie side by side meanwhile,
  * for rows of y are a power of 2 apart in most models and would push each other out of the caches. */
-#include "vectors.h"
+#include "attend_x86.h"
 
 /* Sums of the halves of a Q6_K block, below 2^17, times their scale codes: floats hold both and their sum exactly. */
 struct scales_6 { vfloat half[2]; };
@@ -209,4 +209,8 @@ double int8_peak_amx(long rounds)
     return 2.0 * (double)rounds * 4 * TILE_ROWS * TILE_N * QBLOCK;
 }
 
-const struct kernels kernels_amx = { .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k };
+static void attend_bf16_amx(const struct attend_args *a) { attend_rows(PAIRS, a); }
+
+const struct kernels kernels_amx = {
+    .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k, .attend_bf16 = attend_bf16_amx,
+};

@@ -185,7 +185,8 @@ static void add_avx2(float *y, const float *x, int n)
     for (; i < n; i++) y[i] += x[i];
 }
 
-static void attend_avx2(const struct attend_args *a) { attend_rows(a); }
+static void attend_avx2(const struct attend_args *a) { attend_rows(FLOAT32, a); }
+static void attend_bf16_avx2(const struct attend_args *a) { attend_rows(SINGLES, a); }
 
 /* ---- logits */
 
@@ -217,5 +218,5 @@ const struct kernels kernels_avx2 = {
     .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
     .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .quantize_q8 = quantize_q8_avx2, .rms_norm = rms_norm_avx2, .rope = rope_avx2, .swiglu = swiglu_avx2,
-    .add = add_avx2, .attend = attend_avx2, .argmax = argmax_avx2, .sum_exp = sum_exp_avx2,
+    .add = add_avx2, .attend = attend_avx2, .attend_bf16 = attend_bf16_avx2, .argmax = argmax_avx2, .sum_exp = sum_exp_avx2,
 };

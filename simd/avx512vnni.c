@@ -24,12 +24,13 @@ static void gemm_bf16_avx512vnni(float *y, size_t ldy, const float *x, size_t ld
 
 static void swiglu_avx512vnni(float *y, const float *gate, const float *up, int n) { swiglu_row(y, gate, up, n); }
 static float sum_exp_avx512vnni(const float *x, int n, float max, float *moment) { return sum_exp_row(x, n, max, moment); }
-static void attend_avx512vnni(const struct attend_args *a) { attend_rows(a); }
+static void attend_avx512vnni(const struct attend_args *a) { attend_rows(FLOAT32, a); }
+static void attend_bf16_avx512vnni(const struct attend_args *a) { attend_rows(SINGLES, a); }
 
 static const struct gemm_float gemm_f32 = { gemm_f32_avx512vnni }, gemm_f16 = { gemm_f16_avx512vnni }, gemm_bf16 = { gemm_bf16_avx512vnni };
 
 const struct kernels kernels_avx512vnni = {
     .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
     .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
-    .swiglu = swiglu_avx512vnni, .attend = attend_avx512vnni, .sum_exp = sum_exp_avx512vnni,
+    .swiglu = swiglu_avx512vnni, .attend = attend_avx512vnni, .attend_bf16 = attend_bf16_avx512vnni, .sum_exp = sum_exp_avx512vnni,
 };

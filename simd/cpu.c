@@ -49,7 +49,7 @@ unsigned cpu_detect(void)
 {
     enum { FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28, F16C = 1u << 29 };               /* leaf 1, ecx   */
     enum { AVX2 = 1u << 5, AVX512F = 1u << 16, AVX512BW = 1u << 30 };                           /* leaf 7.0, ebx */
-    const unsigned AVX512VL = 1u << 31, AVX512VNNI = 1u << 11, AVXVNNI = 1u << 4;               /* ebx, ecx; 7.1 eax */
+    const unsigned AVX512VL = 1u << 31, AVX512VNNI = 1u << 11, AVXVNNI = 1u << 4, AVX512BF16 = 1u << 5;     /* ebx, ecx; 7.1 eax */
     enum { AMX_TILE = 1u << 24, AMX_INT8 = 1u << 25, GFNI = 1u << 8 };                          /* leaf 7.0, edx; ecx */
     const unsigned YMM = 0x6, ZMM = 0xE6, TILES = 0x60000;                                      /* XCR0          */
     const struct regs one = cpuid(1, 0), seven = cpuid(7, 0);
@@ -58,6 +58,7 @@ unsigned cpu_detect(void)
     if (cpuid(0, 0).b == signature_AMD_ebx) set |= CPU_AMD;
     if (seven.a >= 1 && all(cpuid(7, 1).a, AVXVNNI)) set |= CPU_AVXVNNI;
     if (all(seven.b, AVX512F | AVX512BW | AVX512VL) && all(seven.c, AVX512VNNI) && all(os_saves(), ZMM)) set |= CPU_AVX512VNNI;
+    if (seven.a >= 1 && all(cpuid(7, 1).a, AVX512BF16)) set |= CPU_AVX512BF16;
     if (all(seven.d, AMX_TILE | AMX_INT8) && all(seven.c, GFNI) && all(os_saves(), TILES) && tiles_permitted()) set |= CPU_AMX;
     return set;
 }

@@ -10,7 +10,8 @@ enum cpu_feature {
     CPU_DOTPROD = 16,
     CPU_I8MM = 32,
     CPU_AMX = 64,               /* tiles, their products of bytes, and GFNI */
-    CPU_AMD = 128               /* made by AMD                    */
+    CPU_AMD = 128,              /* made by AMD                    */
+    CPU_AVX512BF16 = 256
 };
 
 /* The features as a bit set; the same at every call.  Asks Linux for the tiles of AMX, once for the whole process. */

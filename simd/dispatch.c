@@ -28,8 +28,8 @@ const struct kernel_set kernel_sets[] = {
     { "avxvnni",    CPU_AVX2 | CPU_AVXVNNI,                 &kernels_avxvnni, int8_peak_avxvnni },
     { "avx512vl",   CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vl, int8_peak_avx512vl },
     { "avx512vnni", CPU_AVX2 | CPU_AVX512VNNI,              &kernels_avx512vnni, int8_peak_avx512vnni },
-    { "avx512zen",  CPU_AVX2 | CPU_AVX512VNNI | CPU_AMD,    &kernels_avx512zen, int8_peak_avx512zen },
-    { "amx",        CPU_AVX2 | CPU_AVX512VNNI | CPU_AMX,    &kernels_amx, int8_peak_amx },
+    { "avx512zen",  CPU_AVX2 | CPU_AVX512VNNI | CPU_AVX512BF16 | CPU_AMD, &kernels_avx512zen, int8_peak_avx512zen },
+    { "amx",        CPU_AVX2 | CPU_AVX512VNNI | CPU_AVX512BF16 | CPU_AMX, &kernels_amx, int8_peak_amx },
 #elif defined __aarch64__
     { "neon",       CPU_NEON,                               &kernels_neon, NULL },
     { "dotprod",    CPU_NEON | CPU_DOTPROD,                 &kernels_neon_dotprod, NULL },

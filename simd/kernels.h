@@ -13,12 +13,14 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include "f16.h"
 #include "format.h"
 
 enum {
     TILE_N = 16,                /* output channels that are interleaved in packed weights          */
     ROW_GROUP = 16,             /* activation rows that are interleaved in struct q8rows           */
     EXP_LEAST = -87,            /* exp of less is, or nearly, subnormal: e() in attend_args        */
+    EXP_LEAST_BF16 = -38,       /* exp of less is below BF16_LEAST                                 */
     KEY_TILE = 64,              /* keys that attention takes before it rescales its running sums   */
     MAX_HEAD_DIM = 256,         /* width of a head that attention takes, at most                   */
     LANES = 16
@@ -57,6 +59,24 @@ struct gemm_float {
     void (*run)(float *y, size_t ldy, const float *x, size_t ldx, int row0, int row1, const void *w, int n_tiles, int k);
 };
 
+/* Attention in bf16: numbers of 8 bits of mantissa, of which none but 0 lies below BF16_LEAST, and sums that are brought to 0 below
+ * SUM_LEAST before more is added: products are then multiples of 2^-124, sums too, and no CPU meets a subnormal number. */
+#define BF16_LEAST 0x1p-55f
+#define SUM_LEAST  0x1p-100f
+/* The nearest such number, of two that are as near the larger one. */
+static inline float bf16_near(float x)
+{
+    const uint32_t u = f32_bits(x);
+    const int32_t least = (127 - 55) << 23;
+    return f32_from_bits((int32_t)(u & 0x7fffffff) < least ? 0 : (u + 0x8000) & 0xffff0000);
+}
+/* The same for n numbers in place, n a multiple of 8. */
+static inline void bf16_near_all(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += 8)
+        for (size_t j = 0; j < 8; j++) x[i + j] = bf16_near(x[i + j]);
+}
+
 /* Attention of n_rows query rows of one head against n_keys keys of its key/value head, online softmax over
  * tiles of KEY_TILE keys from key 0.  With s_j = scale * sum_d q[d] k_j[d] (fmaf from 0, d in order; -inf where
  * mask[j] == 0), running maximum m, 16 running sums l and acc[head_dim], a tile does
@@ -64,6 +84,8 @@ struct gemm_float {
  *     p_j = e(s_j - m'); l[j % 16] += p_j; acc[d] = fmaf(p_j, v_j[d], acc[d])          j in order
  * and at the end y[d] = acc[d] / fold(l); zeros if every key is masked.  e(x) = exp(x), but 0 for x < EXP_LEAST: subnormal
  * numbers would come out, each of which costs Intel's cores some hundred cycles.
+ * attend_bf16 takes q, k and v that are bf16_near() numbers, and does the same but for e(x) = 0 for x < EXP_LEAST_BF16,
+ * p_j = bf16_near(e(s_j - m')), and acc[d] * c = 0 below SUM_LEAST where c < 1: what CPUs with products of bf16 do at twice the speed.
  * q, k, v and the scores are finite; where they are not, y is unspecified (and nothing else is touched). */
 struct attend_args {
     float *y; size_t ldy;       /* [n_rows][head_dim], rows ldy floats apart                        */
@@ -100,6 +122,7 @@ struct kernels {
 
     void (*add)(float *y, const float *x, int n);                       /* y[i] += x[i]                     */
     void (*attend)(const struct attend_args *a);
+    void (*attend_bf16)(const struct attend_args *a);
 
     /* Largest x[i] and the lowest index that has it; NaN is never chosen; *index = -1 (and -inf) if nothing is
      * above -inf. */
@@ -111,7 +134,7 @@ struct kernels {
 
 /* One line per kernel: dispatch, tests and benches walk this list. */
 #define KERNELS(X) X(gemm_q4) X(gemm_q8) X(gemm_q4k) X(gemm_q6k) X(gemm_f32) X(gemm_f16) X(gemm_bf16) X(quantize_q8) \
-    X(rms_norm) X(rope) X(swiglu) X(add) X(attend) X(argmax) X(sum_exp)
+    X(rms_norm) X(rope) X(swiglu) X(add) X(attend) X(attend_bf16) X(argmax) X(sum_exp)
 #define COUNT_ONE(m) +1
 _Static_assert(sizeof(struct kernels) == (0 KERNELS(COUNT_ONE)) * sizeof(void *), "a kernel is missing from KERNELS");
 

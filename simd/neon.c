@@ -7,9 +7,9 @@
 #include <sleef.h>
 
 INLINE float32x4_t exp4(float32x4_t x) { return Sleef_finz_expf4_u10advsimd(x); }
-INLINE float32x4_t exp_or_0(float32x4_t x)      /* kernels.h: e(x) of attend */
+INLINE float32x4_t exp_or_0(const float least, float32x4_t x)          /* kernels.h: e(x) of attend */
 {
-    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(exp4(x)), vcltq_f32(x, vdupq_n_f32(EXP_LEAST))));
+    return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(exp4(x)), vcltq_f32(x, vdupq_n_f32(least))));
 }
 INLINE float32x4_t max4(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 
@@ -278,7 +278,7 @@ static void add_neon(float *y, const float *x, int n)
 enum { BATCH = 4, GROUP = 64 };
 
 /* What a query row carries from tile to tile. */
-struct attend_row { float m, c; float32x4_t l[4]; float acc[MAX_HEAD_DIM]; float p[KEY_TILE]; };
+struct attend_row { float m; float32x4_t l[4]; float acc[MAX_HEAD_DIM]; float p[KEY_TILE]; };
 
 /* CALL(row, how many) for the rows of a group, a batch at a time. */
 #define BY_BATCHES(rows, CALL)                                      \
@@ -315,33 +315,47 @@ INLINE void score(struct attend_row *row, const struct attend_args *a, const flo
     }
 }
 
-/* Scores to exp(score - m'), the sums l brought along; false if no key has been seen so far. */
-INLINE bool soften(struct attend_row *row, int n)
+/* kernels.h: bf16_near() of numbers that are 0 or not below BF16_LEAST. */
+INLINE float32x4_t bf16_near4(float32x4_t x)
 {
+    return vreinterpretq_f32_u32(vandq_u32(vaddq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x8000)), vdupq_n_u32(0xffff0000)));
+}
+
+/* Scores to exp(score - m'), the sums l brought along; false if no key has been seen so far. */
+INLINE bool soften(const bool bf16, struct attend_row *row, int n, int dim)
+{
+    const float LEAST = bf16 ? EXP_LEAST_BF16 : EXP_LEAST;
     const int lanes = (n + LANES - 1) / LANES * LANES;
     float32x4_t top = vdupq_n_f32(row->m);
     for (int j = 0; j < lanes; j += 4) top = max4(top, vld1q_f32(row->p + j));
     const float m = vmaxvq_f32(top);
     if (m == -INFINITY) return false;
-    row->c = vgetq_lane_f32(exp_or_0(vdupq_n_f32(row->m - m)), 0);
+    const float c = vgetq_lane_f32(exp_or_0(LEAST, vdupq_n_f32(row->m - m)), 0);
     row->m = m;
-    for (int v = 0; v < 4; v++) row->l[v] = vmulq_n_f32(row->l[v], row->c);
+    if (c != 1) {                               /* the maximum has risen */
+        for (int v = 0; v < 4; v++) row->l[v] = vmulq_n_f32(row->l[v], c);
+        for (int d = 0; d < dim; d += 4) {
+            const float32x4_t acc = vmulq_n_f32(vld1q_f32(row->acc + d), c);
+            const uint32x4_t small = vcaltq_f32(acc, vdupq_n_f32(SUM_LEAST));
+            vst1q_f32(row->acc + d, bf16 ? vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(acc), small)) : acc);
+        }
+    }
     for (int j = 0; j < lanes; j += LANES)
         for (int v = 0; v < 4; v++) {
-            const float32x4_t p = exp_or_0(vsubq_f32(vld1q_f32(row->p + j + 4 * v), vdupq_n_f32(m)));
+            const float32x4_t e = exp_or_0(LEAST, vsubq_f32(vld1q_f32(row->p + j + 4 * v), vdupq_n_f32(m))), p = bf16 ? bf16_near4(e) : e;
             vst1q_f32(row->p + j + 4 * v, p);
             row->l[v] = vaddq_f32(row->l[v], p);
         }
     return true;
 }
 
-/* acc = c * acc + p V for `width` vectors of head_dim from d. */
+/* acc += p V for `width` vectors of head_dim from d. */
 INLINE void mix_part(struct attend_row *row, const struct attend_args *a, int j0, int n, int d, int rows, int width)
 {
     const float *v = a->v + (size_t)j0 * (size_t)a->head_dim + d;
     float32x4_t acc[BATCH][4];
     UNROLL for (int r = 0; r < rows; r++)
-        UNROLL for (int i = 0; i < width; i++) acc[r][i] = vmulq_n_f32(vld1q_f32(row[r].acc + d + 4 * i), row[r].c);
+        UNROLL for (int i = 0; i < width; i++) acc[r][i] = vld1q_f32(row[r].acc + d + 4 * i);
     for (int j = 0; j < n; j++, v += a->head_dim)
         UNROLL for (int r = 0; r < rows; r++)
             UNROLL for (int i = 0; i < width; i++) acc[r][i] = vfmaq_n_f32(acc[r][i], vld1q_f32(v + 4 * i), row[r].p[j]);
@@ -358,7 +372,7 @@ INLINE void mix(struct attend_row *row, const struct attend_args *a, int j0, int
     for (; d < a->head_dim; d += 8) BY_BATCHES(rows, MIX_2);
 }
 
-static void attend_group(const struct attend_args *a, int r0, int rows)
+INLINE void attend_group(const bool bf16, const struct attend_args *a, int r0, int rows)
 {
     struct attend_row row[GROUP];
     for (int r = 0; r < rows; r++) {
@@ -372,7 +386,7 @@ static void attend_group(const struct attend_args *a, int r0, int rows)
         for (int j = 0; j < KEY_TILE; j++) dead[j] = j >= n || (a->mask && !a->mask[j0 + j]) ? UINT32_MAX : 0;
         score(row, a, a->q + (size_t)r0 * a->ldq, j0, n, dead, rows);
         bool any = false;                       /* the same answer for every row: the mask decides it */
-        for (int r = 0; r < rows; r++) any = soften(&row[r], n);
+        for (int r = 0; r < rows; r++) any = soften(bf16, &row[r], n, a->head_dim);
         if (any) mix(row, a, j0, n, rows);
     }
     for (int r = 0; r < rows; r++) {
@@ -384,7 +398,12 @@ static void attend_group(const struct attend_args *a, int r0, int rows)
 
 static void attend_neon(const struct attend_args *a)
 {
-    for (int r = 0; r < a->n_rows; r += GROUP) attend_group(a, r, a->n_rows - r < GROUP ? a->n_rows - r : GROUP);
+    for (int r = 0; r < a->n_rows; r += GROUP) attend_group(false, a, r, a->n_rows - r < GROUP ? a->n_rows - r : GROUP);
+}
+
+static void attend_bf16_neon(const struct attend_args *a)
+{
+    for (int r = 0; r < a->n_rows; r += GROUP) attend_group(true, a, r, a->n_rows - r < GROUP ? a->n_rows - r : GROUP);
 }
 
 /* ---- logits */
@@ -465,5 +484,5 @@ const struct kernels kernels_neon = {
     .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
     .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .quantize_q8 = quantize_q8_neon, .rms_norm = rms_norm_neon, .rope = rope_neon, .swiglu = swiglu_neon,
-    .add = add_neon, .attend = attend_neon, .argmax = argmax_neon, .sum_exp = sum_exp_neon,
+    .add = add_neon, .attend = attend_neon, .attend_bf16 = attend_bf16_neon, .argmax = argmax_neon, .sum_exp = sum_exp_neon,
 };

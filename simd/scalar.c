@@ -12,7 +12,7 @@
 
 static float max_of(float a, float b) { return a > b ? a : b; }
 static float exp_of(float x) { return Sleef_finz_expf1_u10purecfma(x); }
-static float exp_or_0(float x) { return x < EXP_LEAST ? 0 : exp_of(x); }
+static float exp_or_0(bool bf16, float x) { return x < (bf16 ? EXP_LEAST_BF16 : EXP_LEAST) ? 0 : exp_of(x); }
 
 /* 16 running sums to one: 16 -> 8 -> 4 -> 2 -> 1. */
 static float fold(float s[LANES])
@@ -213,7 +213,7 @@ static void scores(float *s, const struct attend_args *a, const float *q, int j0
     }
 }
 
-static void attend_row(float *y, const struct attend_args *a, const float *q)
+static void attend_row(float *y, const struct attend_args *a, const float *q, bool bf16)
 {
     float m = -INFINITY, l[LANES] = { 0 }, acc[MAX_HEAD_DIM] = { 0 };
     for (int j0 = 0; j0 < a->n_keys; j0 += KEY_TILE) {
@@ -222,11 +222,15 @@ static void attend_row(float *y, const struct attend_args *a, const float *q)
         scores(s, a, q, j0, n);
         for (int j = 0; j < n; j++) m_new = max_of(m_new, s[j]);
         if (m_new == -INFINITY) continue;                               /* no key so far */
-        const float c = exp_or_0(m - m_new);
+        const float c = exp_or_0(bf16, m - m_new);
         for (int i = 0; i < LANES; i++) l[i] *= c;
-        for (int d = 0; d < a->head_dim; d++) acc[d] *= c;
+        for (int d = 0; d < a->head_dim; d++) {
+            acc[d] *= c;
+            if (bf16 && c != 1 && fabsf(acc[d]) < SUM_LEAST) acc[d] = 0;
+        }
         for (int j = 0; j < n; j++) {
-            const float p = exp_or_0(s[j] - m_new), *v = a->v + (size_t)(j0 + j) * (size_t)a->head_dim;
+            const float e = exp_or_0(bf16, s[j] - m_new), p = bf16 ? bf16_near(e) : e;
+            const float *v = a->v + (size_t)(j0 + j) * (size_t)a->head_dim;
             l[j % LANES] += p;
             for (int d = 0; d < a->head_dim; d++) acc[d] = fmaf(p, v[d], acc[d]);
         }
@@ -238,7 +242,12 @@ static void attend_row(float *y, const struct attend_args *a, const float *q)
 
 static void attend_scalar(const struct attend_args *a)
 {
-    for (int r = 0; r < a->n_rows; r++) attend_row(a->y + (size_t)r * a->ldy, a, a->q + (size_t)r * a->ldq);
+    for (int r = 0; r < a->n_rows; r++) attend_row(a->y + (size_t)r * a->ldy, a, a->q + (size_t)r * a->ldq, false);
+}
+
+static void attend_bf16_scalar(const struct attend_args *a)
+{
+    for (int r = 0; r < a->n_rows; r++) attend_row(a->y + (size_t)r * a->ldy, a, a->q + (size_t)r * a->ldq, true);
 }
 
 /* ---- logits */
@@ -273,5 +282,5 @@ const struct kernels kernels_scalar = {
     .gemm_q4 = &gemm_q4, .gemm_q8 = &gemm_q8, .gemm_q4k = &gemm_q4k, .gemm_q6k = &gemm_q6k,
     .gemm_f32 = &gemm_f32, .gemm_f16 = &gemm_f16, .gemm_bf16 = &gemm_bf16,
     .quantize_q8 = quantize_q8_scalar, .rms_norm = rms_norm_scalar, .rope = rope_scalar, .swiglu = swiglu_scalar,
-    .add = add_scalar, .attend = attend_scalar, .argmax = argmax_scalar, .sum_exp = sum_exp_scalar,
+    .add = add_scalar, .attend = attend_scalar, .attend_bf16 = attend_bf16_scalar, .argmax = argmax_scalar, .sum_exp = sum_exp_scalar,
 };

@@ -85,6 +85,15 @@ INLINE vfloat zero_below(float least, vfloat x, vfloat v)       /* v where x >= 
 {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, broadcast_f(least), _CMP_NLT_UQ), v);
 }
+INLINE vfloat zero_small(float least, vfloat v)         /* v where |v| >= least */
+{
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(_mm512_abs_ps(v), broadcast_f(least), _CMP_NLT_UQ), v);
+}
+INLINE vint bits_f(vfloat v) { return _mm512_castps_si512(v); }
+INLINE vfloat float_of(vint bits) { return _mm512_castsi512_ps(bits); }
+INLINE vint add_4(vint a, vint b) { return _mm512_add_epi32(a, b); }
+INLINE vint and_v(vint a, vint b) { return _mm512_and_si512(a, b); }
+INLINE vint upper_half(vint v) { return _mm512_srli_epi32(v, 16); }
 INLINE vfloat negate_f(vfloat a) { return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(a), _mm512_set1_epi32(INT32_MIN))); }
 /* a where the mask is all ones, b where it is 0 */
 INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm512_mask_blend_ps(_mm512_test_epi32_mask(mask, mask), b, a); }
@@ -139,6 +148,15 @@ INLINE vfloat div_f(vfloat a, vfloat b) { return _mm256_div_ps(a, b); }
 INLINE vfloat max_f(vfloat a, vfloat b) { return _mm256_max_ps(a, b); }
 INLINE vfloat exp_f(vfloat a) { return Sleef_finz_expf8_u10avx2(a); }
 INLINE vfloat zero_below(float least, vfloat x, vfloat v) { return _mm256_and_ps(v, _mm256_cmp_ps(x, broadcast_f(least), _CMP_NLT_UQ)); }
+INLINE vfloat zero_small(float least, vfloat v)         /* v where |v| >= least */
+{
+    return _mm256_and_ps(v, _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), v), broadcast_f(least), _CMP_NLT_UQ));
+}
+INLINE vint bits_f(vfloat v) { return _mm256_castps_si256(v); }
+INLINE vfloat float_of(vint bits) { return _mm256_castsi256_ps(bits); }
+INLINE vint add_4(vint a, vint b) { return _mm256_add_epi32(a, b); }
+INLINE vint and_v(vint a, vint b) { return _mm256_and_si256(a, b); }
+INLINE vint upper_half(vint v) { return _mm256_srli_epi32(v, 16); }
 INLINE vfloat negate_f(vfloat a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 INLINE vfloat choose(vint mask, vfloat a, vfloat b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(mask)); }
 INLINE vfloat load_lanes(const float *p, int n) { return n == LANES_V ? load_f(p) : _mm256_maskload_ps(p, lanes_below(n)); }
@@ -152,7 +170,10 @@ INLINE float largest(vfloat a) { return largest_8(a); }
 #endif
 
 /* kernels.h: e(a) of attend.  exp() sees nothing below EXP_LEAST, where its own steps would be subnormal and slow. */
-INLINE vfloat exp_or_0(vfloat a) { return zero_below(EXP_LEAST, a, exp_f(max_f(a, broadcast_f(EXP_LEAST)))); }
+INLINE vfloat exp_or_0(const float least, vfloat a) { return zero_below(least, a, exp_f(max_f(a, broadcast_f(least)))); }
+
+/* kernels.h: bf16_near() of numbers that are 0 or not below BF16_LEAST. */
+INLINE vfloat bf16_near_v(vfloat v) { return float_of(and_v(add_4(bits_f(v), all_4(0x8000)), all_4((int32_t)0xffff0000))); }
 
 /* Four bytes to every lane. */
 INLINE vint broadcast_4(const void *p) { int32_t v; memcpy(&v, p, 4); return all_4(v); }

@@ -298,14 +298,18 @@ static void attend_item(void *arg, int item, int worker)
     const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
     float *q = f->q + (size_t)head * d;
     const float *bias = f->layer->q_bias ? f->layer->q_bias + (size_t)head * d : NULL;
-    for (int row = first; row < end; row++) rotate(f, q + (size_t)row * ldq, bias, 1, position_of(f, row));
+    for (int row = first; row < end; row++) {
+        rotate(f, q + (size_t)row * ldq, bias, 1, position_of(f, row));
+        if (f->view[0].bf16) bf16_near_all(q + (size_t)row * ldq, d);
+    }
     for (int row = first, next; row < end; row = next) {         /* rows of one branch at a time */
         const int branch = branch_of(f, row);
         const size_t kv = (size_t)kv_head * (size_t)row_store_max_tokens(f->p->store[branch]) * d;
         for (next = row + 1; next < end && branch_of(f, next) == branch; ) next++;
-        f->m->kernels.attend(&(struct attend_args){
+        const struct store_view *view = &f->view[branch];
+        (view->bf16 ? f->m->kernels.attend_bf16 : f->m->kernels.attend)(&(struct attend_args){
             .y = f->attended.x + (size_t)row * ldy + (size_t)head * d, .ldy = ldy, .q = q + (size_t)row * ldq, .ldq = ldq,
-            .k = f->view[branch].k + kv, .v = f->view[branch].v + kv, .mask = f->p->key_mask, .scale = 1.0f / sqrtf((float)h->head_dim),
+            .k = view->k + kv, .v = view->v + kv, .mask = f->p->key_mask, .scale = 1.0f / sqrtf((float)h->head_dim),
             .n_rows = next - row, .n_keys = f->p->n_keys, .head_dim = h->head_dim });
     }
 }

@@ -134,7 +134,7 @@ int pool_size(int n_threads)
     return n < MAX_THREADS ? n : MAX_THREADS;
 }
 
-/* The caller's thread works too: matrix products and attention keep up to 100 KiB on its stack. */
+/* The caller's thread works too: matrix products and attention keep up to 160 KiB on its stack. */
 static bool stack_suffices(struct unmask_err *err)
 {
     const rlim_t least = 256 << 10;

@@ -103,8 +103,13 @@ void row_store_get_row(const struct row_store *s, int layer, int position, float
     state_kind(s)->get_row(&s->shape, state_of(s, layer), position, x);
 }
 
-void row_store_show(struct row_store *s, int position, const float *k, const float *v)
+void row_store_show(struct row_store *s, int position, float *k, float *v)
 {
+    const size_t width = (size_t)s->shape.n_head_kv * (size_t)s->shape.head_dim;
+    if (s->kind->bf16) {
+        bf16_near_all(k, width);
+        bf16_near_all(v, width);
+    }
     store_kv_f32.put(&s->shape, s->view, position, k, v);
 }
 
@@ -117,7 +122,12 @@ static void unpack_head(void *arg, int item, int worker)
     const struct store_shape *shape = &u->s->shape;
     const int head = item % shape->n_head_kv, tile = item / shape->n_head_kv;
     const size_t at = ((size_t)head * (size_t)shape->n_tiles + (size_t)tile) * LANES * (size_t)shape->head_dim;
-    u->s->kind->get(shape, u->layer, head, tile, u->s->view + at, u->s->view + store_numbers(shape) + at);
+    float *k = u->s->view + at, *v = k + store_numbers(shape);
+    u->s->kind->get(shape, u->layer, head, tile, k, v);
+    if (u->s->kind->bf16) {
+        bf16_near_all(k, LANES * (size_t)shape->head_dim);
+        bf16_near_all(v, LANES * (size_t)shape->head_dim);
+    }
 }
 
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool)
@@ -126,5 +136,5 @@ struct store_view row_store_view(struct row_store *s, int layer, int n_keys, str
     if (s->view && s->kind->get)
         pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
     if (!s->view) at = (const float *)(const void *)layer_of(s, layer);
-    return (struct store_view){ at, at + store_numbers(&s->shape) };
+    return (struct store_view){ at, at + store_numbers(&s->shape), s->kind->bf16 };
 }

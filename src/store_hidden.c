@@ -26,4 +26,6 @@ static void get_row(const struct store_shape *s, const void *layer, int position
     for (size_t i = 0; i < d; i++) x[i] = (float)q[i] * scale[i / GROUP];
 }
 
-const struct store_kind store_hidden = { .name = "hidden", .layer_bytes = layer_bytes, .put_row = put_row, .get_row = get_row };
+const struct store_kind store_hidden = {
+    .name = "hidden", .bf16 = true, .layer_bytes = layer_bytes, .put_row = put_row, .get_row = get_row
+};

@@ -72,4 +72,4 @@ static void get(const struct store_shape *s, const void *layer, int head, int ti
     }
 }
 
-const struct store_kind store_kv_i4 = { .name = "kv_i4", .layer_bytes = layer_bytes, .put = put, .get = get };
+const struct store_kind store_kv_i4 = { .name = "kv_i4", .bf16 = true, .layer_bytes = layer_bytes, .put = put, .get = get };

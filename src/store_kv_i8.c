@@ -40,4 +40,4 @@ static void get(const struct store_shape *s, const void *bytes, int head, int ti
         for (size_t i = 0; i < d; i++) v[j * d + i] = (float)qv[j * d + i] * v_scale[j];
 }
 
-const struct store_kind store_kv_i8 = { .name = "kv_i8", .layer_bytes = layer_bytes, .put = put, .get = get };
+const struct store_kind store_kv_i8 = { .name = "kv_i8", .bf16 = true, .layer_bytes = layer_bytes, .put = put, .get = get };

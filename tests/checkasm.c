@@ -32,7 +32,7 @@
 #define ARRAY_LEN(a) (sizeof(a) / sizeof *(a))
 
 /* Scalar outputs for seed 1, made with SLEEF 3.5.1 (exp's bits may change between its versions). */
-static const uint64_t GOLDEN = 0xc72ad316a17295b9ull;
+static const uint64_t GOLDEN = 0xb8b565272496d14dull;
 
 enum { POISON = 0x99, MAX_BUFFERS = 64, MAX_NAME = 64 };
 
@@ -515,67 +515,88 @@ static const uint8_t *draw_mask(enum masks kind, int n)
     return mask;
 }
 
-static void one_attend(const struct kernels *ref, const struct kernels *new, int rows, int keys, int dim, enum masks kind, enum fill f)
+typedef void attend_fn(const struct attend_args *a);
+
+static float *numbers(size_t n, enum fill f, bool bf16)
+{
+    float *x = floats(n, f);
+    for (size_t i = 0; bf16 && i < n; i++) x[i] = bf16_near(x[i]);
+    return x;
+}
+
+/* Values of `faint` are so small that, times what is left of an older tile's weight, they are below SUM_LEAST. */
+static void one_attend(attend_fn *ref, attend_fn *new, bool bf16, int rows, int keys, int dim, enum masks kind, enum fill f, bool faint)
 {
     const size_t ldq = (size_t)dim + 3, ldy = (size_t)dim + 5, d = (size_t)dim;
     /* one draw per statement, here and everywhere: within one, C leaves the order of calls open */
     struct attend_args a = { .ldy = ldy, .ldq = ldq, .scale = 0.37f, .n_rows = rows, .n_keys = keys, .head_dim = dim };
-    a.q = floats((size_t)(rows - 1) * ldq + d, f);
-    a.k = floats((size_t)((keys + 15) / 16) * d * LANES, f);
-    a.v = floats((size_t)keys * d, f);
+    a.q = numbers((size_t)(rows - 1) * ldq + d, f, bf16);
+    a.k = numbers((size_t)((keys + 15) / 16) * d * LANES, f, bf16);
+    float *v = numbers((size_t)keys * d, f, bf16);
+    for (size_t i = 0; faint && i < (size_t)keys * d; i++) v[i] = bf16_near(v[i] * 0x1p-50f);
+    a.v = v;
     a.mask = draw_mask(kind, keys);
     struct attend_args b = a;
     const size_t n = (size_t)(rows - 1) * ldy + d;
     a.y = output(n * 4);
     b.y = output(n * 4);
     freeze();
-    ref->attend(&a);
-    new->attend(&b);
+    ref(&a);
+    new(&b);
     same_floats("y", a.y, b.y, n);
     release();
 }
 
-/* Scores of 0 and `score`: below EXP_LEAST the second key, whose value is huge, has no weight at all; above it has some. */
-static void key_far_below(const struct kernels *new, float score)
+/* Scores of 0 and `score`: below EXP_LEAST, or EXP_LEAST_BF16, the second key, whose value is huge, has no weight at all; above it has some. */
+static void key_far_below(attend_fn *new, float score, bool counts)
 {
     enum { DIM = 8 };
     float *q = input(DIM * 4), *k = input(DIM * LANES * 4), *v = input(2 * DIM * 4), *y = output(DIM * 4);
-    for (int i = 0; i < 2 * DIM; i++) v[i] = i < DIM ? 0 : 1e30f;
+    for (int i = 0; i < 2 * DIM; i++) v[i] = i < DIM ? 0 : 0x1p100f;
     for (int i = 0; i < DIM * LANES; i++) k[i] = i == 1 ? score : 0;
     for (int i = 0; i < DIM; i++) q[i] = i == 0;
     freeze();
-    new->attend(&(struct attend_args){ .y = y, .ldy = DIM, .q = q, .ldq = DIM, .k = k, .v = v,
-                                       .scale = 1, .n_rows = 1, .n_keys = 2, .head_dim = DIM });
-    if ((y[0] != 0) != (score >= EXP_LEAST)) failure("a key whose score is far below the best one's has the wrong weight");
+    new(&(struct attend_args){ .y = y, .ldy = DIM, .q = q, .ldq = DIM, .k = k, .v = v,
+                               .scale = 1, .n_rows = 1, .n_keys = 2, .head_dim = DIM });
+    if ((y[0] != 0) != counts) failure("a key whose score is far below the best one's has the wrong weight");
     release();
 }
 
-static void check_attend(const struct kernels *ref, const struct kernels *new)
+static void check_attention(attend_fn *ref, attend_fn *new, bool bf16)
 {
-    key_far_below(new, -86.5f);
-    key_far_below(new, -87);
-    key_far_below(new, -88);
-    key_far_below(new, -95);
+    key_far_below(new, -38, true);
+    key_far_below(new, -38.25f, !bf16);
+    key_far_below(new, -86.5f, !bf16);
+    key_far_below(new, -87, !bf16);
+    key_far_below(new, -88, false);
+    key_far_below(new, -95, false);
     static const int keys[] = { 0, 1, 2, 15, 16, 17, 31, 48, 63, 64, 65, 79, 80, 81, 127, 128, 130, 200, 257 };
     static const int dims[] = { 8, 16, 24, 40, 64, 96, 128, 256 };
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         for (size_t d = 0; d < ARRAY_LEN(dims); d++) {
             const int rows = 1 + below(11);
             for (enum masks kind = 0; kind < MASKS; kind++)
-                one_attend(ref, new, rows, keys[i], dims[d], kind, kind == SOME ? SAME : ORDINARY);
+                one_attend(ref, new, bf16, rows, keys[i], dims[d], kind, kind == SOME ? SAME : ORDINARY, bf16 && kind == NO_MASK);
         }
-    for (int rows = 1; rows < 20; rows++) one_attend(ref, new, rows, 70 + rows, 32, rows % MASKS, rows % 2 ? TINY : ORDINARY);
+    for (int rows = 1; rows < 20; rows++)
+        one_attend(ref, new, bf16, rows, 70 + rows, 32, rows % MASKS, rows % 2 ? TINY : ORDINARY, false);
     static const int many[] = { 63, 64, 65, 130 };                  /* rows around what passes over the keys together */
-    for (size_t i = 0; i < ARRAY_LEN(many); i++) one_attend(ref, new, many[i], 150, 72, i % MASKS, ORDINARY);
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) one_attend(ref, new, bf16, many[i], 150, 72, i % MASKS, ORDINARY, false);
     if (!T.bench) return;
-    const int rows = 32, n_keys = 512, dim = 128;
-    struct attend_args a = {
-        .ldy = (size_t)dim, .q = floats((size_t)(rows * dim), ORDINARY), .ldq = (size_t)dim, .k = floats((size_t)(n_keys * dim), ORDINARY),
-        .v = floats((size_t)(n_keys * dim), ORDINARY), .scale = 0.0884f, .n_rows = rows, .n_keys = n_keys, .head_dim = dim
-    };
+    const int rows = 64, n_keys = 512, dim = 128;
+    struct attend_args a = { .ldy = (size_t)dim, .ldq = (size_t)dim, .scale = 0.0884f, .n_rows = rows, .n_keys = n_keys, .head_dim = dim };
+    a.q = numbers((size_t)(rows * dim), ORDINARY, bf16);
+    a.k = numbers((size_t)(n_keys * dim), ORDINARY, bf16);
+    a.v = numbers((size_t)(n_keys * dim), ORDINARY, bf16);
     a.y = output((size_t)(rows * dim) * 4);
-    BENCH(2e-3 * rows * n_keys * dim, "1000 multiply-adds", ref->attend(&a), new->attend(&a));
+    BENCH(2e-3 * rows * n_keys * dim, "1000 multiply-adds", ref(&a), new(&a));
     release();
+}
+
+static void check_attend(const struct kernels *ref, const struct kernels *new) { check_attention(ref->attend, new->attend, false); }
+static void check_attend_bf16(const struct kernels *ref, const struct kernels *new)
+{
+    check_attention(ref->attend_bf16, new->attend_bf16, true);
 }
 
 /* ---- logits */
