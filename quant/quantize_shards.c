@@ -2,6 +2,7 @@
 #include "quantize_parts.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -107,6 +108,15 @@ bool quantize_shards_reopen(const struct quantize_job *j, struct checkpoint **c,
     return checkpoint_open_parts(c, temps, j->n_shards, err);
 }
 
+/* Shards 0 to i have not got their names; all are there. */
+static bool without_names(const struct quantize_job *j, size_t i, struct unmask_err *err)
+{
+    if (err && i > 0)
+        snprintf(err->hint, sizeof err->hint, "The parts 1 to %zu of the result are %.150s and so on; give them their names", i + 1,
+                 j->shards[0].out.temp);
+    return false;
+}
+
 /* Several files cannot take the place of several others at once.  The first shard is the one by which a model is opened: the
  * old one goes before anything else and the new one comes last, so that never old and new ones are taken for one model. */
 bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err)
@@ -117,7 +127,7 @@ bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err)
     for (size_t i = 0; j->n_shards > 1 && i < j->n_shards; i++) outfile_keep(&j->shards[i].out);
     if (j->n_shards > 1 && j->o->force) unlinkat(first->folder_fd, file_name(first->path), 0);
     for (size_t i = j->n_shards; i-- > 0; )
-        if (!outfile_commit(&j->shards[i].out, err)) return false;
+        if (!outfile_commit(&j->shards[i].out, err)) return without_names(j, i, err);
     return true;
 }
 

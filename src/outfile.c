@@ -1,6 +1,7 @@
 /* outfile.c - see outfile.h.
  * The temporary name is .unmask-NAME-PID.part, in the folder of the target so that the rename is atomic; a lock on it (flock)
- * tells a run that is still writing from what a killed one left, which the next run for the same target removes. */
+ * tells a run that is still writing from what a killed one left, which the next run for the same target removes.  What is complete and
+ * only lacks its name is .unmask-NAME-PID.done, and stays. */
 #define _FILE_OFFSET_BITS 64
 #define _DEFAULT_SOURCE         /* flock */
 #include "outfile.h"
@@ -286,7 +287,7 @@ static void close_all(struct outfile *o)
 void outfile_abort(struct outfile *o)
 {
     if (!o->path) return;
-    if (o->fd >= 0) unlinkat(o->folder_fd, file_name(o->temp), 0);
+    if (o->fd >= 0 && !o->kept) unlinkat(o->folder_fd, file_name(o->temp), 0);
     unregister_temp(o->folder_fd);
     close_all(o);
 }
@@ -299,7 +300,27 @@ bool outfile_sync(struct outfile *o, struct unmask_err *err)
     return false;
 }
 
-void outfile_keep(struct outfile *o) { unregister_temp(o->folder_fd); }
+void outfile_keep(struct outfile *o)
+{
+    static const char done[] = ".done";
+    char name[NAME_BYTES];
+    const char *part = file_name(o->temp);
+    const size_t n = strlen(part) - (sizeof done - 1);          /* as long as ".part" */
+    if (o->kept) return;
+    o->kept = true;
+    unregister_temp(o->folder_fd);
+    snprintf(name, sizeof name, "%.*s%s", (int)n, part, done);
+    struct stat earlier;                        /* of the same process number */
+    if (fstatat(o->folder_fd, name, &earlier, AT_SYMLINK_NOFOLLOW) != 0 && renameat(o->folder_fd, part, o->folder_fd, name) == 0)
+        strcpy(o->temp + strlen(o->temp) - (sizeof done - 1), done);
+}
+
+/* It may be the work of hours. */
+static bool without_name(struct outfile *o, const char *why, struct unmask_err *err)
+{
+    outfile_keep(o);
+    return fail(err, E_FILE_RENAME, .file = o->path, .found = why, .hint = FMT("The result is %.200s", o->temp));
+}
 
 bool outfile_commit(struct outfile *o, struct unmask_err *err)
 {
@@ -308,13 +329,12 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
     bool ok = true;
     if (!outfile_sync(o, err)) return false;
     if (!o->force && fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        ok = fail(err, E_FILE_RENAME, .file = o->path, .found = "another file has come there",
-                  .hint = FMT("The result is %.200s", o->temp));
+        ok = without_name(o, "another file has come there", err);
     else if (renameat(o->folder_fd, file_name(o->temp), o->folder_fd, name) != 0)
-        ok = fail(err, E_FILE_RENAME, .file = o->path, .found = ERRNO(errno), .hint = FMT("The result is %.200s", o->temp));
+        ok = without_name(o, ERRNO(errno), err);
     else if (fsync(o->folder_fd) != 0 && errno != EINVAL && errno != EROFS)     /* some file systems cannot sync folders */
         ok = write_failed(o, o->written, errno, err);
-    outfile_keep(o);                            /* a result without its name, too: it may be the work of hours */
+    unregister_temp(o->folder_fd);
     close_all(o);
     return ok;
 }

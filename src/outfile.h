@@ -6,7 +6,7 @@
 #include "err.h"
 
 /* temp: path of the file until it is complete */
-struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force; };
+struct outfile { int fd, folder_fd; char *path, *temp; uint64_t written; bool force, kept; };
 
 /* path must not exist unless force, and then its mode stays; of a link, the file that it leads to is written.
  * bytes (0 = unknown) must fit as outfile_fits() says. */
@@ -16,14 +16,14 @@ bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *er
 bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
 /* Other bytes in place of some that were written already. */
 bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err);
-/* For several files that belong together, before the first of them is committed: all bytes are on the disk; and from here on a signal
- * leaves the temporary file, which is complete. */
+/* For several files that belong together, before the first of them is committed: all bytes are on the disk; and from here on the
+ * temporary file, which is complete, stays: o->temp, with the ending .done, which no later run takes for a leftover. */
 bool outfile_sync(struct outfile *o, struct unmask_err *err);
 void outfile_keep(struct outfile *o);
-/* outfile_sync(), rename over the target, fsync of the folder; closes o.  If only the rename fails, the complete file keeps its
- * temporary name, which the error tells. */
+/* outfile_sync(), rename over the target, fsync of the folder; closes o.  If only the rename fails, the file is kept as by
+ * outfile_keep(), and the error tells its name. */
 bool outfile_commit(struct outfile *o, struct unmask_err *err);
-void outfile_abort(struct outfile *o);          /* removes the temporary file; a zeroed struct is fine */
+void outfile_abort(struct outfile *o);          /* removes the temporary file, unless it is kept; a zeroed struct is fine */
 
 /* Remove the temporary files of all open outfiles; async-signal-safe, for SIGINT and SIGTERM handlers. */
 void outfile_abort_all(void);

@@ -202,7 +202,7 @@ static int parts_left(bool remove_them)
     int n = 0;
     DIR *d = opendir(scratch_path);
     for (const struct dirent *e; (e = readdir(d)); ) {
-        if (!strstr(e->d_name, ".part")) continue;
+        if (strncmp(e->d_name, ".unmask-", 8) != 0) continue;
         n++;
         if (remove_them) unlink(scratch(e->d_name));
     }
@@ -290,10 +290,10 @@ static void a_failing_fsync_or_rename_is_told(void **state)
     arm(RENAME, FAIL, 0, EACCES);
     assert_false(quantize_to(scratch("t.gguf"), 0, 1, &err));
     fault.armed = false;
-    expect_err(&err, "E-FILE-011", "Permission denied", "The result is", ".part", NULL);
+    expect_err(&err, "E-FILE-011", "Permission denied", "The result is", ".done", NULL);
     DIR *d = opendir(scratch_path);
     for (const struct dirent *e; (e = readdir(d)); )
-        if (strstr(e->d_name, ".part")) {
+        if (strstr(e->d_name, ".done")) {
             struct content kept = slurp(scratch(e->d_name));
             assert_true(same(&kept, &new_file));
             test_free(kept.bytes);
@@ -444,6 +444,29 @@ static void split_models_are_never_mixed(void **state)
         }
 }
 
+/* Not one part of the result is lost where one cannot get its name: whoever has them can finish the work. */
+static void parts_without_their_names_stay(void **state)
+{
+    (void)state;
+    enum { SPLIT = 20000 };
+    struct unmask_err err;
+    const struct quantize_options o = { .format = &format_q4_0, .threads = 1, .force = true, .split_bytes = SPLIT };
+    struct quantize_report report;
+    OK(quantize_file(FROM, scratch("n.gguf"), &o, &report, &err), err);
+    const int parts = (int)report.n_files;
+    assert_true(parts >= 3);
+    for (int named = 0; named < parts; named++) {
+        arm(RENAME, FAIL, parts + named, EIO);                  /* `parts` renames keep them, then each gets its name */
+        assert_false(quantize_to(scratch("n.gguf"), SPLIT, 1, &err));
+        fault.armed = false;
+        expect_err(&err, "E-FILE-011", ".done",
+                   named < parts - 1 ? FMT("The parts 1 to %d of the result", parts - named) : "The result is", NULL);
+        assert_int_equal(parts_left(false), parts - named);
+        OK(quantize_to(scratch("n.gguf"), SPLIT, 1, &err), err);                /* it takes nothing away */
+        assert_int_equal(parts_left(true), parts - named);
+    }
+}
+
 /* Memory that nobody wrote to holds other bytes in each run: if one of them came into a file, the files would differ. */
 static void no_byte_of_fresh_memory_is_written(void **state)
 {
@@ -483,6 +506,7 @@ int main(void)
         cmocka_unit_test(killed_at_every_call),
         cmocka_unit_test(killed_at_200_random_moments),
         cmocka_unit_test(split_models_are_never_mixed),
+        cmocka_unit_test(parts_without_their_names_stay),
         cmocka_unit_test(no_byte_of_fresh_memory_is_written),
     };
     return cmocka_run_group_tests(tests, make_files, clean);

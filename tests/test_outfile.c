@@ -300,8 +300,12 @@ static void a_result_without_its_name_is_kept(void **state)
     snprintf(temp, sizeof temp, "%s", o.temp);
     scratch_write("late", "other", 5);                           /* somebody came first */
     assert_false(outfile_commit(&o, &err));
-    expect_err(&err, "E-FILE-011", "another file has come there", "The result is", ".unmask-late-", NULL);
+    expect_err(&err, "E-FILE-011", "another file has come there", "The result is", ".unmask-late-", ".done", NULL);
     expect_content(path_of("late"), "other");
+    strcpy(temp + strlen(temp) - 5, ".done");
+    expect_content(temp, "work");
+    OK(outfile_open(&o, path_of("late"), true, 0, &err), err);   /* no leftover */
+    outfile_abort(&o);
     expect_content(temp, "work");
 
     OK(outfile_open(&o, path_of("folder"), true, 0, &err), err);
@@ -310,6 +314,7 @@ static void a_result_without_its_name_is_kept(void **state)
     assert_int_equal(mkdir(path_of("folder"), 0700), 0);
     assert_false(outfile_commit(&o, &err));
     expect_err(&err, "E-FILE-011", "Is a directory", ".unmask-folder-", NULL);
+    strcpy(temp + strlen(temp) - 5, ".done");
     assert_int_equal(err.status, UNMASK_EIO);
     expect_content(temp, "work");
     outfile_abort_all();                                         /* it is no longer ours to remove */
