@@ -53,6 +53,8 @@ bool calibration_draw(struct reading_set *set, const struct hparams *h, int32_t 
     enum { LENGTH = 64 };
     const int n = h->n_ctx < LENGTH ? h->n_ctx : LENGTH;
     int32_t ids[LENGTH];
+    if (h->n_vocab <= (mask_id >= 0))
+        return fail(err, E_QNT_TEXT, .found = "a vocabulary of the mask alone", .need = "an id that can be drawn");
     while (set->n_ids < n_ids) {
         for (int i = 0; i < n; i++) {
             const uint64_t bits = noise_bits(noise_prefix(seed, NOISE_CALIBRATION, set->n_texts, 1, (uint64_t)i), 0);

@@ -24,7 +24,9 @@ struct quantize_report {
     size_t n_of[QUANTIZE_FORMATS];              /* tensors of quant_formats[i] in the output             */
     size_t n_requantized;                       /* from one lossy format to another                      */
     char file_name[256];                        /* of the output by GGUF's naming rule                   */
-    size_t n_calibrated;                        /* matrices that are rounded by what the model reads     */
+    size_t n_kept;                              /* matrices that keep another format, in a file of the wanted type */
+    size_t n_matrices, n_chosen;                /* all; those that are not rounded plainly               */
+    size_t n_calibrated, n_important;           /* those that are rounded by what the model reads; that the imatrix names */
     uint64_t random_ids;                        /* that the model reads, about; 0: it reads text, or nothing */
     uint64_t memory_bytes;                      /* that the work takes beside what the program is        */
     double relative_error;                      /* sqrt(sum (written - read)^2 / sum read^2), matrices   */
@@ -65,6 +67,7 @@ struct quantize_rule {
 
 struct quantize_options {
     const struct quant_format *format;          /* of every matrix that no rule fits                     */
+    bool keep;                                  /* ... but all keep the format that they have, and general.file_type stays what it is */
     const struct quantize_rule *rules; size_t n_rules;         /* the first one that fits counts         */
     const char *type;                           /* the mix's name: "q4_k_m"; NULL: the format's own name and file type */
     uint32_t file_type;                         /* general.file_type of the mix                          */

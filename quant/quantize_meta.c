@@ -3,6 +3,7 @@
 #include "quantize_parts.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "mem.h"
@@ -67,14 +68,20 @@ static bool put_new_settings(struct quantize_job *j, struct unmask_err *err)
     return true;
 }
 
-/* general.base_model.0.* count for nothing where their number does not stand beside them. */
+/* general.base_model.N.* count for nothing where their number does not stand beside them. */
 static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
 {
-    static const char first[] = "general.base_model.0.";
-    bool any = false;
-    for (size_t i = 0; i < j->o->n_set; i++) any = any || !strncmp(j->o->set[i], first, sizeof first - 1);
-    return !any || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key))
-        || gguf_put_u32(j->shards[0].writer, base_count_key, 1, err);
+    enum { MOST_BASES = 1000 };
+    static const char prefix[] = "general.base_model.";
+    uint32_t n = 0;
+    for (size_t i = 0; i < j->o->n_set; i++) {
+        char *end;
+        if (strncmp(j->o->set[i], prefix, sizeof prefix - 1) != 0) continue;
+        const unsigned long at = strtoul(j->o->set[i] + sizeof prefix - 1, &end, 10);
+        if (*end == '.' && at < MOST_BASES && at >= n) n = (uint32_t)at + 1;
+    }
+    return !n || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key))
+        || gguf_put_u32(j->shards[0].writer, base_count_key, n, err);
 }
 
 /* ---- what the quantization did ----------------------------------------------------------------------- */
@@ -84,12 +91,14 @@ static const char requantized_key[] = "unmask.requantized";
 static const char method_key[] = "unmask.quantize.method", source_key[] = "unmask.calibration.source",
                   tokens_key[] = "unmask.calibration.tokens";
 
-/* Notes on how an input was made, which are not true of the output; a copy keeps them. */
+/* Notes on how an input was made, ours and llama.cpp's, which are not true of the output; a copy keeps them. */
 static bool is_method_key(const struct quantize_job *j, struct str key)
 {
+    static const char theirs[] = "quantize.imatrix.";
     bool copied = true;
     for (size_t i = 0; i < j->n_pieces; i++) copied = copied && j->pieces[i].from->format == j->pieces[i].to;
-    return !copied && (key_is(key, method_key) || key_is(key, source_key) || key_is(key, tokens_key));
+    return !copied && (key_is(key, method_key) || key_is(key, source_key) || key_is(key, tokens_key)
+                       || (key.n > sizeof theirs - 1 && !memcmp(key.s, theirs, sizeof theirs - 1)));
 }
 
 /* The most thorough method that any matrix is rounded by, and what it went by. */
@@ -130,14 +139,15 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         bool ok;
         /* Of other bytes, of other files. */
         if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key) || is_method_key(j, m->key)) continue;
-        if (key_is(m->key, file_type_key)) typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err);
+        if (key_is(m->key, file_type_key) && !j->o->keep)
+            typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err);
         else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);
         else if (setting_of(j->o, m->key, &value)) ok = gguf_put_str(j->shards[0].writer, FMT("%.*s", (int)m->key.n, m->key.s), value, err);
         else ok = gguf_put_meta(j->shards[0].writer, m, err);
         if (!ok) return false;
     }
     return put_new_settings(j, err) && put_base_count(j, err)
-        && (typed || gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err))
+        && (typed || j->o->keep || gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err))
         && (versioned || gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err));
 }
 

@@ -29,9 +29,11 @@ static bool wanted_format(struct quantize_job *j, struct piece *p, int layer, st
 {
     const struct quantize_rule *rule;
     if (!rules_find(j->rules, p->name, layer, &j->h, &rule, err)) return false;
-    const bool kept = j->o->format->block > 1 && same_type(j) && !(rule && rule->required);
-    p->to = kept ? p->from->format : rule ? rule->to : j->o->format;
+    const struct quant_format *from = p->from->format, *to = rule ? rule->to : j->o->format;
+    const bool kept = (j->o->keep || (from->block > 1 && same_type(j))) && !(rule && rule->required);
+    p->to = kept ? from : to;
     p->why = kept ? "kept" : rule ? "rule" : "type";
+    j->report->n_kept += kept && !j->o->keep && from != to;
     return true;
 }
 
@@ -115,6 +117,9 @@ static bool add_piece(struct quantize_job *j, enum tensor_role role, int layer, 
     p->bytes = layout_bytes(p);
     j->report->in_bytes += p->from->bytes;
     p->method = method_of(j, p);
+    j->report->n_matrices += p->matrix;
+    j->report->n_chosen += p->method != BY_PLAIN;
+    j->report->n_important += p->matrix && j->o->importance && imatrix_find(j->o->importance, p->name);
     count_format(j->report, p->to);
     j->n_pieces++;
     return true;
@@ -149,5 +154,8 @@ bool quantize_plan(struct quantize_job *j, struct unmask_err *err)
             if (!add_piece(j, layout_order(j)[i], layer, err)) return false;
     if (!add_piece(j, T_OUT_NORM, 0, err) || !add_piece(j, T_HEAD, 0, err)) return false;
     j->report->n_tensors = j->n_pieces;
+    if (j->o->importance && !j->report->n_important)
+        return fail(err, E_QNT_IMATRIX, .field = j->o->calibration_name, .found = "no matrix of this model", .need = "its matrices",
+                    .hint = "It was made for another model");
     return check_left_over(j, err) && rules_all_used(j->rules, err);
 }

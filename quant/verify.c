@@ -41,7 +41,7 @@ static bool tell(struct job *j, int worker, uint64_t bytes)
 static const char *stored_sum(const struct checkpoint *c, const char *tensor)
 {
     const struct meta *m = checkpoint_meta(c, FMT(CHECKSUM_PREFIX "%s", tensor));
-    return m ? m->v.s.s : NULL;
+    return m && m->type == META_STRING && m->v.s.n == CHECKSUM_DIGITS ? m->v.s.s : NULL;
 }
 
 /* Bytes to read at a time, and the values in them. */
@@ -135,7 +135,10 @@ static bool judge(const struct job *j, struct unmask_err *err)
     if (f->sum == VERIFY_DIFFERENT)
         return fail(err, E_VFY_SUM, .file = t->file->path, .field = t->name, .byte = AT(t->offset),
                     .found = FMT("another SHA-256%s", others),
-                    .need = FMT("%.*s", CHECKSUM_DIGITS, stored_sum(c, t->name)), .hint = "The file is damaged: fetch or make it again");
+                    .need = FMT("%.*s", CHECKSUM_DIGITS, stored_sum(c, t->name)),
+                    .hint = n > c->n_tensors / 2
+                            ? "Fetch or make it again; if another program has converted it, the checksums are of what it was"
+                            : "The file is damaged: fetch or make it again");
     return fail(err, E_VFY_VALUE, .file = t->file->path, .field = t->name,
                 .found = FMT("%" PRIu64 " such values, the first at row %" PRIu64 ", column %" PRIu64 "%s", f->n_nonfinite,
                              f->first_nonfinite / t->shape[0], f->first_nonfinite % t->shape[0], others),
@@ -165,7 +168,7 @@ static bool run(struct job *j, struct pool *pool, struct unmask_err *err)
     }
     for (size_t i = 0; i < n_tensors; i++)
         if (!j->read[i]) return fail(err, E_CANCELLED, .file = j->c->path);
-    return judge(j, err);
+    return check_keys(j->c, err) && judge(j, err);
 }
 
 bool verify_checkpoint(const struct checkpoint *c, const struct verify_options *o, struct verify_tensor *found, struct unmask_err *err)
@@ -174,7 +177,7 @@ bool verify_checkpoint(const struct checkpoint *c, const struct verify_options *
     struct pool *pool = NULL;
     memset(found, 0, c->n_tensors * sizeof *found);
     for (size_t i = 0; i < c->n_tensors; i++) j.total += c->tensors[i].bytes;
-    const bool ok = check_keys(c, err) && pool_open(&pool, o->threads, err) && run(&j, pool, err);
+    const bool ok = pool_open(&pool, o->threads, err) && run(&j, pool, err);
     for (int w = 0; pool && w < pool_threads(pool); w++) {
         if (j.raw) mem_free(j.raw[w]);
         if (j.values) mem_free(j.values[w]);

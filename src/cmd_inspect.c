@@ -21,15 +21,17 @@ struct facts {
     struct hparams h;
     uint64_t bytes, parameters, available;      /* of the weights, once loaded; memory that is there now */
     bool *used;                                 /* [tensors] has a role in the model                    */
-    struct tokenizer *folder_tokenizer;         /* NULL: a GGUF file, or there is none                  */
-    char no_tokenizer[1024], why_not[1024];     /* why a folder has none, and why the model does not run */
+    struct tokenizer *tokenizer;                /* NULL: there is none that works                       */
+    char no_tokenizer[1024], why_not[1024];     /* why there is none, and why the model does not run    */
 };
 
-/* A folder's tokenizer must be opened to be told; it also knows special ids that config.json leaves open. */
-static void open_folder_tokenizer(const struct checkpoint *c, struct facts *f)
+/* It also knows special ids that config.json leaves open.  A model without one runs on ids, but not with one that is broken. */
+static void open_tokenizer(const struct checkpoint *c, struct facts *f)
 {
     struct unmask_err err;
-    if (!tokenizer_open(&f->folder_tokenizer, c, &err)) unmask_err_message(&err, f->no_tokenizer, sizeof f->no_tokenizer);
+    if (tokenizer_open(&f->tokenizer, c, &err)) return;
+    unmask_err_message(&err, f->no_tokenizer, sizeof f->no_tokenizer);
+    if (!err_is(&err, E_TOK_NONE)) memcpy(f->why_not, f->no_tokenizer, sizeof f->why_not);
 }
 
 static void find_facts(const struct checkpoint *c, struct facts *f)
@@ -44,8 +46,9 @@ static void find_facts(const struct checkpoint *c, struct facts *f)
     }
     f->arch = a;
     f->available = limits_memory();
-    if (c->kind != CHECKPOINT_GGUF) open_folder_tokenizer(c, f);
-    if (!arch_settle_ids(&f->h, c, f->folder_tokenizer, &err)) unmask_err_message(&err, f->why_not, sizeof f->why_not);
+    open_tokenizer(c, f);
+    if (*f->why_not) return;
+    if (!arch_settle_ids(&f->h, c, f->tokenizer, &err)) unmask_err_message(&err, f->why_not, sizeof f->why_not);
     else if (f->bytes > f->available)
         snprintf(f->why_not, sizeof f->why_not, "not in the memory that is available now; `unmask quantize` makes it smaller");
 }
@@ -291,28 +294,10 @@ static void print_id(const char *what, int32_t id)
     if (id >= 0) printf(", %s %d", what, id);
 }
 
-/* A GGUF file tells about its tokenizer in metadata; to build it would take longer than all the rest. */
-static void print_gguf_tokenizer(const struct checkpoint *c)
-{
-    struct str model = str_of("none"), pre = { "", 0 }, chat = { "", 0 };
-    char model_name[96], pre_name[96];
-    const struct meta *tokens = checkpoint_meta(c, "tokenizer.ggml.tokens"), *merges = checkpoint_meta(c, "tokenizer.ggml.merges");
-    meta_str(c, "tokenizer.ggml.model", false, &model, NULL);
-    meta_str(c, "tokenizer.ggml.pre", false, &pre, NULL);
-    meta_str(c, "tokenizer.chat_template", false, &chat, NULL);
-    err_printable(model_name, sizeof model_name, model.s, model.n);
-    err_printable(pre_name, sizeof pre_name, pre.s, pre.n);
-    printf("Tokenizer   %s", model_name);
-    if (pre.n) printf(" (%s)", pre_name);
-    printf(", %" PRIu64 " tokens, %" PRIu64 " merges; ", tokens ? tokens->n_items : 0, merges ? merges->n_items : 0);
-    if (chat.n) printf("chat template of %zu bytes\n", chat.n);
-    else puts("no chat template");
-}
-
-static void print_folder_tokenizer(const struct facts *f)
+static void print_tokenizer(const struct facts *f)
 {
     struct unmask_err err;
-    const struct tokenizer *t = f->folder_tokenizer;
+    const struct tokenizer *t = f->tokenizer;
     if (!t) {
         printf("Tokenizer   none: %s\n", f->no_tokenizer);
         return;
@@ -332,16 +317,15 @@ static void print_vocabulary(const struct hparams *h)
     putchar('\n');
 }
 
-static void print_model(const struct checkpoint *c, const struct facts *f)
+static void print_model(const struct facts *f)
 {
     if (f->arch) {
         print_hparams(f->arch, &f->h, f->parameters);
-        if (c->kind == CHECKPOINT_GGUF) print_gguf_tokenizer(c);
-        else print_folder_tokenizer(f);
+        print_tokenizer(f);
         print_vocabulary(&f->h);
         printf("Memory      %s for the weights, once loaded (%s available now)\n", SIZE(f->bytes), SIZE(f->available));
     }
-    printf("Runs        %s%s\n", *f->why_not ? "no: " : "yes", f->why_not);
+    printf("Runs        %s%s\n", *f->why_not ? "no: " : f->arch && !f->tokenizer ? "on token ids" : "yes", f->why_not);
 }
 
 static void print_tensors(const struct checkpoint *c)
@@ -373,11 +357,11 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         print_file(c);
         print_formats(c);
         print_unused(c, &f);
-        print_model(c, &f);
+        print_model(&f);
         if (s->show_tensors) print_tensors(c);
     }
     mem_free(f.used);
-    tokenizer_close(f.folder_tokenizer);
+    tokenizer_close(f.tokenizer);
     checkpoint_close(c);
     return ok;
 }

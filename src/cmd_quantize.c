@@ -20,6 +20,7 @@ struct run {
     const char *in, *out;
     char *first;                                /* the file that is written, of several the first one */
     struct recipe recipe;
+    bool keep;
     uint64_t split_bytes;
     struct progress progress;
     double start, converted;                    /* times: begun, and all tensors written but not yet verified */
@@ -37,17 +38,17 @@ struct run {
 
 static bool own_text(const struct settings *s) { return s->calibrate && !strcmp(s->calibrate, "self"); }
 
-/* Free bytes where the output goes; 0 if unknown. */
+/* Free bytes where the output goes; below 0 if unknown. */
 static double free_space(const char *out)
 {
     char folder[1024];
     struct statvfs fs;
     const char *slash = strrchr(out, '/');
     const size_t n = slash ? (size_t)(slash - out) : 0;
-    if (n >= sizeof folder) return 0;
+    if (n >= sizeof folder) return -1;
     memcpy(folder, out, n);
     folder[n] = 0;
-    return statvfs(!slash ? "." : n ? folder : "/", &fs) == 0 ? (double)fs.f_bavail * (double)fs.f_frsize : 0;
+    return statvfs(!slash ? "." : n ? folder : "/", &fs) == 0 ? (double)fs.f_bavail * (double)fs.f_frsize : -1;
 }
 
 /* What a mix is made of, and what does not fit it. */
@@ -66,11 +67,17 @@ static void print_formats(const struct run *r, const struct quantize_report *q)
 
 static void print_plan(const struct run *r, const struct quantize_report *q)
 {
-    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s free)\n", SHOWN(r->in), SIZE(q->in_bytes), q->n_tensors,
-            SHOWN(r->out), SIZE(q->out_bytes), SHOWN(r->recipe.name), SIZE(free_space(r->out)));
+    const double left = free_space(r->out);
+    fprintf(stderr, "%s: %s in %zu tensors -> %s: %s as %s (%s)\n", SHOWN(r->in), SIZE(q->in_bytes), q->n_tensors, SHOWN(r->out),
+            SIZE(q->out_bytes), r->keep ? FMT("%s, unchanged", r->recipe.name) : SHOWN(r->recipe.name),
+            left < 0 ? "free space unknown" : FMT("%s free", SIZE(left)));
     print_formats(r, q);
     if (q->n_files > 1) fprintf(stderr, "%zu files of at most %s of tensors each\n", q->n_files, SIZE(r->split_bytes));
     if (strcmp(file_name(r->out), q->file_name) != 0) fprintf(stderr, "name by GGUF's rule: %s\n", q->file_name);
+    if (q->n_kept) fprintf(stderr, "%zu matrices stay in formats of more bits: the file is %s already\n", q->n_kept, r->recipe.name);
+    if (r->s->imatrix) fprintf(stderr, "importance for %zu of %zu matrices\n", q->n_important, q->n_matrices);
+    if ((r->s->imatrix || r->s->search) && !q->n_chosen)
+        fprintf(stderr, "no matrix here is rounded by what %s finds\n", r->s->imatrix ? "--imatrix" : "--search");
     if (r->s->calibrate && !q->n_calibrated) fprintf(stderr, "no matrix here is rounded by what --calibrate reads\n");
     else if (r->s->calibrate)
         fprintf(stderr, "calibrated on %s, at most %d tokens of it\n",
@@ -203,7 +210,6 @@ static bool check_outputs(const struct run *r, struct unmask_err *err)
 static bool open_extras(struct run *r, struct unmask_err *err)
 {
     const struct settings *s = r->s;
-    if (s->dry_run) return true;
     if (s->report && (!outfile_open(&r->report, s->report, s->force, 0, err) || !(r->tensors = json_array()))) return false;
     if (s->save_imatrix && !outfile_open(&r->imatrix_out, s->save_imatrix, s->force, 0, err)) return false;
     if (!s->card) return true;
@@ -250,18 +256,30 @@ static bool read_size(const char *text, uint64_t *bytes, struct unmask_err *err)
         || fail(err, E_CLI_VALUE, .field = "--split-size", .found = QUOTE(text, strlen(text)), .need = "a size such as 500M or 4G");
 }
 
-/* Without a type: q4_0, or where only the layout is asked for, the type that the file says it has. */
-static const char *default_type(const struct settings *s)
+/* The format that most of a file's numbers are in. */
+static const char *main_format(const struct checkpoint *c)
+{
+    uint64_t most = 0;
+    const char *name = "q4_0";
+    for (size_t f = 0; quant_formats[f]; f++) {
+        uint64_t bytes = 0;
+        for (size_t i = 0; i < c->n_tensors; i++) bytes += c->tensors[i].format == quant_formats[f] ? c->tensors[i].bytes : 0;
+        if (bytes > most) most = bytes, name = quant_formats[f]->name;
+    }
+    return name;
+}
+
+/* Without a type: q4_0; but --layout alone keeps a GGUF file what it is. */
+static const char *default_type(const struct settings *s, bool *keep)
 {
     enum { Q4_K_M = 15 };                       /* the mix that we have a recipe for */
     const char *name = "q4_0";
     int64_t type = -1;
     struct checkpoint *c;
     if (!s->times[OPT_LAYOUT] || !checkpoint_open(&c, s->args[0], NULL)) return name;           /* quantize_file() will say why */
-    if (c->kind == CHECKPOINT_GGUF && meta_int(c, "general.file_type", 0, UINT32_MAX, false, &type, NULL)) {
-        if (type == Q4_K_M) name = "q4_k_m";
-        for (size_t i = 0; quant_formats[i]; i++)
-            if (quant_formats[i]->gguf_file_type == type) name = quant_formats[i]->name;
+    if (c->kind == CHECKPOINT_GGUF) {
+        *keep = true;
+        name = meta_int(c, "general.file_type", 0, UINT32_MAX, false, &type, NULL) && type == Q4_K_M ? "q4_k_m" : main_format(c);
     }
     checkpoint_close(c);
     return name;
@@ -277,7 +295,7 @@ static bool read_arguments(const struct settings *s, struct run *r, struct unmas
     if (s->n_args > 3) return fail(err, E_CLI_EXTRA, .found = QUOTE(s->args[3], strlen(s->args[3])), .need = "IN, OUT and a type");
     r->in = s->args[0];
     r->out = s->args[1];
-    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s), err)
+    return recipe_read(&r->recipe, s, s->n_args == 3 ? s->args[2] : default_type(s, &r->keep), err)
         && (!s->split_size || read_size(s->split_size, &r->split_bytes, err));
 }
 
@@ -312,7 +330,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
         progress_start(&r.progress, s, t);
         r.start = timing_now();
         const struct quantize_options o = {
-            .format = r.recipe.format, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
+            .format = r.recipe.format, .keep = r.keep, .rules = r.recipe.rules, .n_rules = r.recipe.n_rules, .type = r.recipe.name,
             .file_type = (uint32_t)r.recipe.file_type,
             .requantize = s->requantize, .search = s->search, .measure = s->report != NULL,
             .calibration = r.texts.n_ids ? &r.texts : NULL, .own_text = own_text(s) ? (uint64_t)s->calibrate_tokens : 0,

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "arch.h"
 #include "cmd.h"
 #include "json.h"
 #include "mem.h"
@@ -54,6 +55,17 @@ static bool check_spare(const struct settings *s, const struct checkpoint *c, st
         || fail(err, E_VFY_SPARE, .file = c->path, .found = FMT("%" PRIu64 " bytes", c->spare_bytes), .need = "none, under --strict");
 }
 
+/* Of a model that we know every tensor must be there: where its checksum is gone as well, nothing else tells. */
+static bool check_tensors(const struct checkpoint *c, struct unmask_err *err)
+{
+    struct hparams h;
+    bool *used = NULL;
+    const struct arch *a = arch_of(c, NULL);
+    const bool ok = !a || (arch_hparams(a, c, &h, err) && arch_used(a, c, &h, &used, err));
+    mem_free(used);
+    return ok;
+}
+
 static bool run(const struct settings *s, const struct term *t, struct unmask_err *err)
 {
     struct run r = { .s = s };
@@ -63,7 +75,7 @@ static bool run(const struct settings *s, const struct term *t, struct unmask_er
     struct verify_tensor *found = mem_zalloc(c->n_tensors, sizeof *found, err);
     progress_start(&r.progress, s, t);
     const struct verify_options o = { .threads = s->threads, .on_progress = on_progress, .user = &r };
-    const bool ok = found && verify_checkpoint(c, &o, found, err) && check_spare(s, c, err);
+    const bool ok = found && verify_checkpoint(c, &o, found, err) && check_tensors(c, err) && check_spare(s, c, err);
     progress_end(&r.progress);
     if (s->json && found && (ok || err->status == UNMASK_ECHECK)) print_json(c, found, ok);
     else if (ok && !s->quiet) print_good(c, found);

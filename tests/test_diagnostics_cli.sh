@@ -34,7 +34,7 @@ for line in 'Formats +F32 +30 tensors, .*32.00 bits' 'Model +llada, 0.20 million
     if grep -Eq "^$line" "$dir/out"; then ok; else bad "inspect: no line \"$line\""; fi
 done
 prints "a GGUF file by -m" '^Kind +GGUF, 30 tensors of .*, [0-9]+ metadata keys$' inspect -m "$dir/m.gguf"
-if grep -Eq '^ +Q8_0 +23 tensors, .*8.50 bits' "$dir/out" && grep -Eq '^Tokenizer +gpt2 \(.*\), 512 tokens, 224 merges; chat template of [0-9]+ bytes$' "$dir/out"; then ok
+if grep -Eq '^ +Q8_0 +23 tensors, .*8.50 bits' "$dir/out" && grep -Eq '^Tokenizer +byte-level BPE \(.*\), 512 ids, 224 merges; chat template: llada$' "$dir/out"; then ok
 else bad "inspect of a GGUF file"; cat "$dir/out"; fi
 prints "its tensors" '^  blk.2.attn_k.weight +Q8_0 +64 x 32 +[0-9]+ +2176$' inspect "$dir/m.gguf" --tensors
 prints "tensors of a folder" '^  model.transformer.blocks.0.k_proj.weight +F32 +64 x 32 +[0-9]+ +8192  model.safetensors$' inspect $folder --tensors
@@ -74,6 +74,11 @@ prints "as JSON, and why" '"name":"bare","runs":false,"why_not":".*E-ARCH-001\]"
 rm "$dir/bare/tokenizer.json"; cp $folder/config.json "$dir/bare"
 prints "a model without tokenizer" '^Tokenizer +none: .*E-TOK-001' inspect "$dir/bare"
 prints "which does not keep it from running" '"runs":true,' inspect "$dir/bare" --json
+prints "on ids" '^Runs +on token ids$' inspect "$dir/bare"
+LC_ALL=C sed 's/bailingmoe2/bailingmoe3/' "$dir/m.gguf" >"$dir/other.gguf"
+prints "a tokenizer that is not known" '^Runs +no: .*bailingmoe3.*E-TOK-004' inspect "$dir/other.gguf"
+LC_ALL=C sed 's/blk\.0\.ffn_down/blk.0.ffn_dawn/g' "$dir/m.gguf" >"$dir/other.gguf"
+fails "a tensor that is gone, its checksum too" 3 'blk.0.ffn_down.weight.*E-ARCH-' verify "$dir/other.gguf"
 for path in $folder $folder/ $folder//; do
     prints "the name of the model in $path" '"kind":"folder","name":"llada-gqa",' inspect "$path" --json
     prints "... as plan tells it" '^Model +llada-gqa, ' plan -m "$path"

@@ -46,7 +46,7 @@ check "metadata" "$(tr -d '\000' <"$dir/c.gguf" | LC_ALL=C grep -ao 'apache-2.0\
 
 quantize "$from" "$dir/q8.gguf" q8_0 -q
 quantize "$dir/q8.gguf" "$dir/packed.gguf" --layout packed
-expect "packing keeps the type" 0 "as q8_0 .*"
+expect "packing keeps the type" 0 "as q8_0, unchanged "
 check "a packed file says so" "$($unmask inspect "$dir/packed.gguf" --json | grep -o '"layout":"packed"' | wc -l | tr -d " ")" 15
 quantize "$dir/packed.gguf" "$dir/unpacked.gguf" --layout standard -q
 check "and back" "$(cksum <"$dir/unpacked.gguf")" "$(cksum <"$dir/q8.gguf")"
@@ -63,6 +63,8 @@ quantize "$dir/a.gguf" "$dir/x.gguf" q8_0;                  expect "rounding twi
 quantize "$dir/a.gguf" "$dir/x.gguf" f16;                   expect "... to 16 bits" 2 "need weights in f32, f16 or bf16. .*E-QNT-002"
 quantize "$dir/a.gguf" "$dir/r.gguf" q8_0 --requantize;     expect "rounding twice, asked for" 0 "matrices are rounded a second time"
 quantize "$from" "$dir/x.gguf" --keep ffn_down;             expect "a rule without a format" 2 "found no =.*E-QNT-008"
+quantize "$from" "$dir/bases.gguf" --set general.base_model.0.name=A --set general.base_model.11.name=B
+check "how many base models" "$($unmask inspect "$dir/b.gguf" --json | grep -o '"general.base_model.count":[0-9]*')" '"general.base_model.count":12'
 quantize "$from" "$dir/x.gguf" --keep ffn_down=q9;          expect "a rule of an unknown format" 2 "found q9, need REGEX=FORMAT.*q8_0.*E-QNT-008"
 quantize "$from" "$dir/x.gguf" --keep nothing=q8_0;         expect "a rule that fits nothing" 2 "no matrix of that name.*E-QNT-008"
 printf 'format: q4_0\nfile_type: 1023\nrules:\n  - ffn_down=q8_0\nmore_bits: [attn_v=q8_0]\n' >"$dir/mine.yaml"
@@ -70,8 +72,12 @@ quantize "$from" "$dir/m.gguf" "$dir/mine.yaml" --keep 'blk\.0\.ffn_down=f16' --
 expect "a recipe: the plan" 0 "^11 tensors as f32, 1 tensors as f16, 2 tensors as q8_0, 12 tensors as q4_0$"
 expect "a recipe: the name" 0 "^name by GGUF's rule: llada-tied-.*-v1.0-MINE.gguf$"
 check "a recipe: the report" "$(grep -c '"why": "rule"' "$dir/m.json")" "3"
-quantize "$dir/m.gguf" "$dir/m2.gguf" "$dir/mine.yaml" -q
-check "a file of the type is copied" "$(cksum <"$dir/m2.gguf")" "$(cksum <"$dir/m.gguf")"
+quantize "$dir/m.gguf" "$dir/m2.gguf" --layout standard
+expect "a layout alone keeps the formats" 0 " as q4_0, unchanged ("
+check "... all of them, and the type" "$(cksum <"$dir/m2.gguf")" "$(cksum <"$dir/m.gguf")"
+quantize "$dir/m.gguf" "$dir/same.gguf" "$dir/mine.yaml"; expect "the type of the file, asked for" 0 "^11 tensors as f32, 3 tensors as q8_0, 12 tensors as q4_0$"
+quantize "$dir/same.gguf" "$dir/m4.gguf" "$dir/mine.yaml" -q
+check "a file of the type is copied" "$(cksum <"$dir/m4.gguf")" "$(cksum <"$dir/same.gguf")"
 for line in 'format: q9' 'rules: [ffn_down]' 'rules: ffn' 'file_type: x' 'other: 1' 'file_type: 3' \
     'format: [q4_0, q8_0]' 'format: q4_0\nfile_type: [3]'; do
     printf "$line\n" >"$dir/bad.yaml"
@@ -109,11 +115,16 @@ quantize "$from" "$dir/kr.gguf" --search
 expect "random ids in the plan" 0 "^calibrated on 4096 random ids, which go through the model$"
 quantize "$from" "$dir/kr8.gguf" q8_0 --search
 check "no random ids where nothing is searched" "$status $(grep -c 'random ids' "$dir/err")" "0 0"
+expect "... is said" 0 "^no matrix here is rounded by what --search finds$"
 quantize "$from" "$dir/kf.gguf" f16 --calibrate self --calibrate-tokens 256
 expect "what rounds each value alone is not calibrated" 0 "^no matrix here is rounded by what --calibrate reads$"
 check "... and not said to be" "$(grep -c '^calibrated on' "$dir/err")" "0"
 check "calibration on the card" "$(grep -c '^Rounding: by feedback on self.$' "$dir/kc.md")" "1"
-quantize "$from" "$dir/m3.gguf" --imatrix "$dir/i.gguf" --report "$dir/m3.json"
+quantize "$dir/kc.gguf" "$dir/x.gguf" --dry-run --report "$dir/m.json"; expect "a report that exists, before a dry run" 2 "m.json.*E-FILE-008"
+check "... which leaves nothing" "$(ls -A "$dir" | grep -c 'x.gguf')" 0
+LC_ALL=C sed 's/blk\./blx./g' "$dir/i.gguf" >"$dir/other.gguf"
+quantize "$from" "$dir/x.gguf" --imatrix "$dir/other.gguf"; expect "importance of another model" 3 "(other.gguf).*no matrix of this model.*E-QNT-010"
+quantize "$from" "$dir/m3.gguf" --imatrix "$dir/i.gguf" --report "$dir/m3.json"; expect "how many matrices it names" 0 "^importance for 14 of 15 matrices$"
 check "methods by importance" "$status $(grep -c '"method": "importance"' "$dir/m3.json") $(grep -c '"method": "search"' "$dir/m3.json")" "0 14 1"
 quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --calibrate self; expect "two kinds of importance" 2 "(--imatrix, --calibrate).*E-CLI-010"
 quantize "$from" "$dir/x.gguf" --imatrix "$dir/i.gguf" --search;         expect "importance and random ids" 2 "(--imatrix, --search).*E-CLI-010"
