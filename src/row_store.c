@@ -7,6 +7,9 @@
 
 const struct store_kind *const store_kinds[] = { &store_kv_f32, &store_kv_f16, &store_kv_i8, &store_kv_i4, &store_hidden, NULL };
 
+/* Over fewer keys attention takes 3 % of a pass at most, and float32 costs nothing. */
+enum { SHORT_CANVAS = 256 };
+
 struct row_store {
     const struct store_kind *kind;
     struct store_shape shape;
@@ -103,17 +106,12 @@ void row_store_get_row(const struct row_store *s, int layer, int position, float
     state_kind(s)->get_row(&s->shape, state_of(s, layer), position, x);
 }
 
-void row_store_show(struct row_store *s, int position, float *k, float *v)
+void row_store_show(struct row_store *s, int position, const float *k, const float *v)
 {
-    const size_t width = (size_t)s->shape.n_head_kv * (size_t)s->shape.head_dim;
-    if (s->kind->bf16) {
-        bf16_near_all(k, width);
-        bf16_near_all(v, width);
-    }
     store_kv_f32.put(&s->shape, s->view, position, k, v);
 }
 
-struct unpack { struct row_store *s; const uint8_t *layer; };
+struct unpack { struct row_store *s; const uint8_t *layer; bool bf16; };
 
 static void unpack_head(void *arg, int item, int worker)
 {
@@ -123,8 +121,8 @@ static void unpack_head(void *arg, int item, int worker)
     const int head = item % shape->n_head_kv, tile = item / shape->n_head_kv;
     const size_t at = ((size_t)head * (size_t)shape->n_tiles + (size_t)tile) * LANES * (size_t)shape->head_dim;
     float *k = u->s->view + at, *v = k + store_numbers(shape);
-    u->s->kind->get(shape, u->layer, head, tile, k, v);
-    if (u->s->kind->bf16) {
+    if (u->s->kind->get) u->s->kind->get(shape, u->layer, head, tile, k, v);
+    if (u->bf16) {
         bf16_near_all(k, LANES * (size_t)shape->head_dim);
         bf16_near_all(v, LANES * (size_t)shape->head_dim);
     }
@@ -133,8 +131,9 @@ static void unpack_head(void *arg, int item, int worker)
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool)
 {
     const float *at = s->view;
-    if (s->view && s->kind->get)
-        pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer) }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
+    const bool bf16 = s->kind->bf16 && n_keys > SHORT_CANVAS;
+    if (s->kind->get || bf16)
+        pool_run(pool, unpack_head, &(struct unpack){ s, layer_of(s, layer), bf16 }, s->shape.n_head_kv * ((n_keys + LANES - 1) / LANES));
     if (!s->view) at = (const float *)(const void *)layer_of(s, layer);
-    return (struct store_view){ at, at + store_numbers(&s->shape), s->kind->bf16 };
+    return (struct store_view){ at, at + store_numbers(&s->shape), bf16 };
 }

@@ -21,7 +21,7 @@ struct store_view { const float *k, *v; bool bf16; };           /* bf16: for att
 /* A number format of stored rows, one table row and one file each. */
 struct store_kind {
     const char *name;
-    bool bf16;                                  /* its numbers are that coarse: attention takes them in bf16 */
+    bool bf16;                                  /* its numbers are that coarse: on long canvases attention takes them in bf16 */
     size_t (*layer_bytes)(const struct store_shape *s);
     /* Keep key and value of a position: k, v [n_head_kv][head_dim].  Positions may be put by several threads at once. */
     void (*put)(const struct store_shape *s, void *layer, int position, const float *k, const float *v);
@@ -54,7 +54,7 @@ bool row_store_keeps_rows(const struct row_store *s);
 bool row_store_keeps_state(const struct row_store *s, int layer);
 void row_store_put_row(struct row_store *s, int layer, int position, const float *x);
 void row_store_get_row(const struct row_store *s, int layer, int position, float *x);
-void row_store_show(struct row_store *s, int position, float *k, float *v);     /* may round them */
+void row_store_show(struct row_store *s, int position, const float *k, const float *v);
 /* Positions 0 .. n_keys-1 of a layer as attention reads them, valid until the next call. */
 struct store_view row_store_view(struct row_store *s, int layer, int n_keys, struct pool *pool);
 

@@ -64,7 +64,7 @@ quantize "$dir/a.gguf" "$dir/x.gguf" f16;                   expect "... to 16 bi
 quantize "$dir/a.gguf" "$dir/r.gguf" q8_0 --requantize;     expect "rounding twice, asked for" 0 "matrices are rounded a second time"
 quantize "$from" "$dir/x.gguf" --keep ffn_down;             expect "a rule without a format" 2 "found no =.*E-QNT-008"
 quantize "$from" "$dir/bases.gguf" --set general.base_model.0.name=A --set general.base_model.11.name=B
-check "how many base models" "$($unmask inspect "$dir/b.gguf" --json | grep -o '"general.base_model.count":[0-9]*')" '"general.base_model.count":12'
+check "how many base models" "$($unmask inspect "$dir/bases.gguf" --json | grep -o '"general.base_model.count":[0-9]*')" '"general.base_model.count":12'
 quantize "$from" "$dir/x.gguf" --keep ffn_down=q9;          expect "a rule of an unknown format" 2 "found q9, need REGEX=FORMAT.*q8_0.*E-QNT-008"
 quantize "$from" "$dir/x.gguf" --keep nothing=q8_0;         expect "a rule that fits nothing" 2 "no matrix of that name.*E-QNT-008"
 printf 'format: q4_0\nfile_type: 1023\nrules:\n  - ffn_down=q8_0\nmore_bits: [attn_v=q8_0]\n' >"$dir/mine.yaml"
