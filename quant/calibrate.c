@@ -112,11 +112,11 @@ static bool note_squares(struct calibration *c)
     return true;
 }
 
-static void on_input(void *user, enum tensor_role role, const float *rows, int n)
+static void on_input(void *user, enum tensor_role role, const float *rows, size_t ld, int n)
 {
     struct calibration *c = user;
     struct moments *m = c->moments[input_of(role)];
-    if (m && !c->failed && !moments_add(m, &c->r->kernels, c->r->pool, rows, n, &c->err)) c->failed = true;
+    if (m && !c->failed && !moments_add(m, &c->r->kernels, c->r->pool, rows, ld, n, &c->err)) c->failed = true;
 }
 
 bool calibration_layer(struct calibration *c, int layer, struct unmask_err *err)
@@ -135,7 +135,7 @@ bool calibration_head(struct calibration *c, struct unmask_err *err)
     bool ok = expect(c, T_HEAD, err) && reading_head_input(c->r, c->masked, c->n_masked, c->r->x, err);
     for (size_t i = 0; ok && i < c->n_masked; i += MOMENT_ROWS) {
         const size_t left = c->n_masked - i;
-        ok = moments_add(c->moments[IN_HEAD], &c->r->kernels, c->r->pool, c->r->x + i * d,
+        ok = moments_add(c->moments[IN_HEAD], &c->r->kernels, c->r->pool, c->r->x + i * d, d,
                          left < MOMENT_ROWS ? (int)left : MOMENT_ROWS, err);
     }
     return ok && note_squares(c);

@@ -23,7 +23,7 @@ struct moments {
 struct work {
     struct moments *m;
     const struct kernels *kernels;
-    const float *x; int n;      /* adding: the inputs */
+    const float *x; size_t ld; int n;           /* adding: the inputs */
     float *rows, *tiles;        /* [n_tiles*TILE_N][n] and [n_tiles][n][TILE_N]: the same numbers, as a product takes its two sides */
     float *scratch;             /* [workers][ITEM_ROWS][TILE_N] */
     int tile;                   /* factoring: where it is */
@@ -118,15 +118,16 @@ static void lay_item(void *arg, int t, int worker)
     for (int i = 0; i < w->n; i++)
         for (int c = 0; c < TILE_N; c++) {
             const int column = t * TILE_N + c;
-            const float v = column < w->m->k ? w->x[(size_t)i * (size_t)w->m->k + (size_t)column] : 0;
+            const float v = column < w->m->k ? w->x[(size_t)i * w->ld + (size_t)column] : 0;
             tile[i * TILE_N + c] = v;
             rows[c * w->n + i] = v;
         }
 }
 
-bool moments_add(struct moments *m, const struct kernels *kernels, struct pool *pool, const float *x, int n, struct unmask_err *err)
+bool moments_add(struct moments *m, const struct kernels *kernels, struct pool *pool, const float *x, size_t ld, int n,
+                 struct unmask_err *err)
 {
-    struct work w = { .m = m, .kernels = kernels, .x = x, .n = n, .sign = 1 };
+    struct work w = { .m = m, .kernels = kernels, .x = x, .ld = ld, .n = n, .sign = 1 };
     if (!start(&w, pool, err)) return false;
     pool_run(pool, lay_item, &w, m->n_tiles);
     add_product(&w, pool, m->n_tiles);

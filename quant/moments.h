@@ -15,8 +15,9 @@ bool moments_open(struct moments **out, int k, struct unmask_err *err);
 void moments_close(struct moments *m);          /* NULL is fine */
 uint64_t moments_bytes(int k, int workers);     /* memory of one, with what adding and factoring take */
 
-/* x: n rows of k floats that follow each other. */
-bool moments_add(struct moments *m, const struct kernels *kernels, struct pool *pool, const float *x, int n, struct unmask_err *err);
+/* x: n rows of k floats, ld apart. */
+bool moments_add(struct moments *m, const struct kernels *kernels, struct pool *pool, const float *x, size_t ld, int n,
+                 struct unmask_err *err);
 /* out[k]: the mean square of each input. */
 void moments_squares(const struct moments *m, float *out);
 

@@ -35,7 +35,7 @@ static bool add_reader(struct readers *r, enum tensor_role role, struct unmask_e
         if (!checkpoint_read_rows(t, row, n, r->raw, err)) return false;
         t->format->dequantize_row(r->rows, r->raw, (size_t)n * k);
         for (size_t i = 0; i < (size_t)n * k; i++) r->rows[i] *= r->norm[i % k];
-        ok = moments_add(r->moments, r->kernels, r->pool, r->rows, (int)n, err);
+        ok = moments_add(r->moments, r->kernels, r->pool, r->rows, k, (int)n, err);
     }
     return ok;
 }

@@ -66,7 +66,7 @@ static int longest(const struct reading *r)
     return most;
 }
 
-bool reading_layer(struct reading *r, int layer, void (*on_input)(void *user, enum tensor_role role, const float *rows, int n), void *user,
+bool reading_layer(struct reading *r, int layer, reading_input *on_input, void *user,
                    struct unmask_err *err)
 {
     struct unmask_model *m = NULL;

@@ -35,7 +35,8 @@ uint64_t reading_bytes(const struct hparams *h, uint64_t n_rows, uint64_t layer_
 /* x = the embeddings of ids, [set->n_ids], which may differ from the set's. */
 bool reading_embed(struct reading *r, const int32_t *ids, struct unmask_err *err);
 /* x through a layer; on_input as in struct pass, or NULL. */
-bool reading_layer(struct reading *r, int layer, void (*on_input)(void *user, enum tensor_role role, const float *rows, int n), void *user,
+typedef void reading_input(void *user, enum tensor_role role, const float *rows, size_t ld, int n);
+bool reading_layer(struct reading *r, int layer, reading_input *on_input, void *user,
                    struct unmask_err *err);
 /* The rows of x that are listed, normed for the head, to y [n][n_embd], which may be x where the list ascends. */
 bool reading_head_input(struct reading *r, const size_t *rows, size_t n, float *y, struct unmask_err *err);

@@ -86,7 +86,7 @@ static inline void bf16_near_all(float *x, size_t n)
  * numbers would come out, each of which costs Intel's cores some hundred cycles.
  * attend_bf16 takes q, k and v that are bf16_near() numbers, and does the same but for e(x) = 0 for x < EXP_LEAST_BF16,
  * p_j = bf16_near(e(s_j - m')), and acc[d] * c = 0 below SUM_LEAST where c < 1: what CPUs with products of bf16 do at twice the speed.
- * q, k, v and the scores are finite; where they are not, y is unspecified (and nothing else is touched). */
+ * q, k, v and the scores are finite; where they are not, y is unspecified (and nothing else is touched).  y may be q. */
 struct attend_args {
     float *y; size_t ldy;       /* [n_rows][head_dim], rows ldy floats apart                        */
     const float *q; size_t ldq; /* [n_rows][head_dim], rows ldq floats apart, rotated               */
@@ -109,7 +109,7 @@ struct kernels {
      * +-127; a block with max|x| < 1e-30 is all zero.  NaN counts as 0 and +-infinity as +-FLT_MAX. */
     void (*quantize_q8)(struct q8rows *y, int row, const float *x);
 
-    /* y[i] = (x[i] * r) * w[i],  r = 1 / sqrtf(sum(x^2) / n + eps); squares by fmaf into the 16 running sums. */
+    /* y[i] = (x[i] * r) * w[i], y may be x,  r = 1 / sqrtf(sum(x^2) / n + eps); squares by fmaf into the 16 running sums. */
     void (*rms_norm)(float *y, const float *x, const float *w, int n, float eps);
 
     /* Half-split rotation in place (Su et al., arXiv:2104.09864, rotate-half form): for i < half, with a = x[i] and

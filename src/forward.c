@@ -24,7 +24,8 @@ struct forward {
     float *q, *kv;              /* [chunk][n_head*head_dim], [2][chunk][n_head_kv*head_dim] padded */
     float *out;                 /* [chunk][n_embd] padded: what O and Down give                    */
     float *gate, *up;           /* [chunk][n_ff] padded                                            */
-    struct input normed, attended, inner;       /* inputs of Q K V Gate Up; of O; of Down          */
+    /* Inputs of Q K V Gate Up, where `out` was; of O, where q was; of Down, where gate was. */
+    struct input normed, attended, inner;
     uint8_t *memory;            /* all of the above                                                */
     uint8_t *embed_scratch; size_t embed_scratch_each;          /* per worker                      */
     struct head head;
@@ -62,7 +63,7 @@ static size_t lay_out(struct forward *f, uint8_t *base, struct away away)
     f->cos = mem_lay(base, &used, n * d / 2 * F);
     f->sin = mem_lay(base, &used, n * d / 2 * F);
     f->out = mem_lay(base, &used, rows * padded(h->n_embd) * F);
-    input_lay(&f->normed, base, &used, rows, h->n_embd);
+    f->normed = input_lay(f->out, padded(h->n_embd), base, &used, rows, h->n_embd);
     head_lay(&f->head, f->m, base, &used, f->threads);
     f->embed_scratch = mem_lay(base, &used, (size_t)f->threads * f->embed_scratch_each);
     f->active = mem_lay(base, &used, (size_t)f->max_branches * n * sizeof *f->active);
@@ -71,10 +72,10 @@ static size_t lay_out(struct forward *f, uint8_t *base, struct away away)
     other = used;                               /* what attention needs is used up before the rest of the layer begins */
     f->q = mem_lay(base, &used, rows * padded(q_width(h)) * F);
     f->kv = mem_lay(base, &used, 2 * rows * padded(kv_width(h)) * F);
-    input_lay(&f->attended, base, &used, rows, q_width(h));
+    f->attended = input_lay(f->q, padded(q_width(h)), base, &used, rows, q_width(h));
     f->gate = mem_lay(base, &other, rows * padded(h->n_ff) * F);
     f->up = mem_lay(base, &other, rows * padded(h->n_ff) * F);
-    input_lay(&f->inner, base, &other, rows, h->n_ff);
+    f->inner = input_lay(f->gate, padded(h->n_ff), base, &other, rows, h->n_ff);
     return used > other ? used : other;
 }
 
@@ -185,7 +186,7 @@ static float *x_row(const struct forward *f, int r) { return f->p->x + (size_t)r
 static void norm_row(struct forward *f, int r, const float *weights, const struct weight *const *in, int n)
 {
     const int d = f->m->h.n_embd;
-    float *y = f->normed.x + (size_t)r * (size_t)d;
+    float *y = f->normed.x + (size_t)r * f->normed.ld;
     f->m->kernels.rms_norm(y, f->x_in + (size_t)row_of(f, r) * (size_t)d, weights, d, f->m->h.norm_eps);
     if (any_int8(in, n)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
 }
@@ -264,9 +265,9 @@ static void kept_norm_row(struct forward *f, int r, int worker)
 {
     (void)worker;
     const int d = f->m->h.n_embd;
-    float *x = f->out + (size_t)r * (size_t)d, *y = f->normed.x + (size_t)r * (size_t)d;
-    row_store_get_row(f->p->store[f->branch], f->layer_index, f->row0 + r, x);
-    f->m->kernels.rms_norm(y, x, f->layer->attn_norm, d, f->m->h.norm_eps);
+    float *y = f->normed.x + (size_t)r * f->normed.ld;
+    row_store_get_row(f->p->store[f->branch], f->layer_index, f->row0 + r, y);
+    f->m->kernels.rms_norm(y, y, f->layer->attn_norm, d, f->m->h.norm_eps);
     if (any_int8((const struct weight *[]){ &f->layer->k, &f->layer->v }, 2)) f->m->kernels.quantize_q8(&f->normed.q, r, y);
 }
 
@@ -295,7 +296,7 @@ static void attend_item(void *arg, int item, int worker)
     const int of_head = items_of_head(f);
     const int head = item / of_head, kv_head = head / (h->n_head / h->n_head_kv), first = item % of_head * f->attend_rows;
     const int end = first + f->attend_rows < f->n_rows ? first + f->attend_rows : f->n_rows;
-    const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = (size_t)q_width(h);
+    const size_t d = (size_t)h->head_dim, ldq = padded(q_width(h)), ldy = f->attended.ld;
     float *q = f->q + (size_t)head * d;
     const float *bias = f->layer->q_bias ? f->layer->q_bias + (size_t)head * d : NULL;
     for (int row = first; row < end; row++) {
@@ -317,14 +318,14 @@ static void attend_item(void *arg, int item, int worker)
 static void quantize_attended_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    f->m->kernels.quantize_q8(&f->attended.q, r, f->attended.x + (size_t)r * (size_t)q_width(&f->m->h));
+    f->m->kernels.quantize_q8(&f->attended.q, r, f->attended.x + (size_t)r * f->attended.ld);
 }
 
 static void swiglu_row(struct forward *f, int r, int worker)
 {
     (void)worker;
-    const size_t ld = padded(f->m->h.n_ff), ff = (size_t)f->m->h.n_ff;
-    float *y = f->inner.x + (size_t)r * ff;
+    const size_t ld = padded(f->m->h.n_ff);
+    float *y = f->inner.x + (size_t)r * f->inner.ld;
     f->m->kernels.swiglu(y, f->gate + (size_t)r * ld, f->up + (size_t)r * ld, f->m->h.n_ff);
     if (any_int8((const struct weight *[]){ &f->layer->down }, 1)) f->m->kernels.quantize_q8(&f->inner.q, r, y);
 }
@@ -360,7 +361,7 @@ static void run_products(struct forward *f, enum stage stage, const struct produ
 
 static void show_input(const struct forward *f, enum tensor_role role, const struct input *in)
 {
-    if (f->p->on_input) f->p->on_input(f->p->user, role, in->x, f->n_rows);
+    if (f->p->on_input) f->p->on_input(f->p->user, role, in->x, in->ld, f->n_rows);
 }
 
 static void chunk_kv(struct forward *f)

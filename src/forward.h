@@ -44,9 +44,9 @@ struct pass {
                                                    the final norm; unspecified for rows that are not needed        */
     /* Sees x after every block; false ends the pass early.  NULL: nobody looks. */
     bool (*on_layer)(void *user, int layer, const float *x);
-    /* Sees what matrices multiply, a chunk of n rows of k floats at a time (FORWARD_CHUNK at most, all where weights are streamed):
-     * role T_Q (of K and V too), T_O, T_GATE (of Up too) or T_DOWN.  NULL: nobody looks. */
-    void (*on_input)(void *user, enum tensor_role role, const float *rows, int n);
+    /* Sees what matrices multiply, a chunk of n rows of k floats at a time, ld apart (FORWARD_CHUNK rows at most, all where weights are
+     * streamed): role T_Q (of K and V too), T_O, T_GATE (of Up too) or T_DOWN.  NULL: nobody looks. */
+    void (*on_input)(void *user, enum tensor_role role, const float *rows, size_t ld, int n);
     bool resume;                                /* x holds what the first layer reads; ids are not looked at       */
     void *user;
 };

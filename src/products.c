@@ -3,12 +3,15 @@
 
 #include "mem.h"
 
-void input_lay(struct input *in, uint8_t *base, size_t *used, size_t rows, int k)
+struct input input_lay(float *x, size_t ld, uint8_t *base, size_t *used, size_t rows, int k)
 {
     const size_t blocks = rows * (size_t)((k + QBLOCK - 1) / QBLOCK);
-    in->x = mem_lay(base, used, rows * (size_t)k * sizeof(float));
-    in->q = (struct q8rows){ mem_lay(base, used, blocks * QBLOCK), mem_lay(base, used, blocks * sizeof(float)),
-                             mem_lay(base, used, blocks * sizeof(int32_t)), mem_lay(base, used, blocks * 2 * sizeof(int16_t)), k };
+    struct q8rows q = { .k = k };
+    q.q = mem_lay(base, used, blocks * QBLOCK);
+    q.scale = mem_lay(base, used, blocks * sizeof(float));
+    q.offset = mem_lay(base, used, blocks * sizeof(int32_t));
+    q.halves = mem_lay(base, used, blocks * 2 * sizeof(int16_t));
+    return (struct input){ x, ld, q };
 }
 
 enum { ITEM_ROWS = 128 };       /* a multiple of ROW_GROUP.  Large enough to keep the matrix kernels busy */
@@ -28,7 +31,7 @@ void multiply(const struct kernels *k, const struct weight *w, const uint8_t *ti
               const struct input *in, int row0, int row1, float *y, size_t ldy)
 {
     if (w->pack->gemm_int8) w->pack->gemm_int8(k)->run(y, ldy, &in->q, row0, row1, tiles, n_tiles);
-    else w->pack->gemm_float(k)->run(y, ldy, in->x, (size_t)w->k, row0, row1, tiles, n_tiles, w->k);
+    else w->pack->gemm_float(k)->run(y, ldy, in->x, in->ld, row0, row1, tiles, n_tiles, w->k);
 }
 
 static void product_item(void *arg, int item, int worker)

@@ -5,9 +5,10 @@
 #include "model.h"
 #include "stage.h"
 
-/* The input of matrix products: rows of k floats and, where a product has int8 weights, the same rows quantized. */
-struct input { float *x; struct q8rows q; };
-void input_lay(struct input *in, uint8_t *base, size_t *used, size_t rows, int k);      /* as mem_lay() */
+/* The input of matrix products: rows of floats, ld apart, and, where a product has int8 weights, the same rows quantized. */
+struct input { float *x; size_t ld; struct q8rows q; };
+/* Rows of k floats that lie at x already, and room for them quantized, as by mem_lay(). */
+struct input input_lay(float *x, size_t ld, uint8_t *base, size_t *used, size_t rows, int k);
 
 /* y = in times w^T, rows of y ldy floats apart (at least padded(w->n)). */
 struct product { const struct weight *w; const struct input *in; float *y; size_t ldy; };

@@ -39,7 +39,8 @@ static void open_bench(struct bench *b, int n, int k, int threads, const char *i
     assert_non_null(kernels_init(&b->kernels, isa));
     OK(pool_open(&b->pool, threads, &err) && moments_open(&b->m, k, &err), err);
     for (int at = 0; at < n; at += MOMENT_ROWS)
-        OK(moments_add(b->m, &b->kernels, b->pool, b->x + (size_t)at * (size_t)k, n - at < MOMENT_ROWS ? n - at : MOMENT_ROWS, &err), err);
+        OK(moments_add(b->m, &b->kernels, b->pool, b->x + (size_t)at * (size_t)k, (size_t)k, n - at < MOMENT_ROWS ? n - at : MOMENT_ROWS,
+                       &err), err);
 }
 
 static void close_bench(struct bench *b)
@@ -102,7 +103,7 @@ static void inputs_that_are_always_zero_do_no_harm(void **state)
         OK(moments_open(&b.m, K, &err), err);
         for (int r = 0; used && r < 8; r++)
             for (int c = 0; c < K; c += 2) x[r][c] = value((uint64_t)(r * K + c));
-        OK(moments_add(b.m, &b.kernels, b.pool, x[0], 8, &err) && moments_factor(b.m, &b.kernels, b.pool, 0.05, &err), err);
+        OK(moments_add(b.m, &b.kernels, b.pool, x[0], K, 8, &err) && moments_factor(b.m, &b.kernels, b.pool, 0.05, &err), err);
         for (int c = 0; c < K; c++) assert_true(isfinite(moments_d(b.m)[c]) && moments_d(b.m)[c] > 0);
         close_bench(&b);
     }
