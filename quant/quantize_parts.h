@@ -84,7 +84,7 @@ bool quantize_shards_describe(struct quantize_job *j, struct unmask_err *err);
 bool quantize_shards_open(struct quantize_job *j, struct unmask_err *err);
 bool quantize_shards_headers(struct quantize_job *j, struct unmask_err *err);
 bool quantize_shards_complete(struct quantize_job *j, struct unmask_err *err);         /* checks sizes, writes checksums */
-bool quantize_shards_reopen(const struct quantize_job *j, struct checkpoint **c, struct unmask_err *err);
+bool quantize_shards_reopen(struct quantize_job *j, struct checkpoint **c, struct unmask_err *err);
 bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err);
 void quantize_shards_free(struct quantize_job *j);
 

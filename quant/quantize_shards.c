@@ -101,10 +101,13 @@ bool quantize_shards_complete(struct quantize_job *j, struct unmask_err *err)
     return gguf_rewrite_metas(j->shards[0].writer, &j->shards[0].out, err);
 }
 
-bool quantize_shards_reopen(const struct quantize_job *j, struct checkpoint **c, struct unmask_err *err)
+bool quantize_shards_reopen(struct quantize_job *j, struct checkpoint **c, struct unmask_err *err)
 {
     const char *temps[GGUF_MOST_PARTS];
-    for (size_t i = 0; i < j->n_shards; i++) temps[i] = j->shards[i].out.temp;
+    for (size_t i = 0; i < j->n_shards; i++) {
+        if (!outfile_settle(&j->shards[i].out, err)) return false;
+        temps[i] = j->shards[i].out.temp;
+    }
     return checkpoint_open_parts(c, temps, j->n_shards, err);
 }
 
@@ -122,8 +125,6 @@ static bool without_names(const struct quantize_job *j, size_t i, struct unmask_
 bool quantize_shards_commit(struct quantize_job *j, struct unmask_err *err)
 {
     const struct outfile *first = &j->shards[0].out;
-    for (size_t i = 0; j->n_shards > 1 && i < j->n_shards; i++)
-        if (!outfile_sync(&j->shards[i].out, err)) return false;
     for (size_t i = 0; j->n_shards > 1 && i < j->n_shards; i++) outfile_keep(&j->shards[i].out);
     if (j->n_shards > 1 && j->o->force) unlinkat(first->folder_fd, file_name(first->path), 0);
     for (size_t i = j->n_shards; i-- > 0; )

@@ -292,12 +292,19 @@ void outfile_abort(struct outfile *o)
     close_all(o);
 }
 
-bool outfile_sync(struct outfile *o, struct unmask_err *err)
+static bool sync_file(struct outfile *o, struct unmask_err *err)
 {
     if (fsync(o->fd) == 0) return true;
     write_failed(o, o->written, errno, err);
     outfile_abort(o);
     return false;
+}
+
+bool outfile_settle(struct outfile *o, struct unmask_err *err)
+{
+    if (!sync_file(o, err)) return false;
+    posix_fadvise(o->fd, 0, 0, POSIX_FADV_DONTNEED);
+    return true;
 }
 
 void outfile_keep(struct outfile *o)
@@ -327,7 +334,7 @@ bool outfile_commit(struct outfile *o, struct unmask_err *err)
     const char *name = file_name(o->path);
     struct stat st;
     bool ok = true;
-    if (!outfile_sync(o, err)) return false;
+    if (!sync_file(o, err)) return false;
     if (!o->force && fstatat(o->folder_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
         ok = without_name(o, "another file has come there", err);
     else if (renameat(o->folder_fd, file_name(o->temp), o->folder_fd, name) != 0)

@@ -16,11 +16,12 @@ bool outfile_fits(const struct outfile *o, uint64_t bytes, struct unmask_err *er
 bool outfile_write(struct outfile *o, const void *p, size_t n, struct unmask_err *err);        /* appends */
 /* Other bytes in place of some that were written already. */
 bool outfile_rewrite(struct outfile *o, uint64_t at, const void *p, size_t n, struct unmask_err *err);
-/* For several files that belong together, before the first of them is committed: all bytes are on the disk; and from here on the
- * temporary file, which is complete, stays: o->temp, with the ending .done, which no later run takes for a leftover. */
-bool outfile_sync(struct outfile *o, struct unmask_err *err);
+/* All bytes are on the disk, and what is read next comes from there, not out of the system's memory. */
+bool outfile_settle(struct outfile *o, struct unmask_err *err);
+/* For several files that belong together, once they are settled and before the first of them is committed: from here on the temporary
+ * file, which is complete, stays: o->temp, with the ending .done, which no later run takes for a leftover. */
 void outfile_keep(struct outfile *o);
-/* outfile_sync(), rename over the target, fsync of the folder; closes o.  If only the rename fails, the file is kept as by
+/* fsync, rename over the target, fsync of the folder; closes o.  If only the rename fails, the file is kept as by
  * outfile_keep(), and the error tells its name. */
 bool outfile_commit(struct outfile *o, struct unmask_err *err);
 void outfile_abort(struct outfile *o);          /* removes the temporary file, unless it is kept; a zeroed struct is fine */

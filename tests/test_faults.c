@@ -248,7 +248,7 @@ static int fail_each(enum op op, enum effect effect, int why, int step)
         const char state = state_of_target("a call that fails", n);
         if (ok) assert_int_equal(state, 'n');
         else {
-            const bool renamed = op == FSYNC && n == 1;         /* of the folder: the file has its name already */
+            const bool renamed = op == FSYNC && n == 2;         /* of the folder: the file has its name already */
             assert_int_equal(state, renamed ? 'n' : 'o');
             if (err.status != (op == ALLOC ? UNMASK_EMEMORY : UNMASK_EIO)) expect_err(&err, "another status", NULL);
             assert_true(err.file[0] || op == ALLOC);
@@ -284,7 +284,7 @@ static void a_failing_fsync_or_rename_is_told(void **state)
 {
     (void)state;
     struct unmask_err err;
-    assert_int_equal(fail_each(FSYNC, FAIL, EIO, 1), 2);
+    assert_int_equal(fail_each(FSYNC, FAIL, EIO, 1), 3);
     assert_int_equal(fail_each(RENAME, FAIL, EXDEV, 1), 1);
     put_old();
     arm(RENAME, FAIL, 0, EACCES);
@@ -343,7 +343,7 @@ static void names_come_after_the_bytes(void **state)
     OK(quantize_to(scratch("t.gguf"), 0, 2, &err), err);
     fault.armed = false;
     const size_t n = strlen(fault.log);
-    assert_true(n > 30 && strcmp(fault.log + n - 4, "pfrf") == 0 && strspn(fault.log, "w") == n - 4);
+    assert_true(n > 30 && strcmp(fault.log + n - 5, "pffrf") == 0 && strspn(fault.log, "w") == n - 5);
 }
 
 static void run_child(enum op op, enum effect effect, int at)
@@ -373,7 +373,7 @@ static void killed_at_every_call(void **state)
                 assert_int_equal(now, 'n');
                 break;
             }
-            const bool renamed = (rows[r].op == RENAME && rows[r].effect == DIE_AFTER) || (rows[r].op == FSYNC && n == 1);
+            const bool renamed = (rows[r].op == RENAME && rows[r].effect == DIE_AFTER) || (rows[r].op == FSYNC && n == 2);
             assert_int_equal(now, renamed ? 'n' : 'o');
         }
     struct unmask_err err;
