@@ -33,9 +33,14 @@ uint64_t plan_work_bytes(const struct unmask_model *m, const struct plan_need *n
            + denoise_work_bytes(m, n->n_tokens, (struct denoise_need){ n->guidance, n->logits });
 }
 
+static uint64_t kept_bytes(const struct unmask_model *m, const struct plan_need *n)
+{
+    return (uint64_t)n->logit_rows * logits_stride(m) * sizeof(float);
+}
+
 static uint64_t all_work(const struct unmask_model *m, const struct plan_need *n, struct away away)
 {
-    return (uint64_t)n->sessions * plan_work_bytes(m, n, away) + (uint64_t)n->logit_rows * logits_stride(m) * sizeof(float);
+    return (uint64_t)n->sessions * plan_work_bytes(m, n, away) + kept_bytes(m, n);
 }
 
 static size_t ring_of(uint64_t weights)
@@ -59,6 +64,7 @@ struct memory_plan plan_memory(struct unmask_model *m, const struct plan_need *n
     struct memory_plan p = { .budget = most, .scarce = scarce, .program = limits_memory_taken(), .weights = m->weight_bytes,
                              .packed = model_packed(m), .rounded = m->k_pack->format->block > 1 };
     const size_t ring = p.ring_asked = ring_of(m->weight_bytes);
+    p.kept = kept_bytes(m, need);
     p.store = sessions * plan_store_bytes(m, need);
     p.work = all_work(m, need, (struct away){ false, false });
     p.resident = model_divide(m, UINT64_MAX).resident;

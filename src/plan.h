@@ -24,6 +24,7 @@ struct memory_plan {
     uint64_t weights, resident, streamed;       /* all; in memory; read by every pass                                 */
     uint64_t in_file;                           /* an embedding whose rows are read one by one                        */
     uint64_t ring, store, work, total;
+    uint64_t kept;                              /* of work: the rows of logits that the caller keeps                  */
     size_t ring_asked;                          /* what stream_open() is told for the ring of one session            */
     uint64_t least;                             /* the smallest budget that works with this file ...                  */
     uint64_t least_packed;                      /* ... and with this file packed                                      */

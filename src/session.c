@@ -142,6 +142,22 @@ static bool store_room(struct unmask_session *s, int branch, const struct sessio
     return row_store_open(&s->store[branch], kind, &s->m->h, need->n_tokens, need->layers, err);
 }
 
+static bool open_rooms(struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
+{
+    for (int b = 0; b < need->n_branches; b++)
+        if (!store_room(s, b, need, err)) return false;
+    if (s->f && forward_max_tokens(s->f) >= need->n_tokens && forward_max_branches(s->f) >= need->n_branches) return true;
+    close_forward(s);
+    return forward_open(&s->f, s->m, need->n_tokens, need->n_branches, s->pool, err);
+}
+
+/* What was granted to a session that then found no memory is for others to have. */
+static bool without_room(struct unmask_session *s)
+{
+    session_release(s);
+    return false;
+}
+
 bool session_room(struct unmask_session *s, const struct session_need *need, struct unmask_err *err)
 {
     const int n = need->n_tokens;
@@ -149,12 +165,7 @@ bool session_room(struct unmask_session *s, const struct session_need *need, str
         return fail(err, E_GEN_CONTEXT, .found = FMT("%d tokens", n), .need = FMT("at most %d, the model's context", s->m->h.n_ctx));
     if (!need->run) work_close(s);
     if (s->f && forward_failed(s->f, NULL)) close_forward(s);       /* what could not be read may be there again */
-    if (!within_budget(s, need, err)) return false;
-    for (int b = 0; b < need->n_branches; b++)
-        if (!store_room(s, b, need, err)) return false;
-    if (s->f && forward_max_tokens(s->f) >= n && forward_max_branches(s->f) >= need->n_branches) return true;
-    close_forward(s);
-    return forward_open(&s->f, s->m, n, need->n_branches, s->pool, err);
+    return within_budget(s, need, err) && (open_rooms(s, need, err) || without_room(s));
 }
 
 static bool work_room(struct unmask_session *s, int n, struct denoise_need need, struct unmask_err *err)
@@ -173,7 +184,8 @@ bool session_denoise(struct unmask_session *s, struct denoise *d, struct unmask_
     d->reuse = &s->reuse;
     const struct session_need need = { d->n_canvas, cfg ? 2 : 1, d->o->store ? store_kind_by_name(d->o->store) : NULL,
                                        reuse_layers(d->reuse, s->m->h.n_layer), denoise_need_of(d), true };
-    if (!session_room(s, &need, err) || !work_room(s, d->n_canvas, need.work, err)) return false;
+    if (!session_room(s, &need, err)) return false;
+    if (!work_room(s, d->n_canvas, need.work, err)) return without_room(s);
     d->m = s->m;
     d->f = s->f;
     d->pool = s->pool;

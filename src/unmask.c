@@ -34,7 +34,7 @@ bool unmask_open(struct unmask_model **out, const char *path, const struct unmas
     const struct plan_need need = plan_need_of(m, opts);
     const struct memory_plan plan = plan_memory(m, &need, opts->memory_budget);
     m->budget = plan.budget;
-    m->taken = plan.program + plan.resident;
+    m->taken = plan.program + plan.resident + plan.kept;
     const bool ok = (plan.fits || plan_refuse(&plan, path, err)) && model_load(m, plan.ring_asked, opts->threads, err);
     if (ok) *out = m;
     else model_close(m);

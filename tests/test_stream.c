@@ -786,7 +786,7 @@ static void sessions_are_planned_for(void **state)
     const uint64_t rows = 5 * logits_stride(m) * sizeof(float), slack = 256 << 10;         /* what the process has varies */
     const struct memory_plan a = plan_memory(m, &one, 0), b = plan_memory(m, &two, 0);
     assert_true(one.sessions == 1 && one.logit_rows == 0);
-    assert_true(b.store == 2 * a.store && b.work == 2 * a.work + rows && b.ring == 0);
+    assert_true(b.store == 2 * a.store && b.work == 2 * a.work + rows && b.ring == 0 && b.kept == rows && a.kept == 0);
     const struct memory_plan c = plan_memory(m, &one, a.least + slack), d = plan_memory(m, &two, b.least + slack);
     assert_true(c.fits && d.fits && c.streamed && d.streamed);
     assert_true(c.ring && d.ring == 2 * c.ring && d.store == 2 * c.store && d.work == 2 * c.work + rows);
@@ -797,6 +797,11 @@ static void sessions_are_planned_for(void **state)
     assert_true(guided.logits && plan_store_bytes(m, &guided) == 2 * a.store);
     assert_true(plan_memory(m, &guided, 0).work > a.work + 2 * LOGIT_ROWS * logits_stride(m) * sizeof(float));
     assert_int_equal(plan_need_of(m, &(struct unmask_open_options){ .context = 1 << 20 }).n_tokens, m->h.n_ctx);
+    unmask_close(m);
+    /* Rows of logits that the caller keeps are not for sessions to have. */
+    OK(unmask_open(&m, "tests/data/checkpoints/llada-tiny", &(struct unmask_open_options){ .without_tokenizer = true, .logit_rows = 20000 },
+                   &err), err);
+    assert_true(m->taken > 20000 * logits_stride(m) * sizeof(float));
     unmask_close(m);
 }
 
