@@ -8,12 +8,6 @@
 
 /* ---- steps ----------------------------------------------------------------------------------------- */
 
-bool quantize_tell(struct quantize_job *j, enum quantize_stage stage, const char *tensor, struct unmask_err *err)
-{
-    const struct quantize_progress p = { stage, tensor, j->done, j->total, j->report };
-    return !j->o->on_progress || j->o->on_progress(j->o->user, &p) || fail(err, E_CANCELLED, .file = j->shards[0].path);
-}
-
 static bool input_unchanged(const struct quantize_job *j, struct unmask_err *err)
 {
     for (size_t i = 0; i < j->in->reader->n_files; i++)

@@ -113,7 +113,11 @@ void quantize_calibrate_close(struct quantize_job *j);
 uint64_t quantize_rows_memory(const struct quantize_job *j, int workers);
 bool quantize_rows(struct quantize_job *j, struct unmask_err *err);
 
-/* quantize_file.c: tell the caller; false and E_CANCELLED when he stops it. */
-bool quantize_tell(struct quantize_job *j, enum quantize_stage stage, const char *tensor, struct unmask_err *err);
+/* Tell the caller how far it is; false and E_CANCELLED when they stop it. */
+static inline bool quantize_tell(struct quantize_job *j, enum quantize_stage stage, const char *tensor, struct unmask_err *err)
+{
+    const struct quantize_progress p = { stage, tensor, j->done, j->total, j->report };
+    return !j->o->on_progress || j->o->on_progress(j->o->user, &p) || fail(err, E_CANCELLED, .file = j->shards[0].path);
+}
 
 #endif

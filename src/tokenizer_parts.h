@@ -35,6 +35,8 @@ bool tokenizer_load_gguf(struct tokenizer *t, const struct checkpoint *c, struct
  * text without them.  False: nothing is loaded. */
 bool tokenizer_load_flat(struct tokenizer *t, struct str text, char **rest, size_t *n_rest);
 
+/* The first space of s cuts a merge into its two parts; false unless there is exactly one, inside. */
+bool merge_parts(struct str s, struct str *left, struct str *right);
 /* Add a merge given as two texts; `where` says in messages which one. */
 bool tokenizer_add_merge(struct tokenizer *t, struct str left, struct str right, const char *file, const char *where,
                          struct unmask_err *err);
@@ -47,8 +49,5 @@ bool tokenizer_finish(struct tokenizer *t, struct unmask_err *err);
 
 /* A JSON value at `path` has the wrong type or value; NULL: it is missing. */
 bool tokenizer_wrong_field(const char *file, const char *path, const json_t *found, const char *need, struct unmask_err *err);
-
-/* The first space of s cuts a merge into its two parts; false unless there is exactly one, inside. */
-bool merge_parts(struct str s, struct str *left, struct str *right);
 
 #endif
