@@ -19,8 +19,7 @@
  *                 const struct scales_6 *s)                + scale code of the half * (w * x)
  *     vfloat end_6(sum_6 sum)
  *
- * A step takes ROWS rows x NV registers of channels over one block: ROWS * NV integer sums in registers, the float sums
- * in memory that stays in L1.  Each activation broadcast serves NV dot products, each register of weights ROWS of them.
+ * A step takes ROWS rows x NV registers of channels over one block, with ROWS * NV integer sums in registers.  Each activation broadcast serves NV dot products, each register of weights ROWS of them.
  * All rows pass over a chunk of blocks before the next chunk, so that it is read from L1; for many rows its codes are
  * unpacked once, by the step of the first rows, which leaves them in a panel. */
 #ifndef GEMM_X86_H
@@ -32,9 +31,17 @@
 
 enum {
     MAX_ROWS = LANES_V == 16 ? 8 : 4,           /* rows of a step                                   */
-    PANEL_CHUNK = 32 / TILES_V,                 /* blocks of a panel, whose codes are 16 KiB         */
+    PANEL_CHUNK = 16,                           /* blocks of a panel, whose codes are 8 or 16 KiB    */
     NEAR = 8                                    /* blocks ahead that a single pass fetches           */
 };
+
+/* What a row has summed up so far in a register of channels.  Arrays of floats stay in memory, in L1, and leave the registers to the
+ * integer sums; those of 256 bits are few enough for the compiler to choose. */
+#if LANES_V == 16
+typedef float part_sum[LANES_V];
+#else
+typedef vfloat part_sum;
+#endif
 
 INLINE int panel_rows(const enum format f) { return f == Q4 ? Q4_PANEL : f == Q8 ? Q8_PANEL : f == Q4K ? Q4K_PANEL : Q6K_PANEL; }
 
@@ -70,7 +77,7 @@ INLINE vint quad(const enum source from, const enum format f, struct panel_block
 }
 
 /* acc[r] += block.  w: where it is packed */
-INLINE void step(const int ROWS, const int NV, const enum format f, const enum source from, float (*acc)[2 * LANES_V],
+INLINE void step(const int ROWS, const int NV, const enum format f, const enum source from, part_sum (*acc)[2],
                  struct panel_block *block, const uint8_t *const w[2], const struct rows *x)
 {
     const struct scales *s = &block->scales;
@@ -121,7 +128,7 @@ UNROLL
     for (int r = 0; r < ROWS; r++)
 UNROLL
         for (int v = 0; v < NV; v++) {
-            float *at = acc[r] + v * LANES_V;
+            float *at = (float *)&acc[r][v];
             const vfloat isum = f == Q6K ? end_6(sum6[r][v]) : sum_to_float(dot_end(f == Q8, sum[r][v], f == Q4K ? 0 : x->offset[r]));
             vfloat a = fma_f(isum, mul_f(s->d[v], broadcast_f(x->scale[r])), load_f(at));
             if (f == Q4K) a = fma_f(broadcast_f(t[r]), s->min[v], a);
@@ -134,12 +141,14 @@ INLINE void rows_by_blocks(const int ROWS, const int NV, const enum format f, co
                            const struct q8rows *x, int r, const struct weights *packed,
                            struct panel_block *panel, struct ahead *ahead, int b0, int b1)
 {
-    float acc[MAX_ROWS][2 * LANES_V] __attribute__((aligned(64)));
+    part_sum acc[MAX_ROWS][2] __attribute__((aligned(64)));
     struct super super = { { zero_f() }, { zero_f() } };
     struct panel_block own;
+UNROLL
     for (int i = 0; i < ROWS; i++)
+UNROLL
         for (int v = 0; v < NV; v++)
-            store_f(acc[i] + v * LANES_V, b0 ? load_f(y + (size_t)i * ldy + v * LANES_V) : zero_f());
+            store_f((float *)&acc[i][v], b0 ? load_f(y + (size_t)i * ldy + v * LANES_V) : zero_f());
     size_t at = q8_index(x, r, b0);
     for (int b = b0; b < b1; b++, at += ROW_GROUP) {
         struct panel_block *block = from == PACKED ? &own : panel + (b - b0);
@@ -154,8 +163,10 @@ UNROLL
         const struct rows rows = { x->q + at * QBLOCK, x->scale + at, x->offset + at, x->halves + at * 2 };
         step(ROWS, NV, f, from, acc, block, w, &rows);
     }
+UNROLL
     for (int i = 0; i < ROWS; i++)
-        for (int v = 0; v < NV; v++) store_f(y + (size_t)i * ldy + v * LANES_V, load_f(acc[i] + v * LANES_V));
+UNROLL
+        for (int v = 0; v < NV; v++) store_f(y + (size_t)i * ldy + v * LANES_V, load_f((float *)&acc[i][v]));
 }
 
 /* The same for any number of rows up to MAX_ROWS.  A last tile alone (NV == 1) is rare: its rows go one by one, for the sake of
