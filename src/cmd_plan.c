@@ -88,12 +88,15 @@ static bool time_steps(struct planning *p, struct unmask_err *err)
         || !probe_open(&probe, p->m, &p->need, share < MOST ? share : MOST, err)) return false;
     const double io = p->read_rate > 0 ? (double)p->plan.streamed / p->read_rate : 0;
     const int branches = p->need.guidance ? 2 : 1;
-    for (int i = 0; i < KINDS; i++) {
+    bool ok = true;
+    for (int i = 0; ok && i < KINDS; i++) {
         struct step *s = &p->steps[i];
-        s->compute = branches * probe_pass(probe, s->rows, s->logits);
+        ok = probe_pass(probe, s->rows, s->logits, &s->compute, err);
+        s->compute *= branches;
         s->seconds = s->compute > io ? s->compute : io;
     }
     probe_close(probe);
+    if (!ok) return false;
     const struct step *lean = &p->steps[LEAN], *full = &p->steps[FULL];
     if (full->rows > lean->rows && io > lean->compute)
         p->fill = (int)((io - lean->compute) * (full->rows - lean->rows) / (full->compute - lean->compute));

@@ -8,12 +8,15 @@
 
 enum { HEAD_SHARE = 8 };        /* the head may take so much of the memory: its rows are cut to fit */
 static const double case_seconds = 0.15;
+/* Of norms and biases.  Made-up weights are all of one sign, in Q4_K some hundreds: with ones here sums would grow beyond what
+ * forward_pass() takes for numbers of a model, and no later pass would run. */
+static const float small = 0x1p-20f;
 
 struct probe {
     const struct unmask_model *real;
     struct unmask_model m;      /* fewer layers, a smaller vocabulary, made-up weights */
     uint8_t *region; uint64_t region_bytes, used;
-    float *ones;
+    float *vector;              /* of `small` */
     struct pool *pool;
     struct forward *f;
     struct row_store *store;
@@ -63,12 +66,12 @@ static bool shape(struct probe *p, uint64_t most_bytes, struct unmask_err *err)
     for (int i = 0; i < m->h.n_layer; i++) {
         m->layers[i] = one;
         EACH_MATRIX(&m->layers[i], w) place(p, w);
-        m->layers[i].attn_norm = m->layers[i].ffn_norm = p->ones;
-        if (m->h.qkv_bias) m->layers[i].q_bias = m->layers[i].k_bias = m->layers[i].v_bias = p->ones;
+        m->layers[i].attn_norm = m->layers[i].ffn_norm = p->vector;
+        if (m->h.qkv_bias) m->layers[i].q_bias = m->layers[i].k_bias = m->layers[i].v_bias = p->vector;
     }
     place(p, &head);
     m->head = m->embed = head;
-    m->out_norm = p->ones;
+    m->out_norm = p->vector;
     m->embed_rows = m->h.tied_head ? NULL : p->region;
     return true;
 }
@@ -83,8 +86,8 @@ bool probe_open(struct probe **out, const struct unmask_model *m, const struct p
     p->n_keys = need->n_tokens;
     p->m = (struct unmask_model){ .arch = m->arch, .h = m->h, .kernels = m->kernels, .isa = m->isa,
                                   .k_pack = m->k_pack, .embed_format = m->embed_format };
-    bool ok = (p->ones = mem_zalloc(wide, sizeof *p->ones, err)) != NULL;
-    for (size_t i = 0; ok && i < wide; i++) p->ones[i] = 1;
+    bool ok = (p->vector = mem_zalloc(wide, sizeof *p->vector, err)) != NULL;
+    for (size_t i = 0; ok && i < wide; i++) p->vector[i] = small;
     ok = ok && shape(p, most_bytes, err) && pool_open(&p->pool, need->threads, err)
         && forward_open(&p->f, &p->m, need->n_tokens, 1, p->pool, err)
         && row_store_open(&p->store, need->kind, &p->m.h, need->n_tokens, (struct store_layers){ .n = 0 }, err)
@@ -106,7 +109,7 @@ void probe_close(struct probe *p)
     pool_close(p->pool);
     mem_free(p->m.layers);
     mem_free(p->region);
-    mem_free(p->ones);
+    mem_free(p->vector);
     mem_free(p->rows);
     mem_free(p->need);
     mem_free(p->ids);
@@ -115,31 +118,33 @@ void probe_close(struct probe *p)
     mem_free(p);
 }
 
-/* `times`: how often a pass holds such a piece of rows; `head_times`: of rows of logits. */
-static double pass(struct probe *p, int n_rows, int n_logits, double times, double head_times)
+/* Seconds of a pass that holds such a piece of rows `times` times, and of rows of logits `head_times` times. */
+static bool pass(struct probe *p, int n_rows, int n_logits, double times, double head_times, double *seconds, struct unmask_err *err)
 {
     const double start = timing_now();
     const bool whole = p->m.h.n_layer == p->real->h.n_layer;   /* then the last layer is as short as it will be */
-    forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys,
-                                       .rows = p->rows, .n_rows = n_rows, .need = whole ? p->need : NULL, .n_need = n_logits,
-                                       .x = p->x });
+    if (!forward_pass(p->f, &(struct pass){ .n_branches = 1, .ids = { p->ids }, .store = { p->store }, .n_keys = p->n_keys,
+                                            .rows = p->rows, .n_rows = n_rows, .need = whole ? p->need : NULL, .n_need = n_logits,
+                                            .x = p->x })) return !forward_failed(p->f, err);
     const double layers = timing_now() - start;
     for (int at = 0; at < n_logits; at += LOGIT_ROWS)
         forward_logits(p->f, p->x, p->need + at, n_logits - at < LOGIT_ROWS ? n_logits - at : LOGIT_ROWS, p->logits, logits_stride(&p->m));
-    return times * layers * p->real->h.n_layer / p->m.h.n_layer
-         + head_times * (timing_now() - start - layers) * p->real->h.n_vocab / p->m.h.n_vocab;
+    *seconds = times * layers * p->real->h.n_layer / p->m.h.n_layer
+             + head_times * (timing_now() - start - layers) * p->real->h.n_vocab / p->m.h.n_vocab;
+    return true;
 }
 
-double probe_pass(struct probe *p, int n_rows, int n_logits)
+bool probe_pass(struct probe *p, int n_rows, int n_logits, double *seconds, struct unmask_err *err)
 {
     const int now = n_rows < FORWARD_CHUNK ? n_rows : FORWARD_CHUNK;          /* longer passes take such pieces */
-    const int logits = n_logits < now ? n_logits : now;
+    const int logits = n_logits < now ? n_logits : now, few = now < ROW_GROUP ? now : ROW_GROUP;
     double all[32], start = timing_now();
     int n = 0;
-    pass(p, now < ROW_GROUP ? now : ROW_GROUP, now < ROW_GROUP ? now : ROW_GROUP, 1, 1);        /* threads wake up, pages are there */
-    do all[n++] = pass(p, now, logits, (double)n_rows / now, logits ? (double)n_logits / logits : 0);
+    if (!pass(p, few, few, 1, 1, seconds, err)) return false;                 /* threads wake up, pages are there */
+    do if (!pass(p, now, logits, (double)n_rows / now, logits ? (double)n_logits / logits : 0, &all[n++], err)) return false;
     while (n < 32 && timing_now() - start < case_seconds);
-    return timing_median(all, n);
+    *seconds = timing_median(all, n);
+    return true;
 }
 
 bool probe_reading(const struct unmask_model *m, size_t ring_bytes, double seconds, double *rate, struct unmask_err *err)

@@ -12,6 +12,7 @@
 
 #include "denoise.h"
 #include "plan.h"
+#include "probe.h"
 #include "quantize.h"
 
 #define DATA "tests/data/checkpoints/"
@@ -805,6 +806,28 @@ static void sessions_are_planned_for(void **state)
     unmask_close(m);
 }
 
+/* What is timed are whole passes, whatever numbers made-up weights are in a format. */
+static void passes_of_every_format_are_timed(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    struct unmask_model *m;
+    struct probe *p;
+    double seconds;
+    for (size_t i = 0; quant_formats[i]; i++) {
+        OK(quantize_file("models/unmask-demo-6M-v1.0-Q8_0.gguf", scratch("timed.gguf"),
+                         &(struct quantize_options){ .format = quant_formats[i], .threads = 2, .force = true, .requantize = true },
+                         &(struct quantize_report){ 0 }, &err), err);
+        OK(model_prepare(&m, scratch("timed.gguf"), NULL, &err), err);
+        const struct plan_need need = plan_need_of(m, &(struct unmask_open_options){ .context = 32, .threads = 2 });
+        OK(probe_open(&p, m, &need, 64 << 20, &err), err);
+        OK(probe_pass(p, 32, 8, &seconds, &err), err);
+        assert_true(seconds > 0);
+        probe_close(p);
+        model_close(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -828,6 +851,7 @@ int main(void)
         cmocka_unit_test(budgets_are_kept),
         cmocka_unit_test(sessions_are_planned_for),
         cmocka_unit_test(a_session_holds_no_more_than_it_asked_for),
+        cmocka_unit_test(passes_of_every_format_are_timed),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     scratch_remove();
