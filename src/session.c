@@ -112,6 +112,7 @@ static bool within_budget(struct unmask_session *s, const struct session_need *n
     const struct unmask_model *m = s->m;
     const struct session_need all = with_held(s, need);
     const uint64_t bytes = bytes_of(s, need);
+    const bool alone = m->taken + bytes <= m->budget;           /* what is missing, others have */
     if (grant(s, bytes_of(s, &all))) return true;
     session_release(s);
     return grant(s, bytes)
@@ -119,7 +120,9 @@ static bool within_budget(struct unmask_session *s, const struct session_need *n
                 .found = FMT("%d positions, for which %.0f MiB are needed", need->n_tokens,
                              (double)(m->taken + atomic_load(m->in_sessions) + bytes) / 0x1p20),
                 .need = FMT("at most %.0f MiB, the budget", (double)m->budget / 0x1p20),
-                .hint = FMT("Keep room for them from the start (--context %d), or give more (--memory)", need->n_tokens));
+                .hint = alone ? "Other sessions of the model have the rest: plan for as many, or give more (--memory)"
+                        : FMT("Keep room from the start (--context %d, and the run's guidance, temperature, reuse and store), "
+                              "or give more (--memory)", need->n_tokens));
 }
 
 /* ---- room ---- */

@@ -676,14 +676,15 @@ static void budgets_are_kept(void **state)
     OK(unmask_forward(s, ids, 30, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
     OK(unmask_likelihood(s, ids, 30, ids, 10, 1, 0, 0, &nats, &err), err);
     assert_false(unmask_likelihood(s, ids, 30, ids, 34, 1, 1, 0, &nats, &err));         /* guidance takes two blocks of logits */
-    expect_err(&err, "E-MEM-003", "64 positions", NULL);
+    expect_err(&err, "E-MEM-003", "64 positions", "guidance", NULL);           /* which is what is missing, not length */
 
     /* A second session finds only what the first one left, and all of it once that is gone. */
     struct unmask_session *second;
     OK(unmask_session_open(&second, m, 2, &err), err);
     OK(unmask_forward(s, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
     assert_false(unmask_forward(second, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err));
-    expect_err(&err, "E-MEM-003", "40 positions", NULL);
+    expect_err(&err, "E-MEM-003", "40 positions", "Other sessions", NULL);
+    assert_null(strstr(err.hint, "--context"));
     unmask_session_close(s);
     OK(unmask_forward(second, ids, 40, NULL, &(struct unmask_taps){ .user = &out, .logits = keep_row }, &err), err);
 
