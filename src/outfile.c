@@ -1,7 +1,7 @@
 /* outfile.c - see outfile.h.
  * The temporary name is .unmask-NAME-PID.part, in the folder of the target so that the rename is atomic; a lock on it (flock)
  * tells a run that is still writing from what a killed one left, which the next run for the same target removes.  What is complete and
- * only lacks its name is .unmask-NAME-PID.done, and stays. */
+ * only lacks its name is .unmask-NAME-PID.done, or where that is taken .unmask-NAME-PID.N.done, and stays. */
 #define _FILE_OFFSET_BITS 64
 #define _DEFAULT_SOURCE         /* flock */
 #include "outfile.h"
@@ -26,6 +26,7 @@
 /* ---- temporary files that a signal must remove ----------------------------------------------------- */
 
 enum { MOST_OPEN = 160, NAME_BYTES = 256, PREFIX_BYTES = 210 };
+enum { MOST_KEPT = 99, KEPT_DIGITS = 3 };       /* results without their name, by one process number: .1.done to .99.done */
 enum { SLOT_FREE, SLOT_TAKEN, SLOT_OPEN };
 
 /* A signal handler gets no argument: these names are the one thing that it must find by itself. */
@@ -222,7 +223,7 @@ bool outfile_open(struct outfile *o, const char *path, bool force, uint64_t byte
     if (!open_folder(o, err)) goto fail;
     if (!clear_leftovers(o, prefix, "", err) || !outfile_fits(o, bytes, err)) goto fail;
     const size_t n_folder = (size_t)(name - o->path), n_own = strlen(own);
-    if (!(o->temp = mem_zalloc(n_folder + n_own + 1, 1, err))) goto fail;
+    if (!(o->temp = mem_zalloc(n_folder + n_own + KEPT_DIGITS + 1, 1, err))) goto fail;
     memcpy(o->temp, o->path, n_folder);
     memcpy(o->temp + n_folder, own, n_own);
     if (!create_temp(o, own, err)) goto fail;
@@ -309,17 +310,20 @@ bool outfile_settle(struct outfile *o, struct unmask_err *err)
 
 void outfile_keep(struct outfile *o)
 {
-    static const char done[] = ".done";
     char name[NAME_BYTES];
-    const char *part = file_name(o->temp);
-    const size_t n = strlen(part) - (sizeof done - 1);          /* as long as ".part" */
+    char *part = o->temp + (file_name(o->temp) - o->temp);
+    const int n = (int)(strlen(part) - strlen(".part"));
+    struct stat earlier;                        /* of the same process number: in a container it is often the same */
     if (o->kept) return;
     o->kept = true;
     unregister_temp(o->folder_fd);
-    snprintf(name, sizeof name, "%.*s%s", (int)n, part, done);
-    struct stat earlier;                        /* of the same process number */
-    if (fstatat(o->folder_fd, name, &earlier, AT_SYMLINK_NOFOLLOW) != 0 && renameat(o->folder_fd, part, o->folder_fd, name) == 0)
-        strcpy(o->temp + strlen(o->temp) - (sizeof done - 1), done);
+    for (int i = 0; i <= MOST_KEPT; i++) {
+        if (i == 0) snprintf(name, sizeof name, "%.*s.done", n, part);
+        else snprintf(name, sizeof name, "%.*s.%d.done", n, part, i);
+        if (fstatat(o->folder_fd, name, &earlier, AT_SYMLINK_NOFOLLOW) == 0) continue;
+        if (renameat(o->folder_fd, part, o->folder_fd, name) == 0) strcpy(part, name);
+        return;
+    }
 }
 
 /* It may be the work of hours. */

@@ -307,6 +307,19 @@ static void a_result_without_its_name_is_kept(void **state)
     OK(outfile_open(&o, path_of("late"), true, 0, &err), err);   /* no leftover */
     outfile_abort(&o);
     expect_content(temp, "work");
+    for (int i = 1; i <= 11; i++) {                              /* a process of the same number, as in containers */
+        OK(outfile_open(&o, path_of("late"), true, 0, &err), err);
+        OK(outfile_write(&o, "more", 4, &err), err);
+        o.force = false;
+        assert_false(outfile_commit(&o, &err));
+        snprintf(temp + strlen(temp) - 5, 16, ".%d.done", i);
+        assert_non_null(strstr(err.hint, temp));
+        OK(outfile_open(&o, path_of("late"), true, 0, &err), err);
+        outfile_abort(&o);
+        expect_content(temp, "more");
+        strcpy(strstr(temp, FMT(".%d.done", i)), ".done");
+        expect_content(temp, "work");
+    }
 
     OK(outfile_open(&o, path_of("folder"), true, 0, &err), err);
     OK(outfile_write(&o, "work", 4, &err), err);
