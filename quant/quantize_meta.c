@@ -68,19 +68,32 @@ static bool put_new_settings(struct quantize_job *j, struct unmask_err *err)
     return true;
 }
 
-/* general.base_model.N.* count for nothing where their number does not stand beside them. */
-static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
+/* general.base_model.N.* count for nothing where their number does not stand beside them: the number that those of the caller need. */
+static uint32_t bases_set(const struct quantize_options *o)
 {
     enum { MOST_BASES = 1000 };
     static const char prefix[] = "general.base_model.";
     uint32_t n = 0;
-    for (size_t i = 0; i < j->o->n_set; i++) {
+    for (size_t i = 0; i < o->n_set; i++) {
         char *end;
-        if (strncmp(j->o->set[i], prefix, sizeof prefix - 1) != 0) continue;
-        const unsigned long at = strtoul(j->o->set[i] + sizeof prefix - 1, &end, 10);
+        if (strncmp(o->set[i], prefix, sizeof prefix - 1) != 0) continue;
+        const unsigned long at = strtoul(o->set[i] + sizeof prefix - 1, &end, 10);
         if (*end == '.' && at < MOST_BASES && at >= n) n = (uint32_t)at + 1;
     }
-    return !n || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key))
+    return n;
+}
+
+/* Does the input count fewer than the caller names? */
+static bool more_bases(const struct quantize_job *j)
+{
+    int64_t counted = UINT32_MAX;
+    return meta_int(j->in, base_count_key, 0, UINT32_MAX, false, &counted, NULL) && counted < bases_set(j->o);
+}
+
+static bool put_base_count(struct quantize_job *j, struct unmask_err *err)
+{
+    const uint32_t n = bases_set(j->o);
+    return !n || (j->in->kind == CHECKPOINT_GGUF && checkpoint_meta(j->in, base_count_key) && !more_bases(j))
         || gguf_put_u32(j->shards[0].writer, base_count_key, n, err);
 }
 
@@ -139,6 +152,7 @@ static bool copy_metas(struct quantize_job *j, struct unmask_err *err)
         bool ok;
         /* Of other bytes, of other files. */
         if (checksum_key(m->key.s, m->key.n) || is_split_key(m->key) || is_method_key(j, m->key)) continue;
+        if (key_is(m->key, base_count_key) && more_bases(j)) continue;
         if (key_is(m->key, file_type_key) && !j->o->keep)
             typed = ok = gguf_put_u32(j->shards[0].writer, file_type_key, quantize_file_type(j->o), err);
         else if (key_is(m->key, version_key)) versioned = ok = gguf_put_u32(j->shards[0].writer, version_key, QUANTIZATION_VERSION, err);

@@ -65,6 +65,10 @@ quantize "$dir/a.gguf" "$dir/r.gguf" q8_0 --requantize;     expect "rounding twi
 quantize "$from" "$dir/x.gguf" --keep ffn_down;             expect "a rule without a format" 2 "found no =.*E-QNT-008"
 quantize "$from" "$dir/bases.gguf" --set general.base_model.0.name=A --set general.base_model.11.name=B
 check "how many base models" "$($unmask inspect "$dir/bases.gguf" --json | grep -o '"general.base_model.count":[0-9]*')" '"general.base_model.count":12'
+quantize "$dir/bases.gguf" "$dir/more.gguf" q8_0 --requantize --set general.base_model.12.name=C
+check "one more" "$($unmask inspect "$dir/more.gguf" --json | grep -o '"general.base_model.count":[0-9]*')" '"general.base_model.count":13'
+quantize "$dir/more.gguf" "$dir/bases.gguf" q8_0 --requantize --force --set general.base_model.1.name=D
+check "none more" "$($unmask inspect "$dir/bases.gguf" --json | grep -o '"general.base_model.count":[0-9]*')" '"general.base_model.count":13'
 quantize "$from" "$dir/x.gguf" --keep ffn_down=q9;          expect "a rule of an unknown format" 2 "found q9, need REGEX=FORMAT.*q8_0.*E-QNT-008"
 quantize "$from" "$dir/x.gguf" --keep nothing=q8_0;         expect "a rule that fits nothing" 2 "no matrix of that name.*E-QNT-008"
 printf 'format: q4_0\nfile_type: 1023\nrules:\n  - ffn_down=q8_0\nmore_bits: [attn_v=q8_0]\n' >"$dir/mine.yaml"
