@@ -22,7 +22,8 @@
  * unmask_err; a NULL where something is needed is such a failure.  What it was to give is NULL then
  * (a number of ids or bytes 0, a likelihood NAN), and the session or model that it was called with
  * can be used again.  The library prints nothing, installs no signal handler and never exits.  A
- * model is immutable and may be shared between threads; a session belongs to one thread at a time.
+ * model is immutable and may be shared between threads; a session belongs to one thread at a time,
+ * which needs 256 KiB of stack.
  * A child that was forked may close what its parent opened, and must open its own to run anything.
  * The same file, prompt, options and seed give the same tokens on every CPU and for every thread
  * count.  Until version 1.0 the structures below may grow from one minor version to the next, and the
@@ -173,7 +174,7 @@ struct unmask_session;
  * model are independent, and share its memory budget. */
 bool unmask_session_open(struct unmask_session **out, const struct unmask_model *m, int threads,
                          struct unmask_err *err);
-void unmask_session_close(struct unmask_session *s);
+void unmask_session_close(struct unmask_session *s);           /* NULL is fine; not during a call, nor in its callbacks */
 
 /* What a step callback sees.  Pointers are valid during the call only. */
 struct unmask_step {

@@ -1,11 +1,15 @@
 /* pool.c - see pool.h.
  * Workers wait for a job with a short spin, then on a condition: a pass of a small model has hundreds of jobs of a few
  * microseconds, which a sleeping thread would miss, and an idle program must not burn a core. */
+#define _GNU_SOURCE             /* pthread_getattr_np */
 #include "pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 #include <unistd.h>
 
 #include "limits.h"
@@ -134,14 +138,29 @@ int pool_size(int n_threads)
     return n < MAX_THREADS ? n : MAX_THREADS;
 }
 
+/* The stack of a thread that the caller made has a size of its own; 0: that of the process's first one, or not known. */
+static size_t own_stack(void)
+{
+    size_t bytes = 0;
+#ifdef __linux__
+    pthread_attr_t attr;
+    if (syscall(SYS_gettid) == getpid() || pthread_getattr_np(pthread_self(), &attr) != 0) return 0;
+    if (pthread_attr_getstacksize(&attr, &bytes) != 0) bytes = 0;
+    pthread_attr_destroy(&attr);
+#endif
+    return bytes;
+}
+
 /* The caller's thread works too: matrix products and attention keep up to 160 KiB on its stack. */
 static bool stack_suffices(struct unmask_err *err)
 {
-    const rlim_t least = 256 << 10;
+    enum { LEAST = 240 << 10 };                 /* of 256 KiB some may be a guard */
     struct rlimit limit;
-    if (getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= least) return true;
-    return fail(err, E_RUN_STACK, .found = FMT("%llu KiB", (unsigned long long)limit.rlim_cur >> 10), .need = "256 KiB",
-                .hint = "`ulimit -s 8192` is usual");
+    const size_t own = own_stack();
+    const rlim_t bytes = own ? own : getrlimit(RLIMIT_STACK, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
+    if (bytes == RLIM_INFINITY || bytes >= LEAST) return true;
+    return fail(err, E_RUN_STACK, .found = FMT("%llu KiB", (unsigned long long)bytes >> 10), .need = "256 KiB",
+                .hint = "`ulimit -s 8192` is usual; a thread has what its attributes say");
 }
 
 bool pool_open(struct pool **out, int n_threads, struct unmask_err *err)

@@ -312,7 +312,7 @@ static void a_result_without_its_name_is_kept(void **state)
         OK(outfile_write(&o, "more", 4, &err), err);
         o.force = false;
         assert_false(outfile_commit(&o, &err));
-        snprintf(temp + strlen(temp) - 5, 16, ".%d.done", i);
+        snprintf(temp + strlen(temp) - 5, 24, ".%d.done", i);
         assert_non_null(strstr(err.hint, temp));
         OK(outfile_open(&o, path_of("late"), true, 0, &err), err);
         outfile_abort(&o);

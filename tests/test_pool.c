@@ -1,6 +1,7 @@
 /* test_pool.c - every item runs exactly once, whatever the number of threads and jobs. */
 #include "testing.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "limits.h"
@@ -54,8 +55,38 @@ static void open_and_close_at_once(void **state)
     assert_true(limits_cores() >= 1);
 }
 
+struct opening { bool ok; struct unmask_err err; };
+
+static void *open_one(void *arg)
+{
+    struct opening *o = arg;
+    struct pool *p;
+    if ((o->ok = pool_open(&p, 1, &o->err))) pool_close(p);
+    return NULL;
+}
+
+/* Whatever the limit of the process: a thread has a stack of its own size, on which it will work. */
+static void a_thread_with_a_small_stack_is_refused(void **state)
+{
+    (void)state;
+    for (int kib = 160; kib <= 256; kib += 96) {
+        struct opening o;
+        pthread_attr_t attr;
+        pthread_t thread;
+        pthread_attr_init(&attr);
+        assert_int_equal(pthread_attr_setstacksize(&attr, (size_t)kib << 10), 0);
+        assert_int_equal(pthread_create(&thread, &attr, open_one, &o), 0);
+        pthread_attr_destroy(&attr);
+        pthread_join(thread, NULL);
+        if (kib == 256) OK(o.ok, o.err);
+        else expect_err(&o.err, "E-RUN-005", "KiB, need 256 KiB", "thread", NULL);
+        assert_int_equal(o.ok, kib == 256);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(every_item_runs_once), cmocka_unit_test(open_and_close_at_once) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(a_thread_with_a_small_stack_is_refused),     /* first: stacks are used again */
+                                        cmocka_unit_test(every_item_runs_once), cmocka_unit_test(open_and_close_at_once) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
