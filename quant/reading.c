@@ -77,9 +77,12 @@ bool reading_layer(struct reading *r, int layer, reading_input *on_input, void *
         && row_store_open(&store, &store_kv_f32, &m->h, longest(r), (struct store_layers){ .n = 0 }, err);
     for (size_t i = 0; ok && i < r->set->n_texts; i++) {
         const struct reading_text *t = &r->set->texts[i];
-        forward_pass(f, &(struct pass){ .n_branches = 1, .ids = { r->set->ids + t->at }, .store = { store }, .n_keys = t->n, .n_rows = t->n,
-                                        .x = r->x + t->at * (size_t)r->h->n_embd, .resume = true, .on_input = on_input, .user = user });
-        ok = !r->go_on || r->go_on(r->user) || fail(err, E_CANCELLED, .hint = NULL);
+        const struct pass pass = { .n_branches = 1, .ids = { r->set->ids + t->at }, .store = { store }, .n_keys = t->n, .n_rows = t->n,
+                                   .x = r->x + t->at * (size_t)r->h->n_embd, .resume = true, .on_input = on_input, .user = user };
+        if (!forward_pass(f, &pass)) {          /* no later text would pass either: the rest would be read from the first ones alone */
+            forward_failed(f, err);
+            ok = err_within(err, r->c->path);
+        } else ok = !r->go_on || r->go_on(r->user) || fail(err, E_CANCELLED, .hint = NULL);
     }
     row_store_close(store);
     forward_close(f);

@@ -10,6 +10,7 @@
 #include "mem.h"
 #include "quantize.h"
 #include "readers.h"
+#include "reading.h"
 #include "rng.h"
 #include "self_text.h"
 
@@ -246,6 +247,31 @@ static void the_first_layer_reads_the_embedding(void **state)
     for (int i = 0; i < K; i++)
         for (int j = i; j < K; j++) assert_true(fabs(entry(m, i, j) - h[i * K + j]) < 1e-5 * sqrt(h[i * K + i] * h[j * K + j]));
     moments_close(m);
+    checkpoint_close(c);
+    pool_close(pool);
+}
+
+/* Rows that no layer can take end a reading: nothing is learnt from the texts before them alone. */
+static void an_overflow_ends_a_reading(void **state)
+{
+    (void)state;
+    enum { N = 8 };
+    const int32_t ids[N] = { 1, 2, 3, 4, 5, 6, 7, 8 };
+    struct unmask_err err;
+    struct checkpoint *c;
+    struct hparams h;
+    struct pool *pool;
+    struct reading r;
+    struct reading_set set = { 0 };
+    OK(pool_open(&pool, 2, &err) && checkpoint_open(&c, DATA "llada-tiny", &err), err);
+    const struct arch *a = arch_of(c, &err);
+    OK(a && arch_hparams(a, c, &h, &err) && reading_set_add(&set, ids, N, 0, &err) && reading_set_add(&set, ids, N, 0, &err), err);
+    OK(reading_open(&r, a, c, &h, pool, &set, &err) && reading_embed(&r, set.ids, &err) && reading_layer(&r, 0, NULL, NULL, &err), err);
+    r.x[0] = 1e20f;
+    assert_false(reading_layer(&r, 1, NULL, NULL, &err));
+    expect_err(&err, "E-ARCH-010", "llada-tiny", "position 0", "finite numbers", NULL);
+    reading_close(&r);
+    reading_set_free(&set);
     checkpoint_close(c);
     pool_close(pool);
 }
@@ -558,6 +584,7 @@ int main(void)
         cmocka_unit_test(feedback_loses_less),
         cmocka_unit_test(machines_and_threads_give_the_same_bytes),
         cmocka_unit_test(the_first_layer_reads_the_embedding),
+        cmocka_unit_test(an_overflow_ends_a_reading),
         cmocka_unit_test(masks_come_at_eight_levels),
         cmocka_unit_test(random_ids_are_any_but_the_mask),
         cmocka_unit_test(a_model_writes_its_own_text),
