@@ -290,7 +290,10 @@ bool unmask_generate(struct unmask_session *session, const int32_t *prompt, size
     NEED(session);
     NEED(prompt || !n_prompt);
     NEED(options);
-    return enter(session, err) && leave(session, generate(session, prompt, n_prompt, options, on_step, user, result, err));
+    struct unmask_result r = { .canvas = NULL };                /* not in the caller's hands while callbacks run */
+    const bool ok = enter(session, err) && leave(session, generate(session, prompt, n_prompt, options, on_step, user, &r, err));
+    *result = r;
+    return ok;
 }
 
 static bool infill(struct unmask_session *s, const int32_t *canvas, size_t n_canvas, const struct unmask_options *options,
@@ -329,7 +332,10 @@ bool unmask_infill(struct unmask_session *session, const int32_t *canvas, size_t
     NEED(session);
     NEED(canvas || !n_canvas);
     NEED(options);
-    return enter(session, err) && leave(session, infill(session, canvas, n_canvas, options, on_step, user, result, err));
+    struct unmask_result r = { .canvas = NULL };                /* not in the caller's hands while callbacks run */
+    const bool ok = enter(session, err) && leave(session, infill(session, canvas, n_canvas, options, on_step, user, &r, err));
+    *result = r;
+    return ok;
 }
 
 /* ---- diagnostics ---- */

@@ -441,9 +441,12 @@ static void gumbel_samples_the_softmax(void **state)
     assert_true(chi < cells + 4 * sqrt(2.0 * cells));            /* about four standard deviations */
 }
 
+struct again { struct unmask_err err; struct unmask_result *outer; };
+
 static bool again(void *user, const struct unmask_step *step)
 {
-    struct unmask_err *err = user;
+    struct again *a = user;
+    struct unmask_err *err = &a->err;
     struct unmask_result r;
     double nats;
     const struct unmask_options o = plain(64, 64, 4);
@@ -451,6 +454,8 @@ static bool again(void *user, const struct unmask_step *step)
     assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, err));
     expect_err(err, "E-RUN-003", "one call at a time", NULL);
     assert_null(r.canvas);
+    assert_false(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, a->outer, err));
+    unmask_result_free(a->outer);
     assert_false(unmask_infill(s, step->canvas, (size_t)step->n_canvas, &o, NULL, NULL, &r, err));
     assert_false(unmask_forward(s, prompt, N_PROMPT, NULL, &(struct unmask_taps){ NULL, NULL, NULL }, err));
     assert_false(unmask_likelihood(s, prompt, 4, prompt, 4, 1, 0, 0, &nats, err));
@@ -462,11 +467,13 @@ static bool again(void *user, const struct unmask_step *step)
 static void a_session_does_one_thing_at_a_time(void **state)
 {
     (void)state;
-    struct unmask_err err, inner;
+    struct unmask_err err;
     struct unmask_result a, b;
+    struct again inner = { .outer = &b };
     const struct unmask_options o = plain(16, 16, 8);
     OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &a, &err), err);
     OK(unmask_generate(s, prompt, N_PROMPT, &o, again, &inner, &b, &err), err);
+    assert_int_equal(a.n_canvas, b.n_canvas);
     assert_memory_equal(a.canvas, b.canvas, (size_t)a.n_canvas * sizeof *a.canvas);
     unmask_result_free(&a);
     unmask_result_free(&b);
