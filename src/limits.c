@@ -37,12 +37,26 @@ static uint64_t number_at(const char *p)
     return v;
 }
 
-/* The number after the first `label` in a file; UINT64_MAX where there is none. */
+/* The number after the first `label` in a file; UINT64_MAX where there is none.  A file may be long: /proc/self/status lists all groups
+ * of a user before the memory. */
 static uint64_t number_in(const char *path, const char *label)
 {
+    enum { WHOLE = 64 };                        /* a label and its number end within so many bytes */
     char text[MOST_TEXT];
-    const char *p = read_text(path, text) ? strstr(text, label) : NULL;
-    return p ? number_at(p + strlen(label)) : UINT64_MAX;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    uint64_t v = UINT64_MAX;
+    for (size_t n = 0; fd >= 0; ) {
+        const ssize_t got = read(fd, text + n, MOST_TEXT - 1 - n);
+        if (got > 0) n += (size_t)got;
+        text[n] = 0;
+        const char *p = strstr(text, label), *end = text + n, *from = p ? p : n > WHOLE ? end - WHOLE : text;
+        if (p && (got <= 0 || end - p > WHOLE)) v = number_at(p + strlen(label));
+        if (got <= 0 || (p && end - p > WHOLE)) break;
+        n = (size_t)(end - from);
+        memmove(text, from, n);
+    }
+    if (fd >= 0) close(fd);
+    return v;
 }
 
 static uint64_t kib_in(const char *path, const char *label)

@@ -1,8 +1,11 @@
 /* test_pool.c - every item runs exactly once, whatever the number of threads and jobs. */
+#define _GNU_SOURCE             /* setgroups */
 #include "testing.h"
 
+#include <grp.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/wait.h>
 
 #include "limits.h"
 #include "pool.h"
@@ -87,9 +90,26 @@ static void a_thread_with_a_small_stack_is_refused(void **state)
     }
 }
 
+/* The system lists them where it tells how much memory a process has, in front. */
+static void a_user_may_be_in_many_groups(void **state)
+{
+    (void)state;
+    enum { GROUPS = 1000, REFUSED = 9 };
+    static gid_t groups[GROUPS];
+    int how;
+    assert_true(limits_memory_taken() > 0);
+    for (int i = 0; i < GROUPS; i++) groups[i] = 1234560000u + (gid_t)i;
+    const pid_t child = fork();
+    if (child == 0) _exit(setgroups(GROUPS, groups) != 0 ? REFUSED : limits_memory_taken() > 0 ? 0 : 1);
+    assert_int_equal(waitpid(child, &how, 0), child);
+    if (WIFEXITED(how) && WEXITSTATUS(how) == REFUSED) skip();  /* only root may */
+    assert_int_equal(how, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(every_item_runs_once), cmocka_unit_test(open_and_close_at_once),
-                                        cmocka_unit_test(a_thread_with_a_small_stack_is_refused) };
+                                        cmocka_unit_test(a_thread_with_a_small_stack_is_refused),
+                                        cmocka_unit_test(a_user_may_be_in_many_groups) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
