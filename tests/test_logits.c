@@ -172,11 +172,15 @@ static void damaged_weights_are_an_error(void **unused)
     expect_err(&err, "E-ARCH-010", "finite numbers", NULL);
     memset(model->memory + at, 0, sizeof nan);
     OK(unmask_forward(session, ids, 4, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
-    const size_t row = (size_t)(model->embed_rows - model->memory) + 6 * model_embed_scratch(model);
-    memcpy(model->memory + row + sizeof nan, &nan, sizeof nan);
-    OK(unmask_forward(session, ids, 1, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
-    assert_false(unmask_forward(session, ids, 2, NULL, &(struct unmask_taps){ .logits = take_row }, &err));
-    expect_err(&err, "E-ARCH-007", "embedding of token 6", NULL);
+    float *row = (float *)(void *)(model->memory + (size_t)(model->embed_rows - model->memory) + 6 * model_embed_scratch(model));
+    for (int i = 0; i < model->h.n_embd; i++) {                 /* wherever in the row, which is summed several numbers at a time */
+        const float was = row[i];
+        row[i] = i % 2 ? NAN : INFINITY;
+        OK(unmask_forward(session, ids, 1, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
+        assert_false(unmask_forward(session, ids, 2, NULL, &(struct unmask_taps){ .logits = take_row }, &err));
+        expect_err(&err, "E-ARCH-007", "embedding of token 6", NULL);
+        row[i] = was;
+    }
     OK(unmask_forward(session, ids, 1, NULL, &(struct unmask_taps){ .logits = take_row }, &err), err);
     unmask_session_close(session);
     unmask_close(model);
