@@ -156,6 +156,31 @@ static void rows_end_and_leave_older_keys(void **state)
     }
 }
 
+/* Of the rows of a pass one is too large for a norm: its position and the number are told, whichever branch it is in. */
+static void a_row_that_is_too_large_is_named(void **state)
+{
+    (void)state;
+    static const int rows[] = { 3, 17, 29 };
+    enum { ROWS = 3, LARGE = 5 };
+    static float rows_of_both[2 * ROWS * EMBD];
+    static const int32_t ids[N];
+    for (int bad = 0; bad < 2 * ROWS; bad++) {
+        struct unmask_err err;
+        struct fixture x;
+        fixture_open(&x, "kv_f32");
+        const int d = x.m->h.n_embd;
+        char position[32];
+        memset(rows_of_both, 0, sizeof rows_of_both);
+        rows_of_both[bad * d + LARGE] = 0x1p60f;
+        assert_false(forward_pass(x.f, &(struct pass){ .n_branches = 2, .ids = { ids, ids }, .store = { x.store[0], x.store[1] },
+                                                       .n_keys = N, .rows = rows, .n_rows = ROWS, .x = rows_of_both, .resume = true }));
+        assert_true(forward_failed(x.f, &err));
+        snprintf(position, sizeof position, "position %d", rows[bad % ROWS]);
+        expect_err(&err, "E-ARCH-010", position, "1.15292e+18 after the last layer", NULL);
+        fixture_close(&x);
+    }
+}
+
 /* What enters a layer of the LLaDA-8B shape takes 4 KiB a position and its scales, and nothing in a store that keeps rows anyway. */
 static void a_state_is_small(void **state)
 {
@@ -173,7 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_restart_from_what_was_kept), cmocka_unit_test(rows_end_and_leave_older_keys),
-        cmocka_unit_test(a_state_is_small),
+        cmocka_unit_test(a_row_that_is_too_large_is_named), cmocka_unit_test(a_state_is_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
