@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "rng.h"
 #include "unmask.h"
 
 static struct unmask_model *m;
@@ -389,15 +390,33 @@ static void text_goes_round(void **state)
     unmask_free(ids);
 }
 
+static float logits[512];
+
 static bool last_row(void *user, int position, const float *row)
 {
     double *p = *(double **)user, max = -INFINITY, sum = 0;
     if (position != N_PROMPT) return true;
+    memcpy(logits, row, (size_t)info.n_vocab * sizeof *row);
     for (int i = 0; i < info.n_vocab; i++)
         if (i != info.mask_id && (double)row[i] > max) max = (double)row[i];
     for (int i = 0; i < info.n_vocab; i++) sum += p[i] = i == info.mask_id ? 0 : exp(((double)row[i] - max) / 2);
     for (int i = 0; i < info.n_vocab; i++) p[i] /= sum;
     return true;
+}
+
+/* The token whose logit with its noise is the largest, when none is skipped but the mask and `other`. */
+static int32_t best_with_noise(uint64_t seed, double temperature, int32_t other)
+{
+    const uint64_t prefix = noise_prefix(seed, NOISE_GUMBEL, 0, 0, N_PROMPT);
+    int32_t best = -1;
+    double most = -INFINITY;
+    for (int32_t i = 0; i < info.n_vocab; i++) {
+        const double score = (double)logits[i] - temperature * log(-log(noise_f64(noise_bits(prefix, (uint64_t)i))));
+        if (i == info.mask_id || i == other || score <= most) continue;
+        most = score;
+        best = i;
+    }
+    return best;
 }
 
 /* Token frequencies of Gumbel sampling at temperature T are softmax(l / T): chi-square over many seeds of one position. */
@@ -439,6 +458,17 @@ static void gumbel_samples_the_softmax(void **state)
     }
     assert_true(cells > 3);
     assert_true(chi < cells + 4 * sqrt(2.0 * cells));            /* about four standard deviations */
+    /* Draw by draw: no token is skipped that could have won, and none is taken that may not be chosen. */
+    for (int flat = 0; flat < 2; flat++)
+        for (int i = 0; i < DRAWS / 2; i++) {
+            struct unmask_result r;
+            o.seed = (uint64_t)i;
+            o.temperature = flat ? 2 : 0.25f;
+            o.logits_eos_inf = flat;
+            OK(unmask_generate(s, prompt, N_PROMPT, &o, NULL, NULL, &r, &err), err);
+            assert_int_equal(r.ids[0], best_with_noise(o.seed, flat ? 2 : 0.25, flat ? info.eos_id : -1));
+            unmask_result_free(&r);
+        }
 }
 
 struct again { struct unmask_err err; struct unmask_result *outer; };
