@@ -14,6 +14,7 @@
 
 #include "checkpoint.h"
 #include "quantize.h"
+#include "unmask.h"
 #include "verify.h"
 
 #define FROM "tests/data/checkpoints/llada-tied"
@@ -494,6 +495,47 @@ static void no_byte_of_fresh_memory_is_written(void **state)
     }
 }
 
+/* Nor does a run look at memory that nobody wrote to: padding, rows that no pass computed, what an earlier run would have left. */
+static void no_byte_of_fresh_memory_is_computed_with(void **state)
+{
+    (void)state;
+    static const struct { const char *model, *reuse, *store; float cfg; } runs[] = {
+        { "tests/data/checkpoints/llada-gqa", "fast,deep=2", "kv_f32", 0 },
+        { "tests/data/checkpoints/llada-gqa", "faithful,every=2", "kv_f16", 1 },
+        { "models/unmask-demo-6M-v1.0-Q8_0.gguf", "fast,deep=2,thin=50", "kv_i8", 0 },
+        { "models/unmask-demo-6M-v1.0-Q8_0.gguf", "balanced", "kv_i4", 1 }, { "models/unmask-demo-6M-v1.0-Q8_0.gguf", "fast", "hidden", 0 },
+    };
+    static const int32_t given[] = { 480, 506, 308, 269, 507 };
+    static const int fills[] = { 0x00, 0xFF };
+    for (size_t i = 0; i < ARRAY_LEN(runs); i++) {
+        struct unmask_result r[ARRAY_LEN(fills)];
+        for (size_t f = 0; f < ARRAY_LEN(fills); f++) {
+            struct unmask_err err;
+            struct unmask_model *m;
+            struct unmask_session *s;
+            struct unmask_options o;
+            fault.fill = fills[f];
+            OK(unmask_open(&m, runs[i].model, NULL, &err) && unmask_session_open(&s, m, 2, &err), err);
+            unmask_options_default(m, &o);
+            o.gen_length = 24;
+            o.block_length = 8;
+            o.steps = 12;
+            o.threshold = o.factor = 0;
+            o.cfg_scale = runs[i].cfg;
+            o.reuse = runs[i].reuse;
+            o.store = runs[i].store;
+            OK(unmask_generate(s, given, ARRAY_LEN(given), &o, NULL, NULL, &r[f], &err), err);
+            unmask_session_close(s);
+            unmask_close(m);
+            fault.fill = 0;
+        }
+        assert_int_equal(r[0].n_canvas, r[1].n_canvas);
+        assert_memory_equal(r[0].canvas, r[1].canvas, (size_t)r[0].n_canvas * sizeof *r[0].canvas);
+        assert_memory_equal(r[0].confidence + ARRAY_LEN(given), r[1].confidence + ARRAY_LEN(given), 24 * sizeof(float));
+        for (size_t f = 0; f < ARRAY_LEN(fills); f++) unmask_result_free(&r[f]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,7 +549,7 @@ int main(void)
         cmocka_unit_test(killed_at_200_random_moments),
         cmocka_unit_test(split_models_are_never_mixed),
         cmocka_unit_test(parts_without_their_names_stay),
-        cmocka_unit_test(no_byte_of_fresh_memory_is_written),
+        cmocka_unit_test(no_byte_of_fresh_memory_is_written), cmocka_unit_test(no_byte_of_fresh_memory_is_computed_with),
     };
     return cmocka_run_group_tests(tests, make_files, clean);
 }
