@@ -30,6 +30,9 @@ check "the same figures on one thread" "$again" "$first"
 # One candidate cannot be more than one of two commits, but where a block begins: a step of 16.
 compare --reuse fast,candidates=1 --against exact --limit 1 --mc 4
 check "one candidate for two commits" "$(sed 's/.*"agreement_committed":\([0-9.]*\),"commit_overlap":\([0-9.]*\),.*/\1 \2/' "$dir/out" | awk '{ most = 17 / 32; print ($1 > 0.1 && $1 <= most && $2 > 0.1 && $2 <= $1) }')" 1
+# A decision that is taken again counts as it was taken in the end.
+compare --reuse fast,candidates=0,margin=10000,spare=16000000 --against exact --limit 1 --mc 1 --gen-length 32
+check "every decision taken again" "$(grep -c '"agreement_teacher":1.0,"agreement_committed":1.0,"commit_overlap":1.0,"kl":0.0' "$dir/out")" 1
 
 compare --reuse nothing --against exact --data "$dir/none"; check "an unknown profile" "$status|$(grep -c 'E-GEN-001' "$dir/err")" "2|1"
 compare --reuse fast --against bogus --data "$dir/none";  check "an unknown profile to compare with" "$status|$(grep -c '(--against): found bogus' "$dir/err")" "2|1"
