@@ -213,6 +213,73 @@ static void thin_rows_end_at_depth(void **state)
     assert_true(out.n_need >= 7);
     step(24, 40, 0);
     assert_false(reuse_in_parts(&r, &out));     /* the beginning of a block is whole */
+    begin("fast,candidates=3,settle=9,masks=1,thin=10,depth=33");
+    step(8, 24, 0);
+    for (int i = 8; i < 24; i++) confidence[i] = (float)i / 24;
+    commit(23);
+    step(8, 24, 1);
+    step(8, 24, 2);                             /* four go on beside the leftmost: how sure a token was that is committed is no reason */
+    assert_true(has_whole_row(8) && has_whole_row(19) && has_whole_row(22) && span_of(18).to == 2 && span_of(23).to == 2);
+}
+
+/* Steps over some rows see the leftmost masks and all that is no mask; a step over every row sees every position. */
+static void far_masks_are_not_seen(void **state)
+{
+    (void)state;
+    uint8_t keys[N];
+    begin("window,far=3");
+    commit(9);
+    commit(30);
+    for (int k = 0; k < 2; k++) {
+        step(8, 24, k);
+        assert_int_equal(out.full, k == 0);
+        memset(keys, 2, sizeof keys);
+        reuse_keys(&r, is_mask, &out, keys);
+        for (int i = 0; i < N; i++) assert_int_equal(keys[i], out.full || i < PROMPT + 4 || i == 30);     /* masks 8, 10, 11 */
+    }
+    begin("window,far=0");
+    step(8, 24, 0);
+    step(8, 24, 1);
+    reuse_keys(&r, is_mask, &out, keys);
+    for (int i = 0; i < N; i++) assert_int_equal(keys[i], 1);
+}
+
+/* Where blocks begin like other steps, what was committed settles until every row was computed, and periods go on across blocks. */
+static void a_window_moves_with_its_phase(void **state)
+{
+    (void)state;
+    begin("window,every=4,candidates=2");
+    step(8, 24, 0);
+    commit(20);
+    for (int k = 1; k < 4; k++) {
+        step(k < 3 ? 8 : 24, k < 3 ? 24 : 40, k % 3);
+        assert_true(!out.full && out.n_rows == 3 && has_row(20) && has_row(8) && has_row(9));
+    }
+    step(24, 40, 1);
+    assert_true(out.full && out.period);
+    step(24, 40, 2);
+    assert_true(!out.full && !has_row(20));
+}
+
+/* What an earlier run left in the caller's arrays is not taken for this one's. */
+static void a_run_begins_anew(void **state)
+{
+    (void)state;
+    struct unmask_err err;
+    OK(reuse_profile_read("faithful,every=5", &profile, &err), err);
+    memset(changed, 1, sizeof changed);
+    memset(age, 0, sizeof age);
+    for (int i = 0; i < N; i++) {
+        computed[i] = 99;
+        confidence[i] = 0.5f;
+    }
+    r.steps = r.since_full = r.period = 77;
+    reuse_begin(&r, &profile, N, LAYERS);
+    assert_true(r.steps == 0 && r.since_full == 0 && r.period == 5);
+    for (int i = 0; i < N; i++) {
+        assert_true(!changed[i] && computed[i] == 0 && confidence[i] == 0);
+        assert_true(age[i] >= MOST);            /* nothing was just committed */
+    }
 }
 
 /* A period that audits prolong ends by its own count, whatever the block; a step over most rows is one over all. */
@@ -225,6 +292,11 @@ static void periods_end_and_large_steps_are_whole(void **state)
     for (int k = 1; k < 14; k++) {
         step(8, 24, k);
         assert_true(out.full == (k % 6 == 0) && out.period == out.full);
+    }
+    begin("faithful,every=0,whole=0");          /* no period: only what begins a block */
+    for (int k = 0; k < 4; k++) {
+        step(8, 24, k);
+        assert_int_equal(out.full, k == 0);
     }
     for (int whole = 39; whole <= 40; whole++) {                /* 16 rows of 40 */
         begin(whole == 39 ? "dual,whole=39" : "dual,whole=40");
@@ -287,6 +359,7 @@ static void stores_round(void **state)
                     assert_true(fabsf(k - x[head * 36 + j]) <= error && fabsf(v - x[8 + head * 36 + j]) <= error);
                 }
         }
+        assert_false(row_store_view(s, 1, LONG - 1, pool).bf16);
         row_store_close(s);
     }
     OK(row_store_open(&s, store_kind_by_name("hidden"), &h, 40, (struct store_layers){ .n = 2 }, &err), err);
@@ -296,6 +369,43 @@ static void stores_round(void **state)
     row_store_get_row(s, 1, POSITION, back);
     for (int i = 0; i < EMBD; i++) assert_true(fabsf(back[i] - x[i]) <= (i < 128 ? 0.004f : 0.00004f));
     row_store_close(s);
+    pool_close(pool);
+}
+
+/* What is no number becomes one, and nothing beside it is changed; numbers so small that their scale is hardly a half float stay within
+ * a few of its steps. */
+static void stores_hold_only_numbers(void **state)
+{
+    (void)state;
+    enum { WIDTH = 72, POSITION = 37, KEYS = 40 };        /* in the last tile, which is not full */
+    const struct hparams h = { .n_layer = 2, .n_head = 2, .n_head_kv = 2, .head_dim = 36, .n_embd = 200 };
+    const struct store_layers layers = { .n = 2 };
+    const char *const coarse[] = { "kv_i8", "kv_i4" };
+    float x[WIDTH];
+    struct unmask_err err;
+    struct pool *pool;
+    struct row_store *s;
+    OK(pool_open(&pool, 2, &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(coarse); i++) {
+        OK(row_store_open(&s, store_kind_by_name(coarse[i]), &h, KEYS, layers, &err), err);
+        const int tiles = row_store_max_tokens(s) / LANES;
+        for (int tiny = 0; tiny < 2; tiny++) {
+            for (int j = 0; j < WIDTH; j++)
+                if (tiny) x[j] = (j % 3 ? 1 : 0.8f) * (j % 2 ? -6e-7f : 6e-7f);
+                else x[j] = j % 7 == 3 ? NAN : (float)(j % 11 - 5) / 5;
+            row_store_put(s, 1, POSITION, x, x);
+            const struct store_view view = row_store_view(s, 1, KEYS, pool);
+            for (int j = 0; j < WIDTH; j++) {
+                const int head = j / 36, at = j % 36;
+                const float k = view.k[((head * tiles + POSITION / LANES) * 36 + at) * LANES + POSITION % LANES];
+                const float v = view.v[(head * tiles * LANES + POSITION) * 36 + at];
+                assert_true(k == v);
+                if (isnan(x[j])) assert_true(fabsf(k) <= 1.01f);
+                else assert_true(fabsf(k - x[j]) <= (tiny ? 2e-7f : 0.08f));
+            }
+        }
+        row_store_close(s);
+    }
     pool_close(pool);
 }
 
@@ -400,6 +510,62 @@ static void few_steps_fill_the_canvas(void **state)
                     assert_int_equal(res.steps, o.steps);
                     unmask_result_free(&res);
                 }
+    runs_close(&runs);
+}
+
+/* Fast-dLLM's caches are refreshed by the second step of a block: it counts, also where the first one filled the block. */
+static void a_block_takes_its_least_steps(void **state)
+{
+    (void)state;
+    struct unmask_result res;
+    struct runs runs;
+    runs_open(&runs);
+    for (int least = 1; least <= 2; least++) {
+        struct unmask_options o = run_options(&runs, least == 1 ? "vicinity" : "dual");
+        o.steps = 0;
+        o.threshold = 1e-9f;
+        run(runs.s, &o, &res);
+        assert_true(res.steps == 3 * least && res.passes == 3);
+        unmask_result_free(&res);
+    }
+    runs_close(&runs);
+}
+
+/* A session's next run is as if it were its first, whatever ran before; what steps do not see they do not use. */
+static void runs_are_independent(void **state)
+{
+    (void)state;
+    struct unmask_result first, again;
+    struct runs runs;
+    const char *const names[] = { "exact", "faithful", "balanced", "fast", "dual", "dkv", "window", "window,leftmost=0,candidates=3" };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const char *const others[] = { "window,far=1,candidates=3", "faithful,every=4,spare=5000" };
+        struct unmask_options o;
+        runs_open(&runs);
+        o = run_options(&runs, names[i]);
+        run(runs.s, &o, &first);
+        for (size_t k = 0; k < ARRAY_LEN(others); k++) {
+            o = run_options(&runs, others[k]);
+            run(runs.s, &o, &again);
+            unmask_result_free(&again);
+        }
+        o = run_options(&runs, names[i]);
+        run(runs.s, &o, &again);
+        assert_memory_equal(first.canvas, again.canvas, (size_t)first.n_canvas * sizeof *first.canvas);
+        assert_memory_equal(first.confidence, again.confidence, (size_t)first.n_canvas * sizeof *first.confidence);
+        assert_true(first.rows == again.rows && first.passes == again.passes && first.audit.audits == again.audit.audits);
+        unmask_result_free(&first);
+        unmask_result_free(&again);
+        runs_close(&runs);
+    }
+    runs_open(&runs);
+    struct unmask_options o = run_options(&runs, "window,far=1");
+    run(runs.s, &o, &first);
+    o = run_options(&runs, "window,far=0");
+    run(runs.s, &o, &again);
+    assert_true(memcmp(first.confidence, again.confidence, (size_t)first.n_canvas * sizeof *first.confidence) != 0);
+    unmask_result_free(&first);
+    unmask_result_free(&again);
     runs_close(&runs);
 }
 
@@ -534,6 +700,9 @@ static void decisions_within_the_error_are_doubted(void **state)
     assert_true(audit_doubts(&a, 1, &commit_fixed, 0, close, 2, 1));
     for (int i = 0; i < 1000; i++) audit_step(&a);
     assert_true(a.credit == 4 * 40);            /* saved up for four passes at most */
+    a.credit = 1000;                            /* what a profile gives at the beginning may be more */
+    audit_step(&a);
+    assert_true(a.credit == 1000);
 }
 
 static void audits_measure_and_adapt(void **state)
@@ -557,6 +726,91 @@ static void audits_measure_and_adapt(void **state)
     audit_compare(&a, 2, stale, 1, 1, fresh, 1, &period);
     assert_int_equal(period, 8);                /* halved by one that disagrees; the lead went from 4 to -1 */
     assert_true(a.disagreements == 1 && fabsf(a.largest - 5) < 1e-6f && a.kl > 0);
+}
+
+static double two_way_kl(double p, double q) { return p * log(p / q) + (1 - p) * log((1 - p) / (1 - q)); }
+
+/* The fresh distribution comes first in the divergence; an audit of nothing counts for nothing. */
+static void audits_diverge_from_the_fresh_pass(void **state)
+{
+    (void)state;
+    struct reuse_profile p;
+    struct unmask_err err;
+    struct audit a;
+    int period = 8;
+    struct candidate stale[] = { { 9, 7, 0.5f, 4, 0 }, { 5, 8, 0.25f, 2, 0 } }, fresh[] = { { 5, 8, 0.25f, 2, 0 }, { 9, 7, 0.9f, 4, 0 } };
+    OK(reuse_profile_read("faithful,every=4", &p, &err), err);
+    audit_begin(&a, &p, 40);
+    audit_compare(&a, 1, stale, 0, 0, fresh, 2, &period);
+    assert_true(a.audits == 0 && a.age[0].n == 0 && a.kl == 0 && period == 8);
+    audit_compare(&a, 1, stale, 2, 1, fresh, 2, &period);
+    assert_true(fabs(a.kl - two_way_kl(0.9, 0.5) / 2) < 1e-6);
+    assert_int_equal(period, 4);                /* the same tokens, but too far from it */
+    /* All of them committed: the least sure of them decides what counts. */
+    struct candidate both[] = { { 9, 7, 0.5f, 4, 0 }, { 5, 8, 0.25f, 2, 0 } }, other[] = { { 5, 8, 0.5f, 1, 0 }, { 9, 7, 0.5f, 4, 0 } };
+    audit_compare(&a, 8, both, 2, 2, other, 2, &period);
+    assert_true(a.age[3].n == 1 && a.age[3].last[0].margin == 1 && a.age[3].last[0].confidence == 0.25f);
+}
+
+/* A period grows by audits that agree closely, eight for each time; certainty of the same token is no distance. */
+static void periods_grow_by_close_audits(void **state)
+{
+    (void)state;
+    const struct { float stale, fresh; int audits, period; } want[] = {
+        { 0.5f, 0.55f, 20, 4 }, { 0.5f, 0.5f, 7, 4 }, { 0.5f, 0.5f, 15, 8 }, { 1, 1, 16, 16 }, { 0, 0, 16, 16 },
+    };
+    struct reuse_profile p;
+    struct unmask_err err;
+    OK(reuse_profile_read("faithful,every=4,longest=64", &p, &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        struct audit a;
+        int period = 4;
+        audit_begin(&a, &p, 40);
+        for (int k = 0; k < want[i].audits; k++) {
+            struct candidate stale[] = { { 9, 7, want[i].stale, 4, 0 } }, fresh[] = { { 9, 7, want[i].fresh, 4, 0 } };
+            audit_compare(&a, 1, stale, 1, 1, fresh, 1, &period);
+        }
+        assert_int_equal(period, want[i].period);
+        assert_true(a.disagreements == 0 && a.agreed < 8);
+    }
+}
+
+/* Until an age has been measured a typical error is believed besides; then the largest of the last audits is. */
+static void the_largest_of_the_last_audits_is_the_error(void **state)
+{
+    (void)state;
+    enum { FEW = 8, OLDEST = 1 << 20 };
+    struct reuse_profile p;
+    struct unmask_err err;
+    struct audit a;
+    int period = 4;
+    OK(reuse_profile_read("faithful,every=4,margin=100,spare=80,extra=0", &p, &err), err);
+    audit_begin(&a, &p, 40);                    /* two passes may be spent: the whole error counts */
+    struct candidate c[] = { { 3, 7, 0.95f, 0.29f, 0 }, { 5, 8, 0.5f, 2, 0 } };
+    assert_true(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1));
+    c[0].margin = 0.31f;
+    assert_false(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1));
+    a.credit = 40;                              /* half of it where one may */
+    c[0].margin = 0.16f;
+    assert_false(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1));
+    a.credit = 39;                              /* none where not even one may */
+    c[0].margin = 0;
+    assert_false(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1));
+    a.credit = 80;
+    for (int i = 0; i < FEW + AUDIT_MEMORY; i++) {
+        const float error = i == FEW - 1 ? 0.125f : 0;
+        struct candidate stale[] = { { 3, 7, 0.5f, 4, 0 } }, fresh[] = { { 3, 7, 0.5f + error / 2, 4 + error, 0 } };
+        c[0] = (struct candidate){ 3, 7, 0.95f, 0.1f, 0 };
+        c[1].confidence = 0.5f;
+        assert_true(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1));
+        c[0].margin = 4;                        /* the order by half the step: 0.025 */
+        c[1].confidence = 0.9f;
+        assert_int_equal(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1), i >= FEW);
+        audit_compare(&a, OLDEST, stale, 1, 1, fresh, 1, &period);
+    }
+    c[0].margin = 0.01f;
+    assert_false(audit_doubts(&a, OLDEST, &commit_fixed, 0, c, 2, 1));      /* forgotten */
+    assert_true(a.age[AUDIT_AGES - 1].n == FEW + AUDIT_MEMORY && a.age[0].n == 0);
 }
 
 /* What an audit finds, candidate by candidate: only those at least as sure as the surest that was left count as errors. */
@@ -600,7 +854,8 @@ static void audits_count_what_decided(void **state)
 static void endless_doubts_are_the_full_recomputation(void **state)
 {
     (void)state;
-    const char *const profiles[] = { "exact", "fast,candidates=0,margin=10000,spare=16000000,extra=100", "fast,candidates=0" };
+    const char *const profiles[] = { "exact", "fast,candidates=0,margin=10000,spare=16000000,extra=100", "fast,candidates=0",
+                                     "fast,candidates=0,margin=10000,spare=0,extra=100" };
     struct unmask_result res[ARRAY_LEN(profiles)];
     struct runs runs;
     runs_open(&runs);
@@ -613,7 +868,34 @@ static void endless_doubts_are_the_full_recomputation(void **state)
     assert_memory_equal(res[0].confidence, res[1].confidence, n * sizeof(float));
     assert_true(res[1].audit.refreshes > 10 && res[1].audit.audits == res[1].audit.refreshes && res[1].audit.largest > 0);
     assert_true(memcmp(res[0].confidence, res[2].confidence, n * sizeof(float)) && res[2].audit.audits == 0);
+    assert_true(res[3].audit.refreshes == res[3].steps - 1);    /* every step saves up for one */
+    assert_memory_equal(res[0].confidence, res[3].confidence, n * sizeof(float));
     for (size_t i = 0; i < ARRAY_LEN(profiles); i++) unmask_result_free(&res[i]);
+    runs_close(&runs);
+}
+
+/* One decision of a whole block is doubted: what is measured is the divergence of the stale pass, whose commits the run without
+ * doubts makes, from the fresh one. */
+static void a_run_measures_the_stale_pass(void **state)
+{
+    (void)state;
+    const char *const profiles[] = { "fast,candidates=0", "fast,candidates=0,margin=10000,spare=16000000" };
+    struct unmask_result res[2];
+    struct runs runs;
+    double kl = 0;
+    runs_open(&runs);
+    for (int i = 0; i < 2; i++) {
+        struct unmask_options o = run_options(&runs, profiles[i]);
+        o.steps = 0;
+        o.threshold = 1e-9f;
+        o.gen_length = 32;
+        run(runs.s, &o, &res[i]);
+        assert_int_equal(res[i].steps, 2);      /* the first over every row, the second over some */
+    }
+    for (int i = res[0].n_canvas - 16; i < res[0].n_canvas; i++)
+        kl += two_way_kl((double)res[1].confidence[i], res[0].canvas[i] == res[1].canvas[i] ? (double)res[0].confidence[i] : 1e-12) / 16;
+    assert_true(res[1].audit.audits == 1 && res[1].audit.refreshes == 1 && kl > 0 && fabs(res[1].audit.kl - kl) < 1e-4 * kl);
+    for (int i = 0; i < 2; i++) unmask_result_free(&res[i]);
     runs_close(&runs);
 }
 
@@ -666,6 +948,37 @@ static void a_logit_that_is_no_number_ends_a_run(void **state)
     runs_close(&runs);
 }
 
+/* The mask, and the end where it is excluded, are not chosen though their logits be the largest by far: with noise and without. */
+static void excluded_tokens_are_never_chosen(void **state)
+{
+    (void)state;
+    struct runs runs;
+    runs_open(&runs);
+    const struct weight *head = &runs.m->head;
+    const int32_t large[] = { MASK_ID, runs.m->h.eos_id };
+    for (size_t i = 0; i < ARRAY_LEN(large); i++) {
+        float *tile = (float *)(uintptr_t)(head->tiles + large[i] / TILE_N * head->pack->tile_bytes(head->k));
+        for (int k = 0; k < head->k; k++) tile[k * TILE_N + large[i] % TILE_N] *= 100;
+    }
+    for (int temperature = 0; temperature < 2; temperature++) {
+        struct unmask_options o = run_options(&runs, "exact");
+        struct unmask_result res[3];
+        for (int i = 0; i < 3; i++) {           /* with an end that may be chosen, without, and where it also ends turns */
+            int ends = 0;
+            o.temperature = (float)temperature;
+            o.logits_eos_inf = i > 0;
+            runs.m->h.eot_id = i == 2 ? runs.m->h.eos_id : -1;
+            run(runs.s, &o, &res[i]);
+            for (int k = 0; k < res[i].n_canvas; k++) ends += res[i].canvas[k] == runs.m->h.eos_id;
+            assert_int_equal(ends > 0, i == 0);
+        }
+        assert_memory_equal(res[1].canvas, res[2].canvas, (size_t)res[1].n_canvas * sizeof *res[1].canvas);
+        assert_memory_equal(res[1].confidence, res[2].confidence, (size_t)res[1].n_canvas * sizeof *res[1].confidence);
+        for (int i = 0; i < 3; i++) unmask_result_free(&res[i]);
+    }
+    runs_close(&runs);
+}
+
 /* A weight so large that numbers overflow between the layers, where int8 rounds them to some number again. */
 static void an_overflow_ends_a_run(void **state)
 {
@@ -709,7 +1022,12 @@ int main(void)
         cmocka_unit_test(audits_count_what_decided),
         cmocka_unit_test(endless_doubts_are_the_full_recomputation), cmocka_unit_test(a_logit_that_is_no_number_ends_a_run),
         cmocka_unit_test(an_overflow_ends_a_run), cmocka_unit_test(periods_end_and_large_steps_are_whole),
-        cmocka_unit_test(runs_audit_and_remember),
+        cmocka_unit_test(runs_audit_and_remember), cmocka_unit_test(far_masks_are_not_seen),
+        cmocka_unit_test(a_window_moves_with_its_phase), cmocka_unit_test(a_run_begins_anew), cmocka_unit_test(stores_hold_only_numbers),
+        cmocka_unit_test(a_block_takes_its_least_steps), cmocka_unit_test(runs_are_independent),
+        cmocka_unit_test(audits_diverge_from_the_fresh_pass), cmocka_unit_test(the_largest_of_the_last_audits_is_the_error),
+        cmocka_unit_test(periods_grow_by_close_audits),
+        cmocka_unit_test(a_run_measures_the_stale_pass), cmocka_unit_test(excluded_tokens_are_never_chosen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
