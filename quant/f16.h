@@ -44,6 +44,13 @@ static inline uint16_t f32_to_f16(float x)
     return (uint16_t)(sign | ((a - 0x38000000 + 0xFFF + (a >> 13 & 1)) >> 13));
 }
 
+/* The same, but what is a number stays one: at most 65504. */
+static inline uint16_t f32_to_f16_number(float x)
+{
+    const uint16_t h = f32_to_f16(x);
+    return (h & 0x7FFF) == 0x7C00 && (f32_bits(x) & 0x7F800000) != 0x7F800000 ? (uint16_t)(h - 1) : h;
+}
+
 static inline float bf16_to_f32(uint16_t h) { return f32_from_bits((uint32_t)h << 16); }
 
 static inline uint16_t f32_to_bf16(float x)

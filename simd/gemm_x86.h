@@ -19,9 +19,10 @@
  *                 const struct scales_6 *s)                + scale code of the half * (w * x)
  *     vfloat end_6(sum_6 sum)
  *
- * A step takes ROWS rows x NV registers of channels over one block, with ROWS * NV integer sums in registers.  Each activation broadcast serves NV dot products, each register of weights ROWS of them.
- * All rows pass over a chunk of blocks before the next chunk, so that it is read from L1; for many rows its codes are
- * unpacked once, by the step of the first rows, which leaves them in a panel. */
+ * A step takes ROWS rows x NV registers of channels over one block, with ROWS * NV integer sums in registers.  Each activation
+ * broadcast serves NV dot products, each register of weights ROWS of them.  All rows pass over a chunk of blocks before the next
+ * chunk, so that it is read from L1; for many rows its codes are unpacked once, by the step of the first rows, which leaves them
+ * in a panel. */
 #ifndef GEMM_X86_H
 #define GEMM_X86_H
 

@@ -2,7 +2,6 @@
  * function that writes it.  Control tokens come from here alone: roles and texts are encoded as ordinary text. */
 #include "chat.h"
 
-
 #include "mem.h"
 #include "utf8.h"
 

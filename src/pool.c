@@ -1,15 +1,12 @@
 /* pool.c - see pool.h.
  * Workers wait for a job with a short spin, then on a condition: a pass of a small model has hundreds of jobs of a few
  * microseconds, which a sleeping thread would miss, and an idle program must not burn a core. */
-#define _GNU_SOURCE             /* pthread_getattr_np */
+#define _GNU_SOURCE             /* gettid, pthread_getattr_np */
 #include "pool.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
-#ifdef __linux__
-#include <sys/syscall.h>
-#endif
 #include <unistd.h>
 
 #include "limits.h"
@@ -144,7 +141,7 @@ static size_t own_stack(void)
     size_t bytes = 0;
 #ifdef __linux__
     pthread_attr_t attr;
-    if (syscall(SYS_gettid) == getpid() || pthread_getattr_np(pthread_self(), &attr) != 0) return 0;
+    if (gettid() == getpid() || pthread_getattr_np(pthread_self(), &attr) != 0) return 0;
     if (pthread_attr_getstacksize(&attr, &bytes) != 0) bytes = 0;
     pthread_attr_destroy(&attr);
 #endif

@@ -5,7 +5,6 @@
  * JIT means no memory that is both writable and executable. */
 #include "pretokenizer.h"
 
-
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 

@@ -1,4 +1,4 @@
-/* store_kv_f16.c - keys and values as half floats: half the memory of kv_f32. */
+/* store_kv_f16.c - keys and values as half floats: half the memory of kv_f32.  Larger ones than 65504 become that. */
 #include "f16.h"
 #include "row_store.h"
 
@@ -10,8 +10,8 @@ static void put(const struct store_shape *s, void *layer, int position, const fl
     uint16_t *keys = layer, *values = keys + store_numbers(s);
     for (size_t h = 0; h < (size_t)s->n_head_kv; h++)
         for (size_t i = 0; i < d; i++) {
-            keys[((h * tiles + tile) * d + i) * LANES + lane] = f32_to_f16(k[h * d + i]);
-            values[((h * tiles + tile) * LANES + lane) * d + i] = f32_to_f16(v[h * d + i]);
+            keys[((h * tiles + tile) * d + i) * LANES + lane] = f32_to_f16_number(k[h * d + i]);
+            values[((h * tiles + tile) * LANES + lane) * d + i] = f32_to_f16_number(v[h * d + i]);
         }
 }
 

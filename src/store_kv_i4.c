@@ -1,5 +1,6 @@
 /* store_kv_i4.c - keys and values in 4 bits, a half-float scale for every GROUP values of a head and position: a seventh of
- * the memory of kv_f32.  scale = max|x| / 7, q = round-to-even(x / scale), two to a byte, the first one low, 8 added.
+ * the memory of kv_f32.  scale = max|x| / 7, q = round-to-even(x / scale), two to a byte, the first one low, 8 added;
+ * larger ones than 7 * 65504 become that.
  * Layout of a layer: keys, then values, as rows [head][position] of bytes and scales. */
 #include <math.h>
 
@@ -23,7 +24,7 @@ static void pack_group(uint8_t *to, const float *x, size_t n)
 {
     float most = 0;
     for (size_t i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;         /* what is no number becomes 0 */
-    const uint16_t half = f32_to_f16(most / MOST);
+    const uint16_t half = f32_to_f16_number(most / MOST);
     const float scale = f16_to_f32(half), inverse = scale > 0 ? 1 / scale : 0, round = 12582912.0f;        /* 1.5 * 2^23: to even */
     to[0] = (uint8_t)(half & 255);
     to[1] = (uint8_t)(half >> 8);

@@ -374,6 +374,32 @@ static void stores_round(void **state)
 
 /* What is no number becomes one, and nothing beside it is changed; numbers so small that their scale is hardly a half float stay within
  * a few of its steps. */
+static void stores_hold_numbers_beyond_half_floats(void **state)
+{
+    (void)state;
+    enum { WIDTH = 64 };
+    const struct hparams h = { .n_layer = 1, .n_head = 2, .n_head_kv = 2, .head_dim = WIDTH / 2, .n_embd = WIDTH };
+    static const struct { const char *kind; float most; } kinds[] = { { "kv_f16", 65504 }, { "kv_i4", 7 * 65504.0f } };
+    float x[WIDTH];
+    struct unmask_err err;
+    struct pool *pool;
+    struct row_store *s;
+    OK(pool_open(&pool, 1, &err), err);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        OK(row_store_open(&s, store_kind_by_name(kinds[i].kind), &h, 1, (struct store_layers){ .n = 1 }, &err), err);
+        for (int j = 0; j < WIDTH; j++) x[j] = j % 3 == 0 ? 0 : j % 3 == 1 ? 1e6f : -1e6f;
+        row_store_put(s, 0, 0, x, x);
+        const struct store_view view = row_store_view(s, 0, 1, pool);
+        for (int j = 0; j < WIDTH; j++) {
+            const float want = j % 3 == 0 ? 0 : j % 3 == 1 ? kinds[i].most : -kinds[i].most;
+            assert_true(view.k[j * LANES] == want);
+            assert_true(view.v[j / h.head_dim * row_store_max_tokens(s) * h.head_dim + j % h.head_dim] == want);
+        }
+        row_store_close(s);
+    }
+    pool_close(pool);
+}
+
 static void stores_hold_only_numbers(void **state)
 {
     (void)state;
@@ -1024,6 +1050,7 @@ int main(void)
         cmocka_unit_test(an_overflow_ends_a_run), cmocka_unit_test(periods_end_and_large_steps_are_whole),
         cmocka_unit_test(runs_audit_and_remember), cmocka_unit_test(far_masks_are_not_seen),
         cmocka_unit_test(a_window_moves_with_its_phase), cmocka_unit_test(a_run_begins_anew), cmocka_unit_test(stores_hold_only_numbers),
+        cmocka_unit_test(stores_hold_numbers_beyond_half_floats),
         cmocka_unit_test(a_block_takes_its_least_steps), cmocka_unit_test(runs_are_independent),
         cmocka_unit_test(audits_diverge_from_the_fresh_pass), cmocka_unit_test(the_largest_of_the_last_audits_is_the_error),
         cmocka_unit_test(periods_grow_by_close_audits),
