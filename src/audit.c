@@ -85,7 +85,7 @@ void audit_compare(struct audit *a, int age, struct candidate *stale, int n, int
     bool agree = true;
     double kl = 0;
     /* At least this sure: what the decision was about. */
-    const float edge = k < n ? stale[k].confidence : k ? stale[k - 1].confidence : 0;
+    const float edge = k < n ? stale[k].confidence : 0;
     if (n == 0) return;
     qsort(stale, (size_t)n, sizeof *stale, by_position);
     qsort(fresh, (size_t)n_fresh, sizeof *fresh, by_position);
